@@ -89,7 +89,7 @@ def compute(scores: Scores) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    from configs.load import load_benchmark
+    from configs.load import BENCHMARKS, load_benchmark
 
     table = scores.table
     keys = pd.DataFrame({name: scores.codes(name)[0] for name in KEYS if name not in ("seed", "step", "tokens")})
@@ -133,7 +133,9 @@ def compute(scores: Scores) -> pd.DataFrame:
                 gold = rows.column("gold").to_numpy()
                 majority = np.zeros((len(n), int(gold.max()) + 1))
                 np.add.at(majority, (group, gold), 1)
-                share = majority.max(axis=1) / n if load_benchmark(slug).fixed_candidates else 0.0
+                prompts = (variant.split("/")[0] for variant in head["variant"])
+                fixed = [slug in BENCHMARKS and load_benchmark(slug).fixed_in(prompt) for prompt in prompts]
+                share = np.where(fixed, majority.max(axis=1) / n, 0.0)
                 add("chance", "", np.maximum(mean, share), np.nan)
     frame = pd.concat(out, ignore_index=True)[list(COLUMNS)]
     return frame.sort_values([*KEYS, "metric", "normalisation"], ignore_index=True)

@@ -162,9 +162,11 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
     metrics = metrics[(metrics["stage"] == "PT") | (metrics["recipe"] == shown)]
     # All runs of a scale and stage end at the same step; one that was scored at a milestone only is not yet measured.
     metrics = metrics[metrics["step"] == metrics.groupby(["scale", "stage"])["step"].transform("max")]
-    variants = metrics.groupby("benchmark")["variant"].unique()
-    plain = {slug: min(found, key=_variant_rank) for slug, found in variants.items()}
-    metrics = metrics[metrics["variant"] == metrics["benchmark"].map(plain)]
+    # For each stage: fine-tuned checkpoints may have been asked in chat, others never are.
+    variants = metrics.groupby(["benchmark", "stage"])["variant"].unique()
+    plain = {cell: min(found, key=_variant_rank) for cell, found in variants.items()}
+    cells = zip(metrics["benchmark"], metrics["stage"], metrics["variant"], strict=True)
+    metrics = metrics[np.array([plain[slug, stage] == variant for slug, stage, variant in cells], dtype=bool)]
 
     if config:
         for key, known in (("scale", tuple(config.scales)), ("mixture", config.mixtures)):
@@ -185,7 +187,7 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
         benchmarks=benchmarks,
         recipe=shown,
         other_recipes=tuple(r for r in recipes if r != shown),
-        other_variants=tuple(sorted({v for s, found in variants.items() for v in found if v != plain[s]})),
+        other_variants=tuple(sorted({v for cell, found in variants.items() for v in found if v != plain[cell]})),
         seeds=seeds,
         average_seeds=average_seeds,
         design={m: d for m in mixtures if (d := _design(m)) is not None},
@@ -214,10 +216,10 @@ def _axes(*axes: tuple[object, ...]) -> list[tuple[str, list[object]]]:
     return [(name, list(axis)) for name, axis in zip(("seed", "mixture", "benchmark"), axes, strict=True)]
 
 
-def _variant_rank(variant: str) -> tuple[bool, int, str]:
-    """The plain prompt first: without chat template, fewest shots."""
+def _variant_rank(variant: str) -> tuple[bool, int, bool, str]:
+    """The plain prompt first: without chat template, fewest shots, lm-evaluation-harness's prompts."""
     shots = re.search(r"(\d+)shot", variant)
-    return variant.endswith("/chat"), int(shots.group(1)) if shots else 0, variant
+    return variant.endswith("/chat"), int(shots.group(1)) if shots else 0, not variant.startswith("lm_eval/"), variant
 
 
 def _by_size(metrics: pd.DataFrame) -> tuple[str, ...]:

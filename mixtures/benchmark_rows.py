@@ -1,12 +1,14 @@
-"""The rows of a benchmark's evaluation split, from a local Parquet file or the Hub, and a fixed sample of them.
+"""The rows of a benchmark, from a local file or the Hub: its evaluation split or a fixed sample of it, and train rows.
 
-Local: <root>/benchmarks/<slug>/<split>.parquet with the Hub's columns. Rows keep their number in that file.
+Local: <root>/benchmarks/<slug>/<split>.parquet with the Hub's columns, or the file that the spec names for the split
+(Parquet or JSON lines). Rows keep their number in that file.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,24 +31,38 @@ class Rows:
     table: list[Mapping[str, Any]]
 
 
-def local_file(root: Path, spec: BenchmarkConfig) -> Path:
-    return root / "benchmarks" / spec.slug / f"{spec.split_in(local=True)}.parquet"
+def evaluation_split(root: Path | None, spec: BenchmarkConfig) -> str:
+    return spec.split_in(local=root is not None and not spec.files)
 
 
-def source_identity(root: Path | None, spec: BenchmarkConfig) -> str:
-    """What the rows depend on: the file's sha256, or the Hub's id, configuration, split and revision."""
-    if root is None:
-        return f"{spec.hub}/{spec.config}/{spec.split}@{spec.revision}"
-    return sha256_file(_existing(root, spec))
+def source_identity(root: Path | None, spec: BenchmarkConfig, *, train: bool = False) -> str:
+    """What the rows (or the train rows) depend on: the file's sha256, or the Hub's id and where in it they are."""
+    split = spec.train_split if train else evaluation_split(root, spec)
+    path = _file(root, spec, split)
+    return sha256_file(path) if path else f"{spec.hub}/{spec.config}/{split}@{spec.revision}"
 
 
 def read_rows(root: Path | None, spec: BenchmarkConfig, sample: int | None = None, seed: int = 0) -> Rows:
-    """All rows, or the fixed sample of `sample` of them, in row order.
+    """All rows of the evaluation split, or the fixed sample of `sample` of them, in row order.
 
     root: folder that holds benchmarks/; None reads the Hub.
     Raises DataError for a missing file, a missing column or an empty split.
     """
-    table, where = (_hub_table(spec), f"{spec.hub} ({spec.split})") if root is None else _local_table(root, spec)
+    split = evaluation_split(root, spec)
+    return _read(root, spec, split, lambda total: sample_rows(total, sample, f"{seed}/{spec.slug}"))
+
+
+def read_train_rows(root: Path | None, spec: BenchmarkConfig, count: int, seed: int = 0) -> Rows:
+    """`count` rows of the train split (fewer where it is smaller), in the order of their hash with `seed`.
+
+    Raises DataError as `read_rows`.
+    """
+    return _read(root, spec, spec.train_split, lambda total: _ranked(total, f"{seed}/{spec.slug}/shots")[:count])
+
+
+def _read(root: Path | None, spec: BenchmarkConfig, split: str, choose: Callable[[int], list[int]]) -> Rows:
+    path = _file(root, spec, split)
+    table, where = (_table(path), str(path)) if path else (_hub_table(spec, split), f"{spec.hub} ({split})")
     missing = [column for column in spec.columns if column not in table.column_names]
     if missing:
         raise DataError(
@@ -56,9 +72,8 @@ def read_rows(root: Path | None, spec: BenchmarkConfig, sample: int | None = Non
         )
     if table.num_rows == 0:
         raise DataError("the benchmark has no rows", where=where, hint="fetch or generate the file again")
-    numbers = sample_rows(table.num_rows, sample, f"{seed}/{spec.slug}")
-    chosen = table.select(spec.columns).take(numbers)
-    return Rows(where, spec.split_in(local=root is not None), numbers, chosen.to_pylist())
+    numbers = choose(table.num_rows)
+    return Rows(where, split, numbers, table.select(spec.columns).take(numbers).to_pylist())
 
 
 def sample_rows(total: int, sample: int | None, key: str) -> list[int]:
@@ -68,42 +83,73 @@ def sample_rows(total: int, sample: int | None, key: str) -> list[int]:
     """
     if sample is None or sample >= total:
         return list(range(total))
-    ranked = sorted(range(total), key=lambda row: hashlib.sha256(f"{key}/{row}".encode()).digest())
-    return sorted(ranked[:sample])
+    return sorted(_ranked(total, key)[:sample])
 
 
-def _existing(root: Path, spec: BenchmarkConfig) -> Path:
-    path = local_file(root, spec)
+def _ranked(total: int, key: str) -> list[int]:
+    return sorted(range(total), key=lambda row: hashlib.sha256(f"{key}/{row}".encode()).digest())
+
+
+def _file(root: Path | None, spec: BenchmarkConfig, split: str) -> Path | None:
+    """The file of a split; None for the Hub."""
+    hint = "name the folder that holds benchmarks/ with --data-root"
+    if spec.files:
+        path, valid = Path(spec.files.get(split, "")), f"a file of each split in `files` of benchmark {spec.slug}"
+    elif root is not None:
+        path = root / "benchmarks" / spec.slug / f"{split}.parquet"
+        valid = "<data root>/benchmarks/<slug>/<split>.parquet"
+    elif spec.hub is not None:
+        return None
+    else:
+        raise DataError("no place to read from", where=f"benchmark {spec.slug}", valid="hub, or files", hint=hint)
     if not path.is_file():
-        raise DataError(
-            f"the evaluation rows of {spec.display} are missing",
-            where=path,
-            valid="<data root>/benchmarks/<slug>/<split>.parquet",
-            hint="name the folder that holds benchmarks/ with --data-root",
-        )
+        rows = "train" if split == spec.train_split else "evaluation"
+        if rows == "train":
+            hint = f"shots are drawn from them: add the file, or score {spec.display} without shots"
+        where = path if path.name else f"benchmark {spec.slug}, split {split}"
+        raise DataError(f"the {rows} rows of {spec.display} are missing", where=where, valid=valid, hint=hint)
     return path
 
 
-def _local_table(root: Path, spec: BenchmarkConfig) -> tuple[pa.Table, str]:
+def _table(path: Path) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = _existing(root, spec)
     try:
-        return pq.read_table(path), str(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"not a readable Parquet file ({error})", where=path, hint="fetch it again") from None
+        if path.suffix == ".jsonl":
+            return pa.Table.from_pylist(_json_lines(path))
+        return pq.read_table(path)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+        raise DataError(
+            f"not a readable {'JSON-lines' if path.suffix == '.jsonl' else 'Parquet'} file ({error})",
+            where=path,
+            hint="fetch it again",
+        ) from None
 
 
-def _hub_table(spec: BenchmarkConfig) -> pa.Table:
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"line {number} is not JSON ({error})", where=path) from None
+            if not isinstance(row, dict):
+                raise DataError(f"line {number} is no object", where=path, valid='{"column": value, ...}')
+            rows.append(row)
+    return rows
+
+
+def _hub_table(spec: BenchmarkConfig, split: str) -> pa.Table:
     import datasets
 
     try:
-        rows = datasets.load_dataset(spec.hub, spec.config, split=spec.split, revision=spec.revision)
+        rows = datasets.load_dataset(spec.hub, spec.config, split=split, revision=spec.revision)
     except Exception as error:  # the Hub's client raises a dozen unrelated types, all of them the user's to mend
         raise DataError(
             f"cannot load {spec.display} from the Hub ({type(error).__name__}: {error})",
-            where=f"{spec.hub} config={spec.config} split={spec.split} revision={spec.revision}",
+            where=f"{spec.hub} config={spec.config} split={split} revision={spec.revision}",
             hint="check the network, or name a local folder with --data-root",
         ) from None
     return rows.with_format("arrow")[:]

@@ -5,6 +5,10 @@ continuation; context + continuation is encoded whole and cut at the length of t
 the encoded context followed by what lies behind the cut, of which the last `context_tokens + 1` tokens are kept.
 The end-of-document token stands for an empty context; nothing is put before any other.
 
+In a conversation the context is what `Tokenizer.chat` gives with `answer_next`, up to and including the line break
+after the assistant's mark, and the candidate is encoded alone, as the assistant's answers were in training. Long ones
+are cut like plain text.
+
 Two cases in which the harness stops with an assertion are defined here. Where one token spans the join and leaves
 nothing behind the cut, the whole text is cut at the last token it shares with the context. A candidate longer than
 the model's context is scored on its last `context_tokens` tokens.
@@ -12,11 +16,12 @@ the model's context is scored on its last `context_tokens` tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from ray_eval.benchmarks import DELIMITER, Example
+from configs.errors import ConfigError
+from ray_eval.benchmarks import DELIMITER, Context, Example, Turns
 
 BOS_POLICY = "none; the end-of-document token stands for an empty context"
 
@@ -28,6 +33,13 @@ class Encoder(Protocol):
     sha256: str
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+
+
+@runtime_checkable
+class ChatEncoder(Encoder, Protocol):
+    """A tokenizer with a chat format."""
+
+    def chat(self, messages: Sequence[Mapping[str, str]], *, answer_next: bool) -> tuple[list[int], list[bool]]: ...
 
 
 @dataclass(frozen=True)
@@ -49,25 +61,39 @@ class Encodings:
     """Encodes each distinct string of some examples once, in one batch; then answers for pairs."""
 
     def __init__(self, tokenizer: Encoder, context_tokens: int, examples: Iterable[Example]) -> None:
-        self._eod, self._context_tokens = tokenizer.eod, context_tokens
+        self._tokenizer, self._eod, self._context_tokens = tokenizer, tokenizer.eod, context_tokens
+        self._chats: dict[Turns, list[int]] = {}
         texts: dict[str, None] = {}
         for example in examples:
             for i, candidate in enumerate(example.candidates):
                 for context in (example.context(i), example.unconditional):
-                    if context is not None:
+                    if isinstance(context, tuple):
+                        texts[candidate] = None
+                    elif context is not None:
                         head, tail = split_pair(context, candidate)
                         texts[head] = texts[head + tail] = None
         self._ids = dict(zip(texts, tokenizer.encode_batch(list(texts)), strict=True))
 
-    def __call__(self, context: str, candidate: str) -> Scored:
-        head, tail = split_pair(context, candidate)
-        before, whole = self._ids[head], self._ids[head + tail]
-        after = whole[len(before) :]
-        if not after:
-            before, after = _recut(before, whole)
+    def __call__(self, context: Context, candidate: str) -> Scored:
+        if isinstance(context, tuple):
+            before, after = self._conversation(context), self._ids[candidate]
+        else:
+            head, tail = split_pair(context, candidate)
+            before, whole = self._ids[head], self._ids[head + tail]
+            after = whole[len(before) :]
+            if not after:
+                before, after = _recut(before, whole)
         ids = ((before or [self._eod]) + after)[-(self._context_tokens + 1) :]
         num_targets = min(len(after), len(ids) - 1)
         return Scored(ids, num_targets, truncated=len(ids) < max(len(before), 1) + len(after))
+
+    def _conversation(self, turns: Turns) -> list[int]:
+        if turns not in self._chats:
+            if not isinstance(self._tokenizer, ChatEncoder):
+                raise ConfigError("the tokenizer has no chat format", hint="score without chat")
+            messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
+            self._chats[turns] = self._tokenizer.chat(messages, answer_next=True)[0]
+        return self._chats[turns]
 
 
 def _recut(before: list[int], whole: list[int]) -> tuple[list[int], list[int]]:

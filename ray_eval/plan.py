@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError
 from configs.schema import BenchmarkConfig
-from ray_eval.benchmarks import PROMPT, Example
+from ray_eval.benchmarks import Example
 from ray_eval.encoding import BOS_POLICY, Encoder, Encodings
 from ray_eval.layout import Rows
 
-VARIANT = f"{PROMPT}/0shot"
 ROW_TOKENS = 512
 """Longest row with branches, unless the model's context is longer: attention is quadratic in it."""
 
@@ -39,7 +38,7 @@ class Plan:
     """Flat arrays; `x_offsets[i]:x_offsets[i + 1]` are the entries of row (or example) i."""
 
     info: dict[str, Any]
-    """benchmarks [{slug, category, split}], variant, tokenizer, context length, BOS policy, hash."""
+    """benchmarks [{slug, category, split, variant}], tokenizer, context length, BOS policy, hash."""
 
     # R rows (see `layout`)
     token_offsets: Offsets
@@ -110,7 +109,8 @@ def compile_plan(
     seen: dict[tuple[int, ...], int] = {}  # unconditional sequences recur: label words, twin sentences
     described, examples_, candidates = [], [], []
     for index, (spec, examples) in enumerate(benchmarks):
-        described.append({"slug": spec.slug, "category": spec.category, "split": examples[0].split})
+        first = examples[0]
+        described.append({"slug": spec.slug, "category": spec.category, "split": first.split, "variant": first.variant})
         encode = Encodings(tokenizer, context_tokens, examples)
         for example in examples:
             conditional, bare = [], []
@@ -134,7 +134,6 @@ def compile_plan(
                     rows.add(sequences)
     info = {
         "benchmarks": described,
-        "variant": VARIANT,
         "tokenizer_sha256": tokenizer.sha256,
         "context_tokens": context_tokens,
         "bos_policy": BOS_POLICY,

@@ -68,7 +68,6 @@ def score_table(plan: Plan, export: Export, sums: NDArray[np.float64], precision
         "mixture": run.mixture,
         "stage": export.stage,
         "recipe": export.recipe,
-        "variant": plan.info["variant"],
         "checkpoint": export.checkpoint,
     }
     numbers = {"seed": run.seed, "step": export.step, "tokens": export.tokens}
@@ -79,7 +78,7 @@ def score_table(plan: Plan, export: Export, sums: NDArray[np.float64], precision
         **{name: np.full(count, value) for name, value in numbers.items()},
         **{
             name: _repeated([d[key] for d in described], plan.example_benchmark)
-            for name, key in (("benchmark", "slug"), ("category", "category"))
+            for name, key in (("benchmark", "slug"), ("category", "category"), ("variant", "variant"))
         },
         "example_id": [
             f"{described[benchmark]['split']}/{row}"

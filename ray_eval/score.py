@@ -47,7 +47,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--study", metavar="NAME", help="one study (default: every study with a complete export)")
     add("--exports", metavar="PATH", nargs="+", type=Path, help="only these export folders")
     add("--data-root", metavar="DIR", type=Path, help="folder that holds benchmarks/ (default: as the study says)")
-    add("--benchmarks", metavar="A,B", help="slugs (default: the study's)")
+    add("--benchmarks", metavar="A,B", help="slugs, or YAML files with benchmarks of your own (default: the study's)")
+    add("--prompt", metavar="SET", help="prompt set, e.g. lettered (default: the study's, else each benchmark's first)")
+    add("--shots", metavar="K", type=int, help="solved train rows in front of each example (default: the study's)")
+    add("--chat", action="store_true", help="ask fine-tuned checkpoints in the chat format of their training")
     add("--sample", metavar="N", type=int, help="examples of each benchmark (default: the study's; 0: all)")
     add("--limit", metavar="N", type=int, help="score at most N checkpoints of a study")
     add("--workers", metavar="N", type=int, help="actors (default: one for each GPU, else for each CPU)")
@@ -59,19 +62,22 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def settings(runs: Path, study: str, given: argparse.Namespace) -> dict[str, Any]:
     """documents_root, benchmarks and scoring: what study.py saved with the study, then the command line's."""
     from configs.artifacts import read_json
-    from configs.load import load, load_benchmark
+    from configs.load import load, load_benchmarks, validate
     from configs.schema import StudyConfig, StudyScoring
 
     saved, place = runs / study / "study.yaml", runs / study / "study.json"
     config = load(StudyConfig, saved) if saved.is_file() else None
     scoring = config.scoring if config else StudyScoring()
     benchmarks = config.benchmarks if config else ()
+    asked = {name: getattr(given, name) for name in ("prompt", "shots") if getattr(given, name) is not None}
     if given.sample is not None:
-        scoring = StudyScoring.model_validate(scoring.model_dump() | {"sample": given.sample or None})
+        asked["sample"] = given.sample or None
+    if given.chat:
+        asked["chat"] = True
+    scoring = validate(StudyScoring, scoring.model_dump() | asked, "command line")
     if given.benchmarks:
         benchmarks = tuple(given.benchmarks.split(","))
-        for slug in benchmarks:
-            load_benchmark(slug)
+        load_benchmarks(benchmarks)
     if given.data_root is not None:
         root = given.data_root.resolve()
         if not (root / "benchmarks").is_dir():

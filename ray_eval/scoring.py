@@ -16,7 +16,7 @@ from configs.artifacts import fingerprint, sha256_files
 from configs.cluster import cluster
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import PROJECT_ROOT
-from configs.load import BENCHMARKS, load_benchmark
+from configs.load import load_benchmarks
 from configs.schema import StudyScoring
 from ray_eval.actors import Outcome, Unit, score_here, score_on_ray
 from ray_eval.exports import Export, find_exports
@@ -76,7 +76,7 @@ def score_study(
 ) -> Summary:
     """Score every complete export of a study (or the given ones) that has no up-to-date score file.
 
-    documents_root: folder that holds benchmarks/; None: the Hub.   benchmarks: slugs; empty: all 20.
+    documents_root: folder that holds benchmarks/; None: the Hub.   benchmarks: slugs or one's own files; empty: all 20.
     limit: at most so many checkpoints.   replace: overwrite scores of the same checkpoint made with other settings
     (scores of a checkpoint that has since changed are always replaced).
     Raises ArtifactError where there is nothing to score or a score file is corrupt, before anything is scored; and
@@ -90,12 +90,14 @@ def score_study(
             hint=f"train first: python study.py run configs/studies/{study}.yaml",
         )
     scoring = scoring or StudyScoring()
-    groups: dict[tuple[str, int], list[Export]] = {}
+    groups: dict[tuple[str, int, bool], list[Export]] = {}
     for export in found:
-        groups.setdefault((export.tokenizer_sha256, export.context_tokens), []).append(export)
+        chat = scoring.chat and export.stage == "SFT"
+        groups.setdefault((export.tokenizer_sha256, export.context_tokens, chat), []).append(export)
     work = []
-    for group in groups.values():
-        plan = study_plan(runs, study, group[0], documents_root, benchmarks or BENCHMARKS, scoring)
+    for (_, _, chat), group in groups.items():
+        asking = scoring.model_copy(update={"chat": chat})
+        plan = study_plan(runs, study, group[0], documents_root, benchmarks, asking)
         work.append((plan, _pending(plan, group, scoring.precision, replace)))
     total = sum(len(units) for _, units in work)
     skipped = len(found) - total
@@ -136,10 +138,10 @@ def study_plan(
     """The plan for exports with this tokenizer and context length, from <runs>/<study>/plans or compiled now."""
     from mixtures.benchmark_rows import source_identity
     from mixtures.tokenizer import Tokenizer
-    from ray_eval.benchmarks import load_examples
+    from ray_eval.benchmarks import load_examples, variant
     from ray_eval.plan import compile_plan, load_plan, save_plan
 
-    specs = [load_benchmark(slug) for slug in BENCHMARKS if slug in benchmarks]
+    specs = load_benchmarks(benchmarks)
     here = Path(__file__).parent
     code = sorted([*here.glob("benchmarks/*.py"), here / "encoding.py", here / "layout.py", here / "plan.py"])
     code.append(PROJECT_ROOT / "mixtures" / "benchmark_rows.py")
@@ -149,6 +151,8 @@ def study_plan(
             "context_tokens": export.context_tokens,
             "benchmarks": [(spec.model_dump(mode="json"), source_identity(documents_root, spec)) for spec in specs],
             "sample": (scoring.sample, scoring.seed, scoring.unconditional),
+            "variants": [variant(spec, scoring.prompt, scoring.shots, scoring.chat) for spec in specs],
+            "shots": [source_identity(documents_root, spec, train=True) for spec in specs if scoring.shots],
             "code": sha256_files(code),
         }
     )
@@ -157,7 +161,14 @@ def study_plan(
         return load_plan(path)
     examples = (
         load_examples(
-            spec, documents_root, sample=scoring.sample, seed=scoring.seed, unconditional=scoring.unconditional
+            spec,
+            documents_root,
+            sample=scoring.sample,
+            seed=scoring.seed,
+            unconditional=scoring.unconditional,
+            prompt=scoring.prompt,
+            shots=scoring.shots,
+            chat=scoring.chat,
         )
         for spec in specs
     )

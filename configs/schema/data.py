@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +11,8 @@ from configs.schema.base import Fraction, Model, Positive
 
 SOURCE_KINDS = ("web", "code", "curated")
 WEIGHT_TOLERANCE = 1e-6
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+"""Of what becomes part of a path or of a score's variant."""
 
 
 class Corpus(Model):
@@ -91,41 +93,90 @@ class MixtureConfig(Model):
         return weights
 
 
-class BenchmarkConfig(Model):
-    """configs/benchmarks/<slug>.yaml: where the rows are and how their labels are written."""
+class PromptSet(Model):
+    """One way to ask a row: Jinja templates over its columns (docs/benchmarks.md).
 
-    slug: str
+    Lists of texts (`candidates`, `options`, `labels`) are a YAML list, or one string: the Jinja expression of a list,
+    such as `choices.text`.
+    """
+
+    context: str | tuple[str, ...]
+    """What all candidates follow; a list has one context for each candidate."""
+    candidates: str | tuple[str, ...] | None = None
+    """What is scored, without the delimiter."""
+    options: str | tuple[str, ...] | None = None
+    """Instead of candidates: texts that the context shows as `lettered`, lines "A. text"; the letters are scored."""
+    labels: str | tuple[str | int | bool, ...] | None = None
+    """Valid values of the label column, in candidate order; null: those of the benchmark."""
+    answer_prefix: str | None = "Answer:"
+    """Bare prefix for unconditional log-probabilities (PMI); null where there is none."""
+    fixed_candidates: bool | None = None
+    """As the benchmark's key, where it differs from it; letters always are."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> PromptSet:
+        if (self.candidates is None) == (self.options is None):
+            raise ValueError("give candidates (texts that are scored) or options (texts that letters stand for)")
+        return self
+
+
+class BenchmarkConfig(Model):
+    """configs/benchmarks/<slug>.yaml, or a user's own file: where the rows are, their labels, how they are asked."""
+
+    slug: Name
     display: str
-    """Name in Table 4 of the paper."""
-    category: Literal["commonsense", "science", "nli", "semantic"]
-    hub: str
+    """Name in tables; that of the paper's Table 4."""
+    category: Name
+    """One of the paper's four (commonsense, science, nli, semantic), or a name of the user's."""
+    hub: str | None = None
     """Data set id on the Hub."""
     config: str | None = None
     revision: str = "main"
+    files: dict[str, str] = Field(default_factory=dict)
+    """Split -> Parquet or JSON-lines file that is read instead of Hub and local data; `~` works, relative ones start
+    in the folder of this YAML file."""
     split: str
     """Evaluation split on the Hub."""
     local_split: str | None = None
     """Split (file name) under <local data>/benchmarks/<slug>/ where it differs from the Hub's."""
-    examples: Positive
-    """Examples in the paper's evaluation split (Table 4)."""
+    train_split: str = "train"
+    """Split that shots are drawn from."""
+    examples: Positive | None = None
+    """Examples in the evaluation split (the paper's Table 4)."""
     choices: int | None = None
     """Number of candidates; null where it varies from row to row."""
-    fixed_candidates: bool
+    fixed_candidates: bool = False
     """The candidates are the same words in every row (yes/no, True/False, letters): always giving the commonest of them
     is then a strategy, and chance is at least its share. Elsewhere a position in the list is not something to guess."""
     columns: tuple[str, ...]
-    """Columns that must be there."""
+    """Columns that must be there; templates may use these."""
     label: str
     """Column with the right answer (a text column for SciQ)."""
     labels: tuple[str | int | bool, ...] | None = None
-    """Valid label values, in candidate order; null where the row itself lists them."""
-    answer_prefix: str | None = "Answer:"
-    """Bare prefix for unconditional log-probabilities (PMI); null where there is none."""
-    lm_eval_task: str
-    """Task of lm-evaluation-harness that the prompt follows."""
+    """Valid label values, in candidate order; null where each prompt set says."""
+    prompts: dict[Name, PromptSet] = Field(min_length=1)
+    """Prompt sets by name; the first is the default."""
+    lm_eval_task: str = ""
+    """Task of lm-evaluation-harness that the prompt set `lm_eval` follows."""
     departure: str = ""
     """Known difference from that task, with its number."""
 
     def split_in(self, *, local: bool) -> str:
         """The evaluation split of a local folder (its file is `<split>.parquet`) or of the Hub."""
         return self.local_split or self.split if local else self.split
+
+    def fixed_in(self, prompt: str) -> bool:
+        """`fixed_candidates` of a prompt set; an unknown one (of scores made elsewhere) counts as the default."""
+        chosen = self.prompts.get(prompt)
+        if chosen is None or (chosen.options is None and chosen.fixed_candidates is None):
+            return self.fixed_candidates
+        return chosen.options is not None or bool(chosen.fixed_candidates)
+
+    @model_validator(mode="after")
+    def _complete(self) -> BenchmarkConfig:
+        if self.label not in self.columns:
+            raise ValueError(f"label names {self.label!r}, which is not among the columns")
+        without = [name for name, prompt in self.prompts.items() if prompt.labels is None and self.labels is None]
+        if without:
+            raise ValueError(f"no labels: give them to the benchmark, or to the prompt set {without[0]!r}")
+        return self

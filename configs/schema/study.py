@@ -49,7 +49,13 @@ class StudyScoring(Model):
     """Also score the candidates after the bare answer prefix."""
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
-    """Seed of the sample."""
+    """Seed of the sample and of the shots."""
+    prompt: str | None = None
+    """Prompt set, e.g. lettered; null: the first in each benchmark's file, which is lm_eval for the paper's 20."""
+    shots: Count = 0
+    """Solved examples in front of each, drawn from the train split; the same for all examples of a benchmark."""
+    chat: bool = False
+    """Ask fine-tuned checkpoints in the chat format of their training: context as user, candidate as assistant."""
 
 
 class StudyConfig(Model):
@@ -71,7 +77,7 @@ class StudyConfig(Model):
     recipes: tuple[str, ...]
     """SFT recipes to run; each scale must define them."""
     benchmarks: tuple[str, ...] = ()
-    """Slugs; empty: all."""
+    """Slugs, and paths of YAML files with benchmarks of one's own; empty: the paper's 20."""
     scoring: StudyScoring = StudyScoring()
     overrides: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Dotted overrides of every training config, e.g. `model.context_tokens: 128`."""

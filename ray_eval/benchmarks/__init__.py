@@ -1,47 +1,28 @@
 """Benchmarks: rows in, prompts and candidates out.
 
-    prompt.py       what a row becomes
-    commonsense.py  science.py  nli.py  semantic.py     one small function for each benchmark
+    templates.py   a prompt set of configs/benchmarks/<slug>.yaml, compiled      filters.py   what Jinja cannot say
+    shots.py       solved examples in front; plain text or a conversation
 
-`load_examples` joins them and finds the right candidate, as the benchmark's spec (configs/benchmarks) says.
+`load_examples` puts them together. docs/benchmarks.md has the prompt sets, their sources and every known trap.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from configs.errors import DataError
+from configs.errors import ConfigError
+from configs.load import BENCHMARKS, load_benchmark
 from configs.schema import BenchmarkConfig
 from mixtures.benchmark_rows import read_rows
-from ray_eval.benchmarks import commonsense, nli, science, semantic
-from ray_eval.benchmarks.prompt import DELIMITER, PROMPT, Builder, Prompt
+from ray_eval.benchmarks.shots import DELIMITER, Shots, Turns, as_text, as_turns
+from ray_eval.benchmarks.templates import Template
 
-__all__ = ["BUILDERS", "DELIMITER", "PROMPT", "Example", "load_examples"]
+__all__ = ["DELIMITER", "Context", "Example", "Turns", "load_examples", "prompt_set", "variant"]
 
-BUILDERS: dict[str, Builder] = {
-    "hellaswag": commonsense.hellaswag,
-    "piqa": commonsense.piqa,
-    "copa": commonsense.copa,
-    "siqa": commonsense.siqa,
-    "commonsense_qa": commonsense.commonsense_qa,
-    "winogrande": commonsense.winogrande,
-    "boolq": commonsense.boolq,
-    "arc_challenge": science.arc,
-    "arc_easy": science.arc,
-    "sciq": science.sciq,
-    "openbookqa": science.openbookqa,
-    "mnli": nli.mnli,
-    "qnli": nli.qnli,
-    "rte": nli.rte,
-    "cb": nli.cb,
-    "qqp": semantic.qqp,
-    "mrpc": semantic.mrpc,
-    "wic": semantic.wic,
-    "wsc": semantic.wsc,
-    "multirc": semantic.multirc,
-}
+Context = str | Turns
+"""What a candidate follows: plain text, after which it is scored as DELIMITER + candidate, or a conversation, in which
+it is the beginning of the assistant's answer, without a delimiter."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +30,46 @@ class Example:
     """One row, ready to be scored.
 
     row: its number in the split, from 0.
-    contexts: one string shared by all candidates, or one for each.
-    candidates: what is scored, each after DELIMITER.
+    contexts: one shared by all candidates, or one for each; solved examples included.
+    candidates: what is scored; in a conversation without surrounding white space, as answers were in training.
     gold: index of the truly right candidate.
-    unconditional: bare answer prefix for the unconditional log-probability; None where there is none.
+    unconditional: bare answer prefix for the unconditional log-probability, without solved examples; None for none.
+    variant: how it is asked, `<prompt set>/<k>shot`, with `/chat` for a conversation.
     """
 
     split: str
     row: int
-    contexts: tuple[str, ...]
+    contexts: tuple[Context, ...]
     candidates: tuple[str, ...]
     gold: int
-    unconditional: str | None
+    unconditional: Context | None
+    variant: str = "lm_eval/0shot"
 
     @property
     def example_id(self) -> str:
         return f"{self.split}/{self.row}"
 
-    def context(self, candidate: int) -> str:
+    def context(self, candidate: int) -> Context:
         return self.contexts[candidate if len(self.contexts) > 1 else 0]
+
+
+def prompt_set(spec: BenchmarkConfig, name: str | None) -> str:
+    """`name`, or the benchmark's default for None. Raises ConfigError naming what is there."""
+    if name is None:
+        return next(iter(spec.prompts))
+    if name not in spec.prompts:
+        having = [slug for slug in BENCHMARKS if name in load_benchmark(slug).prompts]
+        raise ConfigError(
+            f"no prompt set {name!r}",
+            where=f"benchmark {spec.slug}",
+            valid=", ".join(spec.prompts),
+            hint=f"{name} is there for {', '.join(having)}" if having else None,
+        )
+    return name
+
+
+def variant(spec: BenchmarkConfig, prompt: str | None, shots: int, chat: bool) -> str:
+    return f"{prompt_set(spec, prompt)}/{shots}shot{'/chat' if chat else ''}"
 
 
 def load_examples(
@@ -77,40 +79,30 @@ def load_examples(
     sample: int | None = None,
     seed: int = 0,
     unconditional: bool = True,
+    prompt: str | None = None,
+    shots: int = 0,
+    chat: bool = False,
 ) -> list[Example]:
     """The examples of one benchmark, in row order.
 
     root: folder that holds benchmarks/ (None: the Hub); sample: number of rows, drawn with `seed` (None: all);
-    unconditional: False switches the bare prefix off.
-    Raises DataError naming file, row, value and what is valid.
+    unconditional: False switches the bare prefix off; prompt: prompt set (None: the benchmark's first); shots: solved
+    examples of the train split in front; chat: as a conversation instead of plain text.
+    Raises ConfigError for an unknown prompt set or a wrong template, DataError naming file, row, value and what is
+    valid.
     """
+    template = Template(spec, prompt_set(spec, prompt))
+    name = variant(spec, prompt, shots, chat)
     rows = read_rows(root, spec, sample, seed)
-    build = BUILDERS[spec.slug]
-    prefix = spec.answer_prefix if unconditional else None
+    solved = Shots(spec, root, template, shots, seed)
+    put = as_turns if chat else as_text
+    prefix = template.answer_prefix if unconditional else None
+    alone = None if prefix is None else put(prefix, ())
     examples = []
     for number, row in zip(rows.numbers, rows.table, strict=True):
-        where = f"{rows.where}, row {number}"
-        empty = [column for column in spec.columns if row[column] is None]
-        if empty:
-            raise DataError(f"column {empty[0]!r} is null", where=where, valid="a value in every column the spec names")
-        try:
-            prompt = build(row)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise DataError(f"cannot be made into a {spec.display} prompt: {error}", where=where) from None
-        gold = _gold(spec, prompt, row[spec.label], where)
-        examples.append(Example(rows.split, number, prompt.contexts, prompt.candidates, gold, prefix))
+        question = template(row, f"{rows.where}, row {number}")
+        front = solved.of(question)
+        contexts = tuple(put(context, front) for context in question.contexts)
+        candidates = tuple(text.strip() for text in question.candidates) if chat else question.candidates
+        examples.append(Example(rows.split, number, contexts, candidates, question.gold, alone, name))
     return examples
-
-
-def _gold(spec: BenchmarkConfig, prompt: Prompt, label: Any, where: str) -> int:
-    """Index of the right candidate: labels are listed in candidate order, by the row or by the spec."""
-    if prompt.gold is not None:
-        return prompt.gold
-    labels = prompt.labels if prompt.labels is not None else spec.labels
-    assert labels is not None, f"{spec.slug}: neither the spec nor the row lists labels"
-    value = label.strip() if isinstance(label, str) else label
-    if value not in labels:
-        raise DataError(
-            f"label {spec.label}={label!r} is out of range", where=where, valid=", ".join(repr(v) for v in labels)
-        )
-    return labels.index(value)

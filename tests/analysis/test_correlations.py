@@ -270,6 +270,24 @@ def test_last_checkpoint_counts_and_milestones_do_not(tmp_path: Path, study_make
     assert np.isnan(fewer[1]).all() and np.array_equal(np.delete(fewer, 1, 0), np.delete(whole, 1, 0))
 
 
+def test_each_stage_is_shown_as_it_was_asked_most_plainly(
+    tmp_path: Path, writer: Callable[..., Path], make_row: Callable[..., dict[str, Any]]
+) -> None:
+    """Fine-tuned checkpoints asked in chat, a benchmark of one's own, and a second prompt set beside the first."""
+    keys = {"mixture": "V1P0", "category": "commonsense"}
+    pt = [
+        make_row(**keys, variant="lettered/0shot", logprob_sum=[-2.0, -1.0]),
+        make_row(**keys, variant="lm_eval/0shot"),
+        make_row(**keys, benchmark="riddles", variant="own/0shot"),
+    ]
+    sft = [make_row(**keys, stage="SFT", recipe="mini", variant="lm_eval/0shot/chat", checkpoint="d" * 64)]
+    writer(tmp_path / "demo/scores/pt.parquet", pt)
+    writer(tmp_path / "demo/scores/sft.parquet", sft)
+    panel = load_panel(tmp_path, "demo")
+    assert panel.benchmarks == ("piqa",) and panel.other_variants == ("lettered/0shot",)
+    assert panel.matrix("240m", "PT").tolist() == panel.matrix("240m", "SFT").tolist() == [[1.0]]
+
+
 def test_seed_policies(demo: Path) -> None:
     first, mean = load_panel(demo, "demo"), load_panel(demo, "demo", average_seeds=True)
     seeds = first.over_seeds("mini_s", "PT")

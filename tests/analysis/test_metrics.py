@@ -116,6 +116,24 @@ def test_chance_is_the_majority_class_of_fixed_candidates(tmp_path: Path, writer
     assert cell(frame, "uniform", "")["value"] == 0.5 and cell(frame, "chance", "")["value"] == 0.75
 
 
+def test_chance_follows_the_prompt_set_and_ones_own_benchmarks_are_scored(
+    tmp_path: Path, writer: Write, make_row: Row
+) -> None:
+    asked = [("piqa", "lm_eval/0shot"), ("piqa", "lettered/0shot"), ("riddles", "own/0shot")]
+    rows = [
+        make_row(benchmark=slug, variant=variant, example_id=f"validation/{i}", gold=int(i == 0))
+        for slug, variant in asked
+        for i in range(4)
+    ]
+    writer(tmp_path / "demo/scores/a.parquet", rows)
+    frame = read_metrics(tmp_path, "demo")
+    found = {
+        (slug, variant): cell(frame, "chance", "", benchmark=slug, variant=variant)["value"] for slug, variant in asked
+    }
+    # Texts that change from row to row; letters, of which B is right in three rows of four; candidates unknown here.
+    assert list(found.values()) == [0.5, 0.75, 0.5]
+
+
 def test_missing_unconditional_scores_give_no_pmi(tmp_path: Path, writer: Write, make_row: Row) -> None:
     rows = [make_row(), make_row(example_id="validation/1", logprob_unconditional=[-1.0, -1.0])]
     writer(tmp_path / "demo/scores/a.parquet", rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -30,8 +31,8 @@ TASK_FILES = {
 }
 
 
-def harness(slug: str, rows: pa.Table, tmp: Path) -> Iterator[tuple[list[tuple[str, str]], int]]:
-    """The harness's requests (context, continuation) and right index for each row, from its own task file."""
+def harness_task(slug: str, rows: pa.Table, folder: Path) -> Any:
+    """The harness's own task, reading `rows` instead of the Hub."""
     import lm_eval.tasks
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks._yaml_loader import load_yaml
@@ -39,23 +40,37 @@ def harness(slug: str, rows: pa.Table, tmp: Path) -> Iterator[tuple[list[tuple[s
     if slug == "boolq":  # the harness reads super_glue's columns, the spec google/boolq's
         label = rows["answer"].cast(pa.int64())
         rows = rows.append_column("label", label)
-    path = tmp / "rows.parquet"
+    folder.mkdir(exist_ok=True)
+    path = folder / "rows.parquet"
     pq.write_table(rows, path)
     config = load_yaml(Path(lm_eval.tasks.__file__).parent / f"{TASK_FILES[slug]}.yaml")
     split = config.get("test_split") or config["validation_split"]
     config |= {
         "dataset_path": "parquet",
         "dataset_name": None,
-        "dataset_kwargs": {"data_files": {split: str(path)}, "cache_dir": str(tmp / "cache")},
+        "dataset_kwargs": {"data_files": {split: str(path)}, "cache_dir": str(folder / "cache")},
         "training_split": None,
         "validation_split": split,
         "test_split": None,
         "fewshot_split": split,
     }
-    task = ConfigurableTask(config={k: v for k, v in config.items() if k not in ("tag", "group")})
+    return ConfigurableTask(config={k: v for k, v in config.items() if k not in ("tag", "group")})
+
+
+def harness(
+    slug: str, rows: pa.Table, tmp: Path, shots: pa.Table | None = None, **chat: Any
+) -> Iterator[tuple[list[tuple[str, str]], int]]:
+    """The harness's requests (context, continuation) and right index for each row, from its own task file.
+
+    shots: rows that its sampler is made to draw, for every row; chat: what its command line would pass on.
+    """
+    task = harness_task(slug, rows, tmp)
+    if shots is not None:
+        drawn = list(harness_task(slug, shots, tmp / "shots").eval_docs)
+        task.sampler = SimpleNamespace(sample=lambda n, eval_doc=None: drawn)
     for doc in task.eval_docs:
-        context = task.fewshot_context(doc, num_fewshot=0)
-        requests = task.construct_requests(doc, context, metadata=(slug, 0, 1))
+        context = task.fewshot_context(doc, num_fewshot=len(shots or ()), **chat)
+        requests = task.construct_requests(doc, context, metadata=(slug, 0, 1), apply_chat_template=bool(chat))
         one_hot = [[(float(i == j), False) for i in range(len(requests))] for j in range(len(requests))]
         right = [j for j, results in enumerate(one_hot) if task.process_results(doc, results)["acc"] == 1.0]
         assert len(right) == 1
