@@ -2,7 +2,8 @@
 
 In: the rows of `analysis.scores`. Out: <runs>/<study>/metrics.parquet; this module alone writes it. Candidates of a
 benchmark lie in one padded matrix [examples, candidates], cells are sums over rows: no Python loop over examples. What
-cannot be derived (PMI without unconditional scores) has no row. Equal score files give equal bytes.
+cannot be derived (PMI without unconditional scores, per token without the candidates' tokens) has no row. Equal score
+files give equal bytes.
 
     python -m analysis.metrics --runs runs --study mini
 """
@@ -66,7 +67,8 @@ def _benchmark_metrics(slug: str, rows: Any) -> Iterator[tuple[str, str, np.ndar
     candidates = np.isfinite(logprob).sum(axis=1)
     scores = {"sum": logprob}
     for name, column in (("char", "num_chars"), ("token", "num_tokens"), ("byte", "num_bytes")):
-        scores[name] = logprob / padded(rows.column(column), 1.0)
+        if rows.column(column).null_count == 0:
+            scores[name] = logprob / padded(rows.column(column), 1.0)
     if rows.column("logprob_unconditional").null_count == 0:
         scores["pmi"] = logprob - padded(rows.column("logprob_unconditional"), 0.0)
     for name, score in scores.items():

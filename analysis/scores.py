@@ -39,6 +39,8 @@ TYPES = (
     | {name: pa.list_(value) for name, value in LISTS.items()}
     | {"truncated": pa.bool_()}
 )
+NULLABLE = ("logprob_unconditional", "num_tokens", "truncated")
+"""What imported scores (ray_eval.import_results) may lack; everything that needs it is missing then, not guessed."""
 CELL = ("scale", "mixture", "seed", "stage", "recipe", "step", "tokens", "checkpoint", "benchmark", "variant")
 ROUNDING = 1e-3  # a log-probability may exceed 0 by the rounding of bf16 scoring, not by more
 RESCORE = "delete the file and score the checkpoint again"
@@ -162,7 +164,7 @@ def _check_rows(table: pa.Table, path: Path, study: str) -> None:
         refuse("holds no row")
     for name in TYPES:
         column = table.column(name)
-        if name != "logprob_unconditional" and column.null_count:
+        if name not in NULLABLE and column.null_count:
             refuse(f"{name} is null", column.is_null().to_numpy())
 
     for name, valid in (("study", {study}), ("stage", {"PT", "SFT"})):

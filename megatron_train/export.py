@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from configs.artifacts import atomic_folder, read_json, sha256_files, verify_files, write_json
+from configs.artifacts import atomic_folder, read_json, sha256_file, sha256_files, verify_files, write_json
 from configs.errors import ArtifactError, ConfigError
 from configs.schema import ModelShape
 from megatron_train.checkpoint import pieces
@@ -128,8 +128,11 @@ def export(
                 if (tokenizer / name).is_file():
                     shutil.copyfile(tokenizer / name, temporary / name)
             files = {p.name: {"bytes": p.stat().st_size} for p in sorted(temporary.iterdir())}
-            checkpoint = sha256_files([temporary / WEIGHTS])
-            write_json(temporary / EXPORT, {"version": VERSION, "checkpoint": checkpoint, "files": files, **facts})
+            hashes = {
+                "checkpoint": sha256_files([temporary / WEIGHTS]),
+                "tokenizer_sha256": sha256_file(temporary / "tokenizer.json"),
+            }
+            write_json(temporary / EXPORT, {"version": VERSION, "files": files, **hashes, **facts})
     ranks.barrier()
     return str(read_json(folder / EXPORT)["checkpoint"])
 

@@ -95,7 +95,7 @@ class Llama:
     """A checkpoint ready to score: `hidden`, then `log_probabilities` at the places that matter."""
 
     def __init__(self, export: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
-        """Raises ArtifactError for a missing, truncated or misshapen weight."""
+        """Raises ArtifactError for a weight that is missing, truncated, misshapen or not finite."""
         self.shape = read_shape(export)
         self.device = torch.device(device)
         weights = _Weights(export, dtype, self.device)
@@ -179,28 +179,34 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class _Weights:
-    """Tensors of every *.safetensors of a folder, by name, checked against the expected shape."""
+    """Tensors of every *.safetensors of a folder, by name, with the expected shape and finite."""
 
     def __init__(self, export: Path, dtype: torch.dtype, device: torch.device) -> None:
         from safetensors import SafetensorError, safe_open
 
         self._export, self._dtype, self._device = export, dtype, device
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, tuple[Path, Any]] = {}
         for path in sorted(export.glob("*.safetensors")):
             try:
                 file = safe_open(path, framework="pt")
             except (SafetensorError, OSError) as error:
                 hint = "delete the export and rerun the training"
                 raise ArtifactError(f"not a readable safetensors file ({error})", where=path, hint=hint) from None
-            self._files |= dict.fromkeys(file.keys(), file)
+            self._files |= dict.fromkeys(file.keys(), (path, file))
 
     def __getitem__(self, key: tuple[str, tuple[int | None, ...]]) -> Tensor:
         name, shape = key
         if name not in self._files:
             raise ArtifactError(f"weight {name} is missing", where=self._export)
-        tensor = self._files[name].get_tensor(name)
+        path, file = self._files[name]
+        tensor = file.get_tensor(name)
         if tensor.dim() != len(shape) or any(
             want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)
         ):
-            raise ArtifactError(f"weight {name} is {tuple(tensor.shape)}, config.json says {shape}", where=self._export)
-        return tensor.to(self._device, self._dtype)
+            raise ArtifactError(f"weight {name} is {tuple(tensor.shape)}, config.json says {shape}", where=path)
+        tensor = tensor.to(self._device, self._dtype)
+        if not tensor.isfinite().all():
+            wrong = int((~tensor.isfinite()).sum())
+            hint = "its training diverged, or the file was damaged before it was hashed: train it again"
+            raise ArtifactError(f"weight {name} holds {wrong} NaN or infinite numbers", where=path, hint=hint)
+        return tensor

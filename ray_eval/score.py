@@ -113,19 +113,25 @@ def show(progress: Progress) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
 
-    from ray_eval.exports import find_exports, read_export, studies_in
+    from ray_eval.exports import PATTERN, read_export, studies_in
     from ray_eval.scoring import score_study
 
     runs = runs_root(given.runs)
+    chosen: dict[tuple[Path, str], list[Export] | None] = {}  # None: every export of the study
+    errors: list[str] = []
     if given.exports:
-        exports = [read_export(path) for path in given.exports]
+        named: dict[tuple[Path, str], list[Export]] = {}
+        for path in given.exports:
+            try:
+                export = read_export(path)
+                named.setdefault((export.run.runs, export.run.study), []).append(export)
+            except ArtifactError as error:
+                errors.append(str(error))
+        chosen.update(named)
     else:
         studies = [given.study] if given.study else studies_in(runs)
-        exports = [export for study in studies for export in find_exports(runs, study)]
-    chosen: dict[tuple[Path, str], list[Export]] = {}
-    for export in exports:
-        chosen.setdefault((export.run.runs, export.run.study), []).append(export)
-    if not chosen:
+        chosen = {(runs, study): None for study in studies if any((runs / study).glob(PATTERN))}
+    if not chosen and not errors:
         raise ArtifactError(
             f"no complete export{f' of study {given.study}' if given.study else ''} is here",
             where=runs,
@@ -133,21 +139,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
             hint="run `make study`, or name the folder of your runs with --runs",
         )
     for (folder, study), exports in chosen.items():
-        summary = score_study(
-            folder,
-            study,
-            exports=exports,
-            **settings(folder, study, given),
-            num_workers=given.workers,
-            use_ray=not given.no_ray,
-            limit=given.limit,
-            replace=given.replace,
-            progress=show,
-        )
+        options = settings(folder, study, given)
+        try:
+            summary = score_study(
+                folder,
+                study,
+                exports=exports,
+                **options,
+                num_workers=given.workers,
+                use_ray=not given.no_ray,
+                limit=given.limit,
+                replace=given.replace,
+                progress=show,
+            )
+        except ArtifactError as error:  # of some checkpoints; those of the next study can still be scored
+            errors.append(str(error))
+            continue
         print(
             f"{study}: {summary.scored} checkpoints scored in {summary.seconds:.0f} s,"
             f" {summary.skipped} were up to date ({folder / study / 'scores'})"
         )
+    if errors:
+        raise ArtifactError("\n".join(errors))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from configs.artifacts import fingerprint, sha256_files
 from configs.cluster import cluster
-from configs.errors import ArtifactError, ConfigError
+from configs.errors import ArtifactError, ConfigError, MagicError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_benchmarks
 from configs.schema import StudyScoring
 from ray_eval.actors import Outcome, Unit, score_here, score_on_ray
-from ray_eval.exports import Export, find_exports
+from ray_eval.exports import Export, inspect_exports
 
 if TYPE_CHECKING:
     from ray_eval.plan import Plan
@@ -80,10 +80,10 @@ def score_study(
     limit: at most so many checkpoints.   replace: overwrite scores of the same checkpoint made with other settings
     (scores of a checkpoint that has since changed are always replaced).
     Raises ArtifactError where there is nothing to score or a score file is corrupt, before anything is scored; and
-    for corrupt checkpoints once all others are done.
+    for checkpoints that cannot be scored, each named with its reason, once all others are done.
     """
-    found = list(exports) if exports is not None else find_exports(runs, study)
-    if not found:
+    found, unusable = (list(exports), []) if exports is not None else inspect_exports(runs, study)
+    if not found and not unusable:
         raise ArtifactError(
             "no complete export",
             where=runs / study,
@@ -104,6 +104,8 @@ def score_study(
     if limit is not None:
         total = min(total, limit)
     if not total:
+        if unusable:
+            raise _failed(unusable, len(unusable))
         return Summary(0, skipped, 0, 0.0)
 
     begin = time.perf_counter()
@@ -121,10 +123,15 @@ def score_study(
                 num_tokens += outcome.num_tokens
                 if progress:
                     progress(Progress(study, len(outcomes), total, num_tokens, time.perf_counter() - begin, outcome))
-    errors = [str(outcome.error) for outcome in outcomes if outcome.error]
+    errors = [*unusable, *(outcome.error for outcome in outcomes if outcome.error)]
     if errors:
-        raise ArtifactError(f"{len(errors)} of {total} checkpoints were not scored\n" + "\n".join(sorted(errors)))
+        raise _failed(errors, total + len(unusable))
     return Summary(len(outcomes), skipped, num_tokens, time.perf_counter() - begin)
+
+
+def _failed(errors: Sequence[MagicError], total: int) -> ArtifactError:
+    reasons = "\n".join(sorted(str(error) for error in errors))
+    return ArtifactError(f"{len(errors)} of {total} checkpoints were not scored\n{reasons}")
 
 
 def study_plan(

@@ -39,6 +39,8 @@ RUNS: dict[str, tuple[str, int]] = {
     "python -m megatron_train.compare runs/by-hand/mini_s/V1P0/seed0/pt": ("{}", 0),
     "python megatron_train/pretrain.py --config configs/1b.yaml --dry-run --gpu H100 --gpus 64": ("{}", 0),
     "python ray_eval/score.py --study by-hand --data-root data/microworld": ("{} --sample 5", 0),
+    "python -m ray_eval.export_results --study by-hand --out lm_eval_results": ("{}", 0),
+    "python -m ray_eval.import_results --help": ("{}", 0),
     "python -m analysis.tables --study mini": ("python -m analysis.tables --study by-hand", 0),
     "python study.py status mini": ("{}", 2),  # no such study in the empty folder: a message, no traceback
     "python -m configs.cost configs/studies/paper.yaml": ("{}", 0),

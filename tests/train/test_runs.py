@@ -85,7 +85,10 @@ def test_a_run_leaves_what_it_promises(whole: Path, data: Path) -> None:
     record = read_json(whole / "provenance.json")
     assert record["inputs"] == done["inputs"] and record["packages"]["megatron-core"] == "0.16.1"
     for step in (15, 30):
-        assert read_json(whole / "export" / f"step-{step:07d}" / "export.json")["tokens"] == step * 128
+        export = whole / "export" / f"step-{step:07d}"
+        facts = read_json(export / "export.json")
+        assert facts["tokens"] == step * 128
+        assert facts["tokenizer_sha256"] == sha256_file(export / "tokenizer.json")
 
 
 def _main_that_dies(data: Path, runs: Path, owner: str, name: str, call: int) -> None:

@@ -1,0 +1,37 @@
+"""Random Llama exports."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from configs.artifacts import sha256_files, write_json
+from mixtures.tokenizer import Tokenizer
+
+
+def random_export(folder: Path, tokenizer: Tokenizer, *, seed: int = 0, step: int = 1, **changes: Any) -> Path:
+    """A random Llama as training exports it, written by transformers."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape: dict[str, Any] = {
+        "vocab_size": tokenizer.vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "head_dim": 16,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.3,
+    }
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(LlamaConfig(**shape | changes))
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tokenizer.folder / name, folder / name)
+    checkpoint = sha256_files(list(folder.glob("*.safetensors")))
+    write_json(folder / "export.json", {"step": step, "tokens": step * 1000, "checkpoint": checkpoint})
+    return folder
