@@ -10,30 +10,26 @@ import shutil
 import time
 
 import torch
-from torch import Tensor
 
 from configs import load as config_files
 from configs.artifacts import read_json, write_json
 from configs.cost import flops_per_token
 from configs.errors import ArtifactError, Preempted
-from configs.schema import TrainConfig
 from megatron_train import checkpoint, parallel, signals, watchdog
 from megatron_train.checkpoint import Checkpoints
 from megatron_train.data import MicroBatch
 from megatron_train.device import peak_flops
 from megatron_train.export import export, load_export
 from megatron_train.job import Job
-from megatron_train.kernels import Kernels, choose_kernels
-from megatron_train.loss import linear_cross_entropy
+from megatron_train.kernels import choose_kernels
 from megatron_train.metrics import Metrics, clock, keep_until
 from megatron_train.model import LanguageModel, build_model
-from megatron_train.optimizer import FlatAdamW, Optimizer, learning_rate
+from megatron_train.optimizer import learning_rate
 from megatron_train.parallel import Ranks
 from megatron_train.provenance import provenance
 from megatron_train.resume import make_way
+from megatron_train.step import make_optimizer, micro_loss, train_step
 from megatron_train.tracking import Tracking
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def train(job: Job) -> None:
@@ -75,7 +71,7 @@ def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
     found = checkpoint.complete(folder.checkpoints)
     if job.parent and not found:
         load_export(job.parent, model, config.model, ranks)
-    optimizer = _optimizer(model, config, ranks, kernels)
+    optimizer = make_optimizer(model, config, ranks, kernels)
     kernels.compile(model)
     kept = job.milestones, config.keep_checkpoints
     with Checkpoints(folder.checkpoints, optimizer, ranks, job.inputs, *kept) as checkpoints:
@@ -97,16 +93,8 @@ def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
             # ---- forward, backward, update
             watchdog.at(step, "data")
             batch = data.step(step)
-            optimizer.zero_grad()
-            loss = torch.zeros((), device=ranks.device)
-            for micro in batch.micro:
-                watchdog.at(step, "forward and backward")
-                part = _loss(model, micro.to(ranks.device), ranks, kernels.loss_chunk_tokens)
-                optimizer.backward(part, last=micro is batch.micro[-1])
-                loss += part.detach()
-            watchdog.at(step, "update")
             lr = learning_rate(config.optimizer, step, job.steps)
-            norm = optimizer.step(lr)
+            loss, norm = train_step(model, optimizer, batch.micro, lr, ranks, kernels.loss_chunk_tokens, step=step)
             tokens += batch.tokens
             metrics.add(step, tokens, batch.tokens, lr, loss, norm)
 
@@ -166,7 +154,7 @@ def _prepare_folder(job: Job, ranks: Ranks) -> None:
             raise ArtifactError(
                 "this run was made from other inputs (another config, other data or another parent)",
                 where=path,
-                hint="name another --study, or remove the run: --resume never",
+                hint="--study NAME keeps both; --resume never removes this one and starts again",
             )
         shutil.rmtree(path)
     job.folder.done.unlink(missing_ok=True)
@@ -174,22 +162,6 @@ def _prepare_folder(job: Job, ranks: Ranks) -> None:
     config_files.save(job.config, path / "config.yaml")
     parent = {"export": str(job.parent), "sha256": job.parent_sha256} if job.parent else None
     write_json(record, provenance(job.inputs, job.data_fingerprints, parent, hardware(ranks), ranks.world))
-
-
-def _optimizer(model: LanguageModel, config: TrainConfig, ranks: Ranks, kernels: Kernels) -> Optimizer:
-    """megatron-core's on GPUs; where that does not run, its equal."""
-    dtype = DTYPES[config.precision]
-    if ranks.device.type == "cuda":
-        from megatron_train.megatron_optimizer import MegatronAdamW
-
-        return MegatronAdamW(model, config.optimizer, ranks, dtype, compiled=kernels.compiled)
-    return FlatAdamW(model, config.optimizer, ranks, dtype)
-
-
-def _loss(model: LanguageModel, batch: MicroBatch, ranks: Ranks, chunk: int | None = None) -> Tensor:
-    hidden = model.hidden(batch.tokens, batch.segments)  # [positions, sequences, hidden]
-    labels, weights = batch.labels.t().reshape(-1), batch.weights.t().reshape(-1)
-    return linear_cross_entropy(hidden.flatten(0, 1), model.output_weight, labels, weights, ranks.tensor_group, chunk)
 
 
 @torch.no_grad()
@@ -203,7 +175,7 @@ def _validate(model: LanguageModel, job: Job, ranks: Ranks, chunk: int) -> dict[
         for piece in mine.split(job.config.batch.micro_sequences) if len(mine) else ():
             tokens, labels = piece[:, :-1].contiguous(), piece[:, 1:].contiguous()
             weights = torch.full(tokens.shape, 1.0 / (len(ids) * tokens.shape[1]))
-            total += _loss(model, MicroBatch(tokens, labels, weights).to(ranks.device), ranks, chunk)
+            total += micro_loss(model, MicroBatch(tokens, labels, weights).to(ranks.device), ranks, chunk)
         losses[source] = ranks.sum_over_data(total).item()
     model.train()
     return losses

@@ -2,8 +2,8 @@
 
 In: final hidden states, the output matrix (its rows split over tensor-parallel ranks), labels and a weight for each
 token. Out: the weighted sum of losses. Why in pieces: fp32 logits of 4,096 tokens at 100,864 entries take 1.65 GB;
-here at most `CHUNK_LOGITS` numbers are alive, and nothing is recomputed, because the gradient of softmax is known in
-the forward pass (d loss / d logit = probability - onehot). A small vocabulary is one piece.
+here only one piece's are alive, and nothing is recomputed, because the gradient of softmax is known in the forward
+pass (d loss / d logit = probability - onehot). A small vocabulary is one piece.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Optimizer steps of this project on random tokens, composed as megatron_train.loop composes them.
-
-What the benchmark times and what the GPU tests check. A change of the loop's composition is followed here, and only
-here.
-"""
+"""Optimizer steps of this project on random tokens: what the benchmark times and what the GPU tests check."""
 
 from __future__ import annotations
 
@@ -13,11 +9,11 @@ import torch
 from torch import Tensor
 
 from configs.schema import TrainConfig
-from megatron_train import loop
 from megatron_train.data import MicroBatch
 from megatron_train.kernels import choose_kernels
 from megatron_train.model import build_model
 from megatron_train.parallel import Ranks
+from megatron_train.step import make_optimizer, train_step
 
 
 def random_micro_batches(config: TrainConfig, count: int, device: torch.device) -> list[MicroBatch]:
@@ -49,16 +45,9 @@ class Training:
             norm=self.kernels.norm.builder,
             compiled=self.kernels.compiled,
         )
-        self.optimizer = loop._optimizer(self.model, config, ranks, self.kernels)
+        self.optimizer = make_optimizer(self.model, config, ranks, self.kernels)
         self.kernels.compile(self.model)
 
     def step(self, batch: list[MicroBatch], lr: float) -> Tensor:
         """Forward, backward, clipping, AdamW; returns the mean loss of a token before the update (fp32 scalar)."""
-        self.optimizer.zero_grad()
-        loss = torch.zeros((), device=self.ranks.device)
-        for micro in batch:
-            part = loop._loss(self.model, micro, self.ranks, self.kernels.loss_chunk_tokens)
-            self.optimizer.backward(part, last=micro is batch[-1])
-            loss += part.detach()
-        self.optimizer.step(lr)
-        return loss
+        return train_step(self.model, self.optimizer, batch, lr, self.ranks, self.kernels.loss_chunk_tokens)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,8 @@ from train_runs import TOKENIZER
 from configs.layout import sft_dir, shards_dir, tokenizer_dir
 from configs.load import load_mixture
 from configs.schema import ModelShape, SftSpec
+from megatron_train import parallel
+from megatron_train.parallel import Ranks
 from mixtures.assembly import tokenize_source
 from mixtures.new_tokenizer import train_tokenizer
 from mixtures.sft import prepare_sft
@@ -54,3 +57,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shape() -> ModelShape:
     """Heads x head_dim (32) differs from hidden (24), as at the paper's sizes."""
     return ModelShape(layers=2, hidden=24, heads=4, head_dim=8, ffn_hidden=64, vocab=320, context_tokens=32)
+
+
+@pytest.fixture
+def ranks() -> Iterator[Ranks]:
+    """This process alone."""
+    yield parallel.initialise(1, 1)
+    parallel.shut_down()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,11 @@ from train_runs import TINY, TINY_SFT, read_metrics
 from configs.artifacts import read_json
 from configs.errors import ResourceError
 from configs.schema import ModelShape, Optimizer
-from megatron_train import checkpoint, parallel, pretrain, sft
+from megatron_train import checkpoint, pretrain, sft
 from megatron_train.checkpoint import Checkpoints
 from megatron_train.model import build_model
 from megatron_train.optimizer import FlatAdamW
 from megatron_train.parallel import Ranks
-
-
-@pytest.fixture
-def ranks() -> Iterator[Ranks]:
-    yield parallel.initialise(1, 1)
-    parallel.shut_down()
 
 
 def new_optimizer(shape: ModelShape, ranks: Ranks, seed: int) -> FlatAdamW:

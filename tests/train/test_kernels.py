@@ -16,7 +16,7 @@ from train_runs import TINY, read_metrics
 from configs.artifacts import read_json, write_json
 from configs.load import load_train, parse_overrides
 from configs.schema import ModelShape
-from megatron_train import kernels, loss_chunk, parallel, pretrain
+from megatron_train import kernels, loss_chunk, pretrain
 from megatron_train.mcore import WrappedTorchNorm
 from megatron_train.model import build_model
 from megatron_train.norms import choose_norm
@@ -24,12 +24,6 @@ from megatron_train.parallel import Ranks
 
 STAND_INS = Path(__file__).parent / "nvidia_stand_ins"
 GPU = torch.device("cuda")
-
-
-@pytest.fixture
-def ranks() -> Iterator[Ranks]:
-    yield parallel.initialise(1, 1)
-    parallel.shut_down()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ The real Apex and TransformerEngine, and NCCL, are not run here: stand-ins take 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,18 +26,11 @@ from megatron_cases import (
     stays_after_divergence,
 )
 
-from megatron_train import parallel
 from megatron_train.optimizer import FlatAdamW
 from megatron_train.parallel import Ranks
 
 STAND_INS = Path(__file__).parent / "nvidia_stand_ins"
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-
-
-@pytest.fixture
-def ranks() -> Iterator[Ranks]:
-    yield parallel.initialise(1, 1)
-    parallel.shut_down()
 
 
 @DTYPES

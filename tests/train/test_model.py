@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,17 +15,11 @@ from configs.errors import ArtifactError, ConfigError
 from configs.layout import tokenizer_dir
 from configs.model_cost import parameters
 from configs.schema import ModelShape
-from megatron_train import compare, parallel
+from megatron_train import compare
 from megatron_train import export as export_module
 from megatron_train.export import check_shape, export, hf_config, load_export, read_export, shape_of
 from megatron_train.model import build_model
 from megatron_train.parallel import Ranks
-
-
-@pytest.fixture
-def ranks() -> Iterator[Ranks]:
-    yield parallel.initialise(1, 1)
-    parallel.shut_down()
 
 
 @pytest.mark.parametrize("activation", ["swiglu", "geglu"])

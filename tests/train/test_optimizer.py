@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
 from configs.schema import ModelShape, Optimizer
-from megatron_train import parallel
 from megatron_train.model import build_model
 from megatron_train.optimizer import FlatAdamW, learning_rate
 from megatron_train.parallel import Ranks
-
-
-@pytest.fixture
-def ranks() -> Iterator[Ranks]:
-    yield parallel.initialise(1, 1)
-    parallel.shut_down()
 
 
 def test_learning_rate() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,13 @@ from transformers import LlamaForCausalLM
 
 from configs.layout import tokenizer_dir
 from configs.schema import ModelShape
-from megatron_train import loop, parallel
 from megatron_train.data import MicroBatch
 from megatron_train.export import export, gather
 from megatron_train.model import LanguageModel, build_model
 from megatron_train.packing import Segments, pack, padding
 from megatron_train.parallel import Ranks
 from megatron_train.rotary import Rotary
-
-
-@pytest.fixture
-def ranks() -> Iterator[Ranks]:
-    yield parallel.initialise(1, 1)
-    parallel.shut_down()
-
+from megatron_train.step import micro_loss
 
 # ---- which example goes into which row
 
@@ -118,7 +110,7 @@ def our_loss(model: LanguageModel, batches: list[MicroBatch], ranks: Ranks) -> f
     model.zero_grad(set_to_none=True)
     total = 0.0
     for batch in batches:
-        loss = loop._loss(model, batch, ranks)
+        loss = micro_loss(model, batch, ranks)
         loss.backward()
         total += loss.item()
     return total

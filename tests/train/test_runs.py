@@ -21,7 +21,8 @@ from train_runs import TINY, TINY_SFT, TOKENIZER, launch, read_metrics
 
 from configs.artifacts import read_json, sha256_file, sha256_files
 from configs.layout import shards_dir
-from megatron_train import checkpoint, loop, metrics, pretrain, sft
+from megatron_train import checkpoint, metrics, pretrain, sft
+from megatron_train import step as train_step
 from megatron_train.checkpoint import Checkpoints
 from megatron_train.optimizer import FlatAdamW
 
@@ -181,7 +182,7 @@ def test_verify_compares_the_last_export_with_transformers(
 def test_a_loss_that_is_not_finite_stops_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = loop._loss
+    original = train_step.micro_loss
     count = 0
 
     def poisoned(*args: Any) -> torch.Tensor:
@@ -189,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         count += 1
         return original(*args) * (float("nan") if count == 2 * 14 else 1.0)  # step 14; two micro-batches a step
 
-    monkeypatch.setattr(loop, "_loss", poisoned)
+    monkeypatch.setattr(train_step, "micro_loss", poisoned)
     with pytest.raises(SystemExit) as stop:
         run_pretrain(data, tmp_path)
     assert stop.value.code == 3
@@ -209,7 +210,7 @@ def test_no_step_after_a_gradient_that_is_not_finite_changes_a_weight(
 ) -> None:
     """The loss is only looked at every ten steps; the weights must be those of step 13 all the same."""
     kept: list[torch.Tensor] = []
-    poison, step = loop._loss, FlatAdamW.step
+    poison, step = train_step.micro_loss, FlatAdamW.step
 
     def poisoned(*args: Any) -> torch.Tensor:
         return poison(*args) * (float("inf") if len(kept) == 13 else 1.0)
@@ -219,7 +220,7 @@ def test_no_step_after_a_gradient_that_is_not_finite_changes_a_weight(
         kept.append(torch.cat([self.master, self.exp_avg, self.exp_avg_sq]))
         return norm
 
-    monkeypatch.setattr(loop, "_loss", poisoned)
+    monkeypatch.setattr(train_step, "micro_loss", poisoned)
     monkeypatch.setattr(FlatAdamW, "step", stepped)
     with pytest.raises(SystemExit):
         run_pretrain(data, tmp_path)
@@ -232,14 +233,14 @@ def test_a_spike_is_recorded_with_its_documents(
 ) -> None:
     monkeypatch.setattr(metrics, "SPIKE_AFTER", 10)
     monkeypatch.setattr(metrics, "SPIKE_SIGMAS", 3.0)
-    original, count = loop._loss, 0
+    original, count = train_step.micro_loss, 0
 
     def high(*args: Any) -> torch.Tensor:
         nonlocal count
         count += 1
         return original(*args) * (3.0 if count in (2 * 24 - 1, 2 * 24) else 1.0)
 
-    monkeypatch.setattr(loop, "_loss", high)
+    monkeypatch.setattr(train_step, "micro_loss", high)
     run = run_pretrain(data, tmp_path)
     (spike,) = [line for line in read_metrics(run) if "spike" in line]
     assert spike["step"] == 24 and spike["spike"]["loss"] > 2 * spike["spike"]["mean"]
