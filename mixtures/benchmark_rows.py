@@ -73,7 +73,8 @@ def _read(root: Path | None, spec: BenchmarkConfig, split: str, choose: Callable
     if table.num_rows == 0:
         raise DataError("the benchmark has no rows", where=where, hint="fetch or generate the file again")
     numbers = choose(table.num_rows)
-    return Rows(where, split, numbers, table.select(spec.columns).take(numbers).to_pylist())
+    rows = table.select(spec.columns).to_pylist()
+    return Rows(where, split, numbers, [rows[number] for number in numbers])
 
 
 def sample_rows(total: int, sample: int | None, key: str) -> list[int]:
@@ -118,7 +119,7 @@ def _table(path: Path) -> pa.Table:
     try:
         if path.suffix == ".jsonl":
             return pa.Table.from_pylist(_json_lines(path))
-        return pq.read_table(path)
+        return pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
         raise DataError(
             f"not a readable {'JSON-lines' if path.suffix == '.jsonl' else 'Parquet'} file ({error})",

@@ -9,12 +9,14 @@ Special tokens are only ever placed by this project: their spelling inside a doc
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,11 @@ from configs.artifacts import MANIFEST, read_json, verify_files
 from configs.errors import ArtifactError
 from mixtures.bpe import tiktoken_encoding
 
+if TYPE_CHECKING:
+    import tiktoken
+
+WORTH_TIKTOKEN_CHARS = 1_000_000
+"""Text in batches after which tiktoken is loaded."""
 EOD_TOKEN, PAD_TOKEN = "<|endoftext|>", "<|pad|>"
 ROLES = {"user": "<|user|>", "assistant": "<|assistant|>", "system": "<|system|>"}
 
@@ -63,6 +70,9 @@ class SpecialIds:
 class Tokenizer:
     """Text to ids and back; `Tokenizer.load(folder)` makes one."""
 
+    bos_policy = "none; the end-of-document token stands for an empty context"
+    """What stands around a text that is scored."""
+
     def __init__(self, folder: Path) -> None:
         import tokenizers
 
@@ -76,7 +86,8 @@ class Tokenizer:
         self._tokenizers = tokenizers.Tokenizer.from_str(definition.decode())
         self._tokenizers.encode_special_tokens = True
         self._spellings = "|".join(re.escape(str(self._tokenizers.id_to_token(i))) for i in sorted(self._placed))
-        self._tiktoken = tiktoken_encoding(json.loads(definition), self._tokenizers)
+        self._definition = definition
+        self._batched_chars = 0
         self.vocab_size: int = max(self._tokenizers.get_vocab(with_added_tokens=True).values()) + 1
         """Entries, special tokens included; every id is below it."""
 
@@ -90,6 +101,10 @@ class Tokenizer:
         if (folder / MANIFEST).is_file() and (manifest := read_json(folder / MANIFEST)).get("kind") == "tokenizer":
             verify_files(folder, manifest["files"], deep=True)
         return cls(folder)
+
+    @functools.cached_property
+    def _tiktoken(self) -> tiktoken.Encoding | None:
+        return tiktoken_encoding(json.loads(self._definition), self._tokenizers)
 
     @property
     def engine(self) -> str:
@@ -124,6 +139,10 @@ class Tokenizer:
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each; the first texts go without tiktoken, which takes a second to load a large vocabulary."""
+        self._batched_chars += sum(map(len, texts))
+        if self._batched_chars < WORTH_TIKTOKEN_CHARS and "_tiktoken" not in vars(self):
+            return [self._encode_slowly(_valid(text)) for text in texts]
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:

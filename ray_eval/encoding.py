@@ -3,7 +3,7 @@
 The rule (`TemplateLM._encode_pair`, `HFLM._loglikelihood_tokens`): trailing white space of the context moves to the
 continuation; context + continuation is encoded whole and cut at the length of the encoded context; the input is
 the encoded context followed by what lies behind the cut, of which the last `context_tokens + 1` tokens are kept.
-The end-of-document token stands for an empty context; nothing is put before any other.
+What stands for an empty context, and whether a BOS token is put before every other, is the tokenizer's to say.
 
 In a conversation the context is what `Tokenizer.chat` gives with `answer_next`, up to and including the line break
 after the assistant's mark, and the candidate is encoded alone, as the assistant's answers were in training. Long ones
@@ -20,19 +20,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from configs.errors import ConfigError
 from ray_eval.benchmarks import DELIMITER, Context, Example, Turns
 
-BOS_POLICY = "none; the end-of-document token stands for an empty context"
-
 
 class Encoder(Protocol):
-    """What scoring needs of a tokenizer (`mixtures.tokenizer.Tokenizer`)."""
+    """What scoring needs of a tokenizer (`mixtures.tokenizer.Tokenizer`, `hf_tokenizer.HFTokenizer`)."""
 
     eod: int
+    """Stands for an empty context."""
     sha256: str
+    bos_policy: str
+    """What is put around every text, and what stands for an empty context; recorded with the scores."""
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Ids of texts that begin a sequence, with the special tokens that the tokenizer itself adds."""
 
 
 @runtime_checkable
@@ -46,7 +51,7 @@ class ChatEncoder(Encoder, Protocol):
 class Scored:
     """ids: context and continuation after truncation; the last `num_targets` of them are predicted."""
 
-    ids: list[int]
+    ids: NDArray[np.int32]
     num_targets: int
     truncated: bool
 
@@ -80,12 +85,15 @@ class Encodings:
         else:
             head, tail = split_pair(context, candidate)
             before, whole = self._ids[head], self._ids[head + tail]
-            after = whole[len(before) :]
-            if not after:
-                before, after = _recut(before, whole)
+            if head:
+                after = whole[len(before) :]
+                if not after:
+                    before, after = _recut(before, whole)
+            else:
+                before, after = [], _inside(whole, before)
         ids = ((before or [self._eod]) + after)[-(self._context_tokens + 1) :]
         num_targets = min(len(after), len(ids) - 1)
-        return Scored(ids, num_targets, truncated=len(ids) < max(len(before), 1) + len(after))
+        return Scored(np.array(ids, np.int32), num_targets, truncated=len(ids) < max(len(before), 1) + len(after))
 
     def _conversation(self, turns: Turns) -> list[int]:
         if turns not in self._chats:
@@ -102,3 +110,11 @@ def _recut(before: list[int], whole: list[int]) -> tuple[list[int], list[int]]:
     while cut < min(len(before), len(whole) - 1) and before[cut] == whole[cut]:
         cut += 1
     return whole[:cut], whole[cut:]
+
+
+def _inside(whole: list[int], around: list[int]) -> list[int]:
+    """`whole` without the special tokens that its tokenizer puts around everything: `around` is what it makes of ""."""
+    front = 0
+    while front < len(around) and whole[front] == around[front]:
+        front += 1
+    return whole[front : len(whole) - (len(around) - front)]

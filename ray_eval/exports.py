@@ -1,8 +1,6 @@
-"""Which checkpoints there are to score: exports on disk, named by the run folder they lie in.
+"""Which checkpoints of ours there are to score: exports on disk, named by the run folder they lie in.
 
-Nothing of an export is believed before it is checked, and nothing in it is ever run: weights are safetensors, and a
-config that asks for Python code of its own is refused. What the small files tell is checked when an export is found,
-the weights when it is scored.
+What the small files tell is checked when an export is found, the weights when it is scored.
 """
 
 from __future__ import annotations
@@ -12,23 +10,28 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from configs.artifacts import read_json, sha256_file, sha256_files, verify_files
+from configs.artifacts import read_json, sha256_file, verify_files
 from configs.errors import ArtifactError
 from configs.layout import RunFolder, scores_dir
+from ray_eval.checkpoints import check_own_code, check_weight_files, verify_weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from mixtures.tokenizer import Tokenizer
+    from ray_eval.llama import Llama
+    from ray_eval.weights import Weights
 
 EXPORT_JSON = "export.json"
 PATTERN = "*/*/seed*/*/export/step-*"
 """Below <runs>/<study>: scale / mixture / seed / stage."""
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-FOREIGN_CODE = ("auto_map", "trust_remote_code")
-"""Keys of config.json by which a model brings Python code of its own."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """One complete export (its export.json, written last, is there)."""
+    """One complete export (its export.json, written last, is there); a `checkpoints.Checkpoint`."""
 
     run: RunFolder
     folder: Path
@@ -37,6 +40,11 @@ class Export:
     """Trained so far."""
     checkpoint: str
     """sha256 over the safetensors in name order, as export.json states it."""
+    out: Path
+    """Folder of the studies that gets the scores."""
+
+    facts: ClassVar[dict[str, str]] = {}
+    precision: ClassVar[None] = None
 
     @property
     def stage(self) -> str:
@@ -47,10 +55,15 @@ class Export:
         return "" if self.run.stage == "pt" else self.run.stage.removeprefix("sft-")
 
     @property
-    def score_file(self) -> Path:
+    def columns(self) -> dict[str, str | int]:
         run = self.run
-        folder = scores_dir(run.runs, run.study) / run.scale / run.mixture / f"seed{run.seed}" / run.stage
-        return folder / f"{self.folder.name}.parquet"
+        named = {"study": run.study, "scale": run.scale, "mixture": run.mixture}
+        of_stage = {"stage": self.stage, "recipe": self.recipe}
+        return {**named, **of_stage, "seed": run.seed, "step": self.step, "tokens": self.tokens}
+
+    @property
+    def score_file(self) -> Path:
+        return scores_dir(self.out, self.run.study) / self.run.name / f"{self.folder.name}.parquet"
 
     @property
     def tokenizer_sha256(self) -> str:
@@ -63,13 +76,23 @@ class Export:
 
     def verify(self) -> None:
         """Raises ArtifactError where the weights are not those that export.json names."""
-        found = sha256_files(list(self.folder.glob("*.safetensors")))
-        if found != self.checkpoint:
-            raise ArtifactError(
-                f"the weights have sha256 {found[:12]}, {EXPORT_JSON} says {self.checkpoint[:12]} (altered)",
-                where=self.folder,
-                hint="delete the export and rerun its training",
-            )
+        hint = "delete the export and rerun its training"
+        verify_weights(self.folder, self.checkpoint, f"{EXPORT_JSON} says", hint)
+
+    def encoder(self) -> Tokenizer:
+        from mixtures.tokenizer import Tokenizer
+
+        return Tokenizer.load(self.folder)
+
+    def read(self) -> Weights:
+        from ray_eval.weights import read_weights
+
+        return read_weights(self)
+
+    def load(self, dtype: torch.dtype, device: str, weights: Weights | None) -> Llama:
+        from ray_eval.llama import Llama
+
+        return Llama(self.folder, weights, dtype=dtype, device=device)
 
 
 def find_exports(runs: Path, study: str) -> list[Export]:
@@ -77,19 +100,22 @@ def find_exports(runs: Path, study: str) -> list[Export]:
     return inspect_exports(runs, study)[0]
 
 
-def inspect_exports(runs: Path, study: str) -> tuple[list[Export], list[ArtifactError]]:
-    """Every export of a study that can be scored, by path, and for each of the others why not."""
+def inspect_exports(runs: Path, study: str, out: Path | None = None) -> tuple[list[Export], list[ArtifactError]]:
+    """Every export of a study that can be scored, by path, and for each of the others why not (out: `read_export`)."""
     exports, errors = [], []
     for folder in sorted((runs / study).glob(PATTERN)):
         try:
-            exports.append(read_export(folder))
+            exports.append(read_export(folder, out))
         except ArtifactError as error:
             errors.append(error)
     return exports, errors
 
 
-def read_export(folder: Path) -> Export:
-    """Raises ArtifactError for a folder that is no complete export inside a run folder, or that cannot be scored."""
+def read_export(folder: Path, out: Path | None = None) -> Export:
+    """out: folder of the studies that gets the scores; None: the one the export lies in.
+
+    Raises ArtifactError for a folder that is no complete export inside a run folder, or that cannot be scored.
+    """
     folder = folder.resolve()
     parts = folder.parts[-7:]
     valid = "<runs>/<study>/<scale>/<mixture>/seed<k>/<stage>/export/step-<n>"
@@ -105,26 +131,11 @@ def read_export(folder: Path) -> Export:
     if missing:
         raise ArtifactError(f"key {missing[0]!r} is missing", where=path, valid="step, tokens, checkpoint")
     verify_files(folder, info.get("files", {}))
-    _check_weight_files(folder)
+    check_weight_files(folder, hint="export the checkpoint again")
     config = _check_config(folder)
     _check_tokenizer(folder, info, config["vocab_size"])
     run = RunFolder(folder.parents[6], parts[0], parts[1], parts[2], int(names[1]), names[2])
-    return Export(run, folder, int(info["step"]), int(info["tokens"]), str(info["checkpoint"]))
-
-
-def _check_weight_files(folder: Path) -> None:
-    """Refuse weights that are not safetensors; they are named, never opened."""
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles:
-        raise ArtifactError(
-            f"weights in {', '.join(pickles)} only: reading a pickle runs whatever code it holds, so it is not read",
-            where=folder,
-            valid="*.safetensors",
-            hint="save them as safetensors where you trust them (transformers: model.save_pretrained)",
-        )
-    raise ArtifactError("no weights", where=folder, valid="*.safetensors", hint="export the checkpoint again")
+    return Export(run, folder, int(info["step"]), int(info["tokens"]), str(info["checkpoint"]), out or run.runs)
 
 
 def _check_config(folder: Path) -> dict[str, Any]:
@@ -133,13 +144,7 @@ def _check_config(folder: Path) -> dict[str, Any]:
     config = read_json(path)
     if not isinstance(config, dict):
         raise ArtifactError("not a JSON object", where=path, hint="export the checkpoint again")
-    for key in FOREIGN_CODE:
-        if config.get(key):
-            raise ArtifactError(
-                f"{key} is {config[key]!r}: the model would run Python code of its own, which is never done here",
-                where=path,
-                valid=f"a model of a known architecture, without {' or '.join(FOREIGN_CODE)}",
-            )
+    check_own_code(path, config)
     for key in ("vocab_size", "max_position_embeddings"):
         if not isinstance(config.get(key), int) or config[key] <= 0:
             raise ArtifactError(f"{key} is {config.get(key)!r}", where=path, valid="a positive integer")

@@ -1,14 +1,13 @@
 """Everything about scoring that does not depend on a model: compiled once, shared by all checkpoints.
 
 In: examples, a tokenizer, the model's context length. Out: flat arrays that a scorer can run without knowing what a
-benchmark is, with a hash of what is scored; kept on disk as one .npz.
+benchmark is, with a hash of what is asked; kept on disk as one .npz.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -23,11 +22,8 @@ from configs.artifacts import atomic_file
 from configs.errors import ArtifactError
 from configs.schema import BenchmarkConfig
 from ray_eval.benchmarks import Example
-from ray_eval.encoding import BOS_POLICY, Encoder, Encodings
-from ray_eval.layout import Rows
-
-ROW_TOKENS = 512
-"""Longest row with branches, unless the model's context is longer: attention is quadratic in it."""
+from ray_eval.encoding import Encoder, Encodings, Scored
+from ray_eval.trees import Rows, concatenate, lay_out
 
 Ints = NDArray[np.int32]
 Offsets = NDArray[np.int64]
@@ -35,28 +31,12 @@ Offsets = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Plan:
-    """Flat arrays; `x_offsets[i]:x_offsets[i + 1]` are the entries of row (or example) i."""
+    """Flat arrays; `candidate_offsets[e]:candidate_offsets[e + 1]` are the candidates of example e."""
 
     info: dict[str, Any]
-    """benchmarks [{slug, category, split, variant}], tokenizer, context length, BOS policy, hash."""
-
-    # R rows (see `layout`)
-    token_offsets: Offsets
-    """[R + 1] over tokens, positions, segments."""
-    tokens: Ints
-    positions: Ints
-    segments: Ints
-    head_offsets: Offsets
-    """[R + 1] over heads."""
-    heads: Ints
-    """Places in the row whose next-token distribution is needed, each once."""
-    target_offsets: Offsets
-    """[R + 1] over the three columns of targets."""
-    target_token: Ints
-    target_head: Ints
-    """Which of the row's heads predicts it."""
-    target_sequence: Ints
-    """Sequence to whose log-probability it adds."""
+    """benchmarks [{slug, category, split, variant}], tokenizer, context length, BOS policy, least_tokens, hash."""
+    rows: Rows
+    """What is fed to a model."""
 
     # E examples
     example_benchmark: Ints
@@ -79,103 +59,143 @@ class Plan:
     num_bytes: Ints
 
     @property
-    def num_rows(self) -> int:
-        return len(self.token_offsets) - 1
-
-    @property
     def num_sequences(self) -> int:
-        return int(self.target_sequence.max()) + 1
+        return int(self.rows.target_sequence.max()) + 1
 
     @property
     def num_examples(self) -> int:
         return len(self.gold)
 
     @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "info"}
+    def least_tokens(self) -> int:
+        """Tokens that must be fed if documents share nothing: each context once, and what its candidates add."""
+        return int(self.info["least_tokens"])
+
+    def unshared(self) -> Plan:
+        """The same with a row for each sequence: for models whose states depend on more than the tokens they see."""
+        sequences = self.rows.sequences(np.arange(self.num_sequences))
+        return dataclasses.replace(self, rows=lay_out(sequences, share=False))
 
     @property
     def hash(self) -> str:
-        """sha256 over what is scored; scores of equal plans compare example by example."""
+        """sha256 over what is asked, not over how it is laid out; scores of equal plans compare example by example."""
         return str(self.info["hash"])
 
 
 def compile_plan(
-    benchmarks: Iterable[tuple[BenchmarkConfig, Sequence[Example]]], tokenizer: Encoder, context_tokens: int
+    benchmarks: Iterable[tuple[BenchmarkConfig, Sequence[Example]]],
+    tokenizer: Encoder,
+    context_tokens: int,
 ) -> Plan:
-    """Tokenise and lay out every example; context_tokens is the model's longest input."""
-    rows = Rows(limit=max(context_tokens, ROW_TOKENS))
-    numbers = itertools.count()
-    seen: dict[tuple[int, ...], int] = {}  # unconditional sequences recur: label words, twin sentences
-    described, examples_, candidates = [], [], []
-    for index, (spec, examples) in enumerate(benchmarks):
-        first = examples[0]
+    """Tokenise and lay out every example. context_tokens: the model's longest input."""
+    asked = _Asked(tokenizer, context_tokens)
+    described, parts = [], []
+    for spec, examples in benchmarks:
+        first, begin = examples[0], len(asked.sequences)
         described.append({"slug": spec.slug, "category": spec.category, "split": first.split, "variant": first.variant})
-        encode = Encodings(tokenizer, context_tokens, examples)
-        for example in examples:
-            conditional, bare = [], []
-            for i, text in enumerate(example.candidates):
-                scored = encode(example.context(i), text)
-                conditional.append((next(numbers), scored))
-                unconditional = -1
-                if example.unconditional is not None:
-                    alone = encode(example.unconditional, text)
-                    key = (alone.num_targets, *alone.ids)
-                    if key not in seen:
-                        seen[key] = next(numbers)
-                        bare.append((seen[key], alone))
-                    unconditional = seen[key]
-                sizes = scored.num_targets, len(text), len(text.encode())
-                candidates.append((conditional[-1][0], unconditional, *sizes))
-            truncated = any(scored.truncated for _, scored in conditional)
-            examples_.append((index, example.row, example.gold, truncated, len(candidates)))
-            for sequences in (conditional, bare):
-                if sequences:
-                    rows.add(sequences)
+        asked.add(len(described) - 1, examples)
+        if len(asked.sequences) > begin:
+            parts.append(lay_out(asked.sequences[begin:], begin))
+    columns = asked.columns()
     info = {
         "benchmarks": described,
         "tokenizer_sha256": tokenizer.sha256,
         "context_tokens": context_tokens,
-        "bos_policy": BOS_POLICY,
+        "bos_policy": tokenizer.bos_policy,
     }
-    example_columns = np.asarray(examples_, np.int64)
-    candidate_columns = np.asarray(candidates, np.int32)
-    arrays = {
-        **rows.arrays(),
-        **_named(example_columns.astype(np.int32), "example_benchmark", "example_row", "gold"),
-        "truncated": example_columns[:, 3].astype(np.bool_),
-        "candidate_offsets": np.concatenate([[0], example_columns[:, 4]]),
-        **_named(candidate_columns, "sequence", "unconditional", "num_tokens", "num_chars", "num_bytes"),
-    }
-    return Plan(info | {"hash": _hash(info, arrays)}, **arrays)
+    identity = {"hash": _hash(info, columns, asked.sequences), "least_tokens": asked.least_tokens}
+    return Plan(info | identity, concatenate(parts), **columns)
+
+
+class _Asked:
+    """Every distinct sequence of some examples, numbered, and which of them an example's candidates are."""
+
+    def __init__(self, tokenizer: Encoder, context_tokens: int) -> None:
+        self._tokenizer, self._context_tokens = tokenizer, context_tokens
+        self._numbers: dict[tuple[int, bytes], int] = {}
+        self._examples: list[tuple[int, int, int, bool, int]] = []
+        self._candidates: list[tuple[int, int, int, int, int]] = []
+        self.sequences: list[Scored] = []
+        self.least_tokens = 0
+
+    def add(self, benchmark: int, examples: Sequence[Example]) -> None:
+        encode = Encodings(self._tokenizer, self._context_tokens, examples)
+        for example in examples:
+            asked = [encode(example.context(i), text) for i, text in enumerate(example.candidates)]
+            self.least_tokens += _least_tokens(asked)
+            for scored, text in zip(asked, example.candidates, strict=True):
+                alone = -1
+                if example.unconditional is not None:
+                    before = len(self.sequences)
+                    alone = self._number(bare := encode(example.unconditional, text))
+                    if len(self.sequences) > before:  # they recur: label words, twin sentences
+                        self.least_tokens += len(bare.ids) - 1
+                sizes = scored.num_targets, len(text), len(text.encode())
+                self._candidates.append((self._number(scored), alone, *sizes))
+            truncated = any(scored.truncated for scored in asked)
+            self._examples.append((benchmark, example.row, example.gold, truncated, len(self._candidates)))
+
+    def _number(self, scored: Scored) -> int:
+        number = self._numbers.setdefault((scored.num_targets, scored.ids.tobytes()), len(self.sequences))
+        if number == len(self.sequences):
+            self.sequences.append(scored)
+        return number
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The columns of examples and candidates as `Plan` describes them."""
+        examples, candidates = np.asarray(self._examples, np.int64), np.asarray(self._candidates, np.int32)
+        return {
+            **_named(examples.astype(np.int32), "example_benchmark", "example_row", "gold"),
+            "truncated": examples[:, 3].astype(np.bool_),
+            "candidate_offsets": np.concatenate([[0], examples[:, 4]]),
+            **_named(candidates, "sequence", "unconditional", "num_tokens", "num_chars", "num_bytes"),
+        }
+
+
+def _least_tokens(asked: Sequence[Scored]) -> int:
+    """Tokens fed for one example on its own: what all its sequences begin with, once, and the rest of each."""
+    first, *others = (scored.ids[:-1] for scored in asked)
+    common = len(first)
+    for ids in others:
+        differing = np.flatnonzero(first[: min(common, len(ids))] != ids[:common])
+        common = int(differing[0]) if len(differing) else min(common, len(ids))
+    return common + sum(len(scored.ids) - 1 - common for scored in asked)
 
 
 def _named(columns: NDArray[Any], *names: str) -> dict[str, NDArray[Any]]:
     return {name: columns[:, i].copy() for i, name in enumerate(names)}
 
 
-def _hash(info: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256(json.dumps({k: v for k, v in info.items() if k != "hash"}, sort_keys=True).encode())
+def _hash(info: dict[str, Any], columns: dict[str, NDArray[Any]], sequences: Sequence[Scored]) -> str:
+    digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
+    arrays = columns | {
+        "ids": np.concatenate([scored.ids for scored in sequences]),
+        "lengths": np.array([(len(scored.ids), scored.num_targets) for scored in sequences]),
+    }
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
+ROWS = "rows."
+"""What the names of the rows' arrays begin with in a file."""
+
+
 def save_plan(plan: Plan, path: Path) -> None:
-    arrays = plan.arrays | {"info": np.frombuffer(json.dumps(plan.info).encode(), np.uint8)}
+    arrays = {f.name: getattr(plan, f.name) for f in dataclasses.fields(Plan) if f.name not in ("info", "rows")}
+    arrays |= {ROWS + f.name: getattr(plan.rows, f.name) for f in dataclasses.fields(Rows)}
     with atomic_file(path) as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
+        np.savez(stream, allow_pickle=False, info=np.frombuffer(json.dumps(plan.info).encode(), np.uint8), **arrays)
 
 
 def load_plan(path: Path) -> Plan:
-    """Raises ArtifactError for a file that is truncated, altered or something else."""
+    """Raises ArtifactError for a file that is truncated, altered (the archive keeps checksums) or something else."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        plan = Plan(json.loads(arrays.pop("info").tobytes()), **arrays)
+        info = json.loads(arrays.pop("info").tobytes())
+        rows = {name.removeprefix(ROWS): arrays.pop(name) for name in list(arrays) if name.startswith(ROWS)}
+        return Plan(info, Rows(**rows), **arrays)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"not a scoring plan ({error})", where=path, hint="delete it and rerun") from None
-    if plan.hash != _hash(plan.info, plan.arrays):
-        raise ArtifactError("the contents differ from the hash (altered)", where=path, hint="delete it and rerun")
-    return plan

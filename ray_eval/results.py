@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError
-from ray_eval.exports import Export
+from ray_eval.checkpoints import Checkpoint
 from ray_eval.plan import Plan
 
 SCHEMA_VERSION = "1"
@@ -41,41 +41,44 @@ SCHEMA = pa.schema(
         ("truncated", pa.bool_()),
     ]
 )
-PACKAGES = ("numpy", "pyarrow", "torch")
-"""Packages a score depends on; their versions are recorded."""
+PACKAGES = ("numpy", "pyarrow", "torch", "transformers")
+"""Packages a score may depend on; the versions of those there are, are recorded."""
+DESCRIPTIVE = ("versions", "model")
+"""Keys of the metadata that may differ between equal scores."""
 
 
-def score_metadata(plan: Plan, checkpoint: str, precision: str) -> dict[str, str]:
-    """What makes a score file up to date: equal metadata (but for package versions), equal scores."""
+def score_metadata(plan: Plan, checkpoint: Checkpoint, precision: str) -> dict[str, str]:
+    """What makes a score file up to date: equal metadata (but for `DESCRIPTIVE`), equal scores."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "checkpoint": checkpoint,
+        "checkpoint": checkpoint.checkpoint,
         "plan_hash": plan.hash,
         "dtype": precision,
         "bos_policy": str(plan.info["bos_policy"]),
         "tokenizer_sha256": str(plan.info["tokenizer_sha256"]),
-        "versions": json.dumps({name: importlib.metadata.version(name) for name in PACKAGES}),
+        **checkpoint.facts,
+        "versions": json.dumps({name: version for name in PACKAGES if (version := _version(name))}),
     }
 
 
-def score_table(plan: Plan, export: Export, sums: NDArray[np.float64], precision: str) -> pa.Table:
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def score_table(plan: Plan, checkpoint: Checkpoint, sums: NDArray[np.float64], precision: str) -> pa.Table:
     """sums: log-probability of every sequence of the plan, float64 [num_sequences]."""
-    count = plan.num_examples
-    run, described = export.run, plan.info["benchmarks"]
-    constant = {
-        "study": run.study,
-        "scale": run.scale,
-        "mixture": run.mixture,
-        "stage": export.stage,
-        "recipe": export.recipe,
-        "checkpoint": export.checkpoint,
-    }
-    numbers = {"seed": run.seed, "step": export.step, "tokens": export.tokens}
+    count, described = plan.num_examples, plan.info["benchmarks"]
+    constant = {**checkpoint.columns, "checkpoint": checkpoint.checkpoint}
     unscored = plan.unconditional < 0
     alone = np.where(unscored, np.nan, sums[plan.unconditional])
     columns: dict[str, Any] = {
-        **{name: _repeated([value], np.zeros(count, np.int32)) for name, value in constant.items()},
-        **{name: np.full(count, value) for name, value in numbers.items()},
+        **{
+            name: _repeated([value], np.zeros(count, np.int32)) if isinstance(value, str) else np.full(count, value)
+            for name, value in constant.items()
+        },
         **{
             name: _repeated([d[key] for d in described], plan.example_benchmark)
             for name, key in (("benchmark", "slug"), ("category", "category"), ("variant", "variant"))
@@ -85,29 +88,51 @@ def score_table(plan: Plan, export: Export, sums: NDArray[np.float64], precision
             for benchmark, row in zip(plan.example_benchmark.tolist(), plan.example_row.tolist(), strict=True)
         ],
         "gold": plan.gold,
-        "logprob_sum": _lists(plan, sums[plan.sequence]),
-        "num_tokens": _lists(plan, plan.num_tokens),
-        "num_chars": _lists(plan, plan.num_chars),
-        "num_bytes": _lists(plan, plan.num_bytes),
-        "logprob_unconditional": _lists(plan, alone, absent=unscored[plan.candidate_offsets[:-1]]),
+        "logprob_sum": _lists(plan, sums[plan.sequence], pa.float64()),
+        "num_tokens": _lists(plan, plan.num_tokens, pa.int32()),
+        "num_chars": _lists(plan, plan.num_chars, pa.int32()),
+        "num_bytes": _lists(plan, plan.num_bytes, pa.int32()),
+        "logprob_unconditional": _lists(plan, alone, pa.float64(), absent=unscored[plan.candidate_offsets[:-1]]),
         "truncated": plan.truncated,
     }
-    arrays = [pa.array(columns[field.name], field.type) for field in SCHEMA]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(score_metadata(plan, export.checkpoint, precision)))
+    arrays = [_array(columns[field.name], field.type) for field in SCHEMA]
+    metadata = score_metadata(plan, checkpoint, precision)
+    return pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata))
+
+
+# pyarrow's own conversions import pandas, which takes longer than scoring a small checkpoint; hence from buffers.
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    """Strings, numbers or truth values as a column; an Arrow array as it is."""
+    if isinstance(values, pa.Array):
+        return values
+    if kind == pa.string():
+        encoded = [text.encode() for text in values]
+        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+        return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+    if kind == pa.bool_():
+        data = np.packbits(values, bitorder="little")
+    else:
+        data = np.ascontiguousarray(
+            values, {pa.int32(): np.int32, pa.int64(): np.int64, pa.float64(): np.float64}[kind]
+        )
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(data)])
 
 
 def _repeated(values: list[str], indices: NDArray[np.int32]) -> pa.DictionaryArray:
     """Strings by index; equal strings share one entry."""
     distinct = sorted(set(values))
     codes = np.array([distinct.index(value) for value in values], np.int32)
-    return pa.DictionaryArray.from_arrays(pa.array(codes[indices], pa.int32()), pa.array(distinct, pa.string()))
+    return pa.DictionaryArray.from_arrays(_array(codes[indices], pa.int32()), _array(distinct, pa.string()))
 
 
-def _lists(plan: Plan, values: NDArray[Any], absent: NDArray[np.bool_] | None = None) -> pa.ListArray:
+def _lists(
+    plan: Plan, values: NDArray[Any], kind: pa.DataType, absent: NDArray[np.bool_] | None = None
+) -> pa.ListArray:
     """One list for each example; null where `absent`."""
-    offsets = pa.array(plan.candidate_offsets, pa.int32())
-    mask = None if absent is None else pa.array(absent)
-    return pa.ListArray.from_arrays(offsets, pa.array(values), mask=mask)
+    mask = None if absent is None else _array(absent, pa.bool_())
+    return pa.ListArray.from_arrays(_array(plan.candidate_offsets, pa.int32()), _array(values, kind), mask=mask)
 
 
 def write_scores(table: pa.Table, path: Path) -> None:
@@ -120,7 +145,7 @@ def read_scores(path: Path) -> pa.Table:
     """Raises ArtifactError for a file that is truncated, altered, of another version or something else."""
     hint = "delete it and score again"
     try:
-        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"not a readable score file ({error})", where=path, hint=hint) from None
     if table.schema.names != SCHEMA.names or table.schema.types != SCHEMA.types:

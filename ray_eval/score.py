@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Score checkpoints: every export of a study on its benchmarks, one Parquet file for each.
+"""Score checkpoints on multiple-choice benchmarks, one Parquet file for each checkpoint.
 
-In: exports under <runs>/<study>, benchmark rows. Out: <runs>/<study>/scores/**/*.parquet, one row for each example.
+In: exports under <runs>/<study>, or any causal language model of transformers (--model), and benchmark rows. Out:
+<runs>/<study>/scores/**/*.parquet (study `models` for --model), one row for each example, and a table of accuracies.
 What is scored and unchanged is skipped, so a stopped run is resumed by starting it again.
 """
 
@@ -20,19 +21,25 @@ from configs.errors import ArtifactError, ConfigError, user_errors
 from configs.layout import runs_root
 
 if TYPE_CHECKING:
-    from ray_eval.exports import Export
-    from ray_eval.scoring import Progress
+    from configs.errors import MagicError
+    from ray_eval.checkpoints import Checkpoint
+    from ray_eval.scoring import Progress, Summary
 
 EXAMPLES = """\
 examples:
   ray_eval/score.py                                  every study below ./runs (or MAGIC_RUNS)
   ray_eval/score.py --study mini --workers 2         one study, two actors
   ray_eval/score.py --study mini --no-ray            in this process, without Ray
-  ray_eval/score.py --study mini --data-root ../shared/data --sample 100 --replace
+  ray_eval/score.py --study mini --data-root ../shared/data --limit 100 --replace
   ray_eval/score.py --exports runs/mini/mini_s/V1P0/seed0/pt/export/step-0000585
+  ray_eval/score.py --model EleutherAI/pythia-160m EleutherAI/pythia-160m@step1000 --benchmarks piqa,arc_easy
+  ray_eval/score.py --model ~/models/mine --out scores --limit 200
   ray job submit ray_eval/score.py                   on a cluster started in the project folder, environment active
   ray job submit --working-dir . -- python ray_eval/score.py --runs /shared/runs      on any other
 """
+
+LINE_EVERY_S = 30.0
+"""Where there is no terminal."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,16 +53,44 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--runs", metavar="DIR", help="folder of the studies (default: MAGIC_RUNS, else ./runs)")
     add("--study", metavar="NAME", help="one study (default: every study with a complete export)")
     add("--exports", metavar="PATH", nargs="+", type=Path, help="only these export folders")
+    add(
+        *("--model", "--models"),
+        metavar="MODEL",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="models of others: folders, or id or id@revision of the Hub (safetensors only)",
+    )
+    add("--out", metavar="DIR", type=Path, help="write plans and scores below DIR/<study> (default: --runs)")
     add("--data-root", metavar="DIR", type=Path, help="folder that holds benchmarks/ (default: as the study says)")
     add("--benchmarks", metavar="A,B", help="slugs, or YAML files with benchmarks of your own (default: the study's)")
     add("--prompt", metavar="SET", help="prompt set, e.g. lettered (default: the study's, else each benchmark's first)")
     add("--shots", metavar="K", type=int, help="solved train rows in front of each example (default: the study's)")
     add("--chat", action="store_true", help="ask fine-tuned checkpoints in the chat format of their training")
-    add("--sample", metavar="N", type=int, help="examples of each benchmark (default: the study's; 0: all)")
-    add("--limit", metavar="N", type=int, help="score at most N checkpoints of a study")
+    add(
+        "--limit",
+        metavar="N",
+        type=int,
+        help="examples of each benchmark, a fixed random sample (default: the study's; 0: all)",
+    )
+    add(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="of the weights (default: the study's; of a --model, as stored)",
+    )
+    add("--trust-remote-code", action="store_true", help="run the Python code that comes with a --model (recorded)")
+    add("--checkpoints", metavar="N", type=int, help="score at most N checkpoints of a study")
     add("--workers", metavar="N", type=int, help="actors (default: one for each GPU, else for each CPU)")
+    add(
+        "--gpus-per-worker",
+        metavar="F",
+        type=float,
+        default=1.0,
+        help="of a GPU, e.g. 0.5 for small models (default: 1)",
+    )
     add("--no-ray", action="store_true", help="score in this process")
     add("--replace", action="store_true", help="overwrite scores made with other settings")
+    add("--table", action="store_true", help="end with a table for each checkpoint, however many they are")
     return parser.parse_args(arguments)
 
 
@@ -64,14 +99,16 @@ def settings(runs: Path, study: str, given: argparse.Namespace) -> dict[str, Any
     from configs.artifacts import read_json
     from configs.load import load, load_benchmarks, validate
     from configs.schema import StudyConfig, StudyScoring
+    from ray_eval.foreign import STUDY
 
     saved, place = runs / study / "study.yaml", runs / study / "study.json"
     config = load(StudyConfig, saved) if saved.is_file() else None
     scoring = config.scoring if config else StudyScoring()
     benchmarks = config.benchmarks if config else ()
-    asked = {name: getattr(given, name) for name in ("prompt", "shots") if getattr(given, name) is not None}
-    if given.sample is not None:
-        asked["sample"] = given.sample or None
+    keys = ("prompt", "shots", "precision")
+    asked = {name: getattr(given, name) for name in keys if getattr(given, name) is not None}
+    if given.limit is not None:
+        asked["sample"] = given.limit or None
     if given.chat:
         asked["chat"] = True
     scoring = validate(StudyScoring, scoring.model_dump() | asked, "command line")
@@ -87,6 +124,8 @@ def settings(runs: Path, study: str, given: argparse.Namespace) -> dict[str, Any
     elif place.is_file():
         named = read_json(place).get("documents_root")
         root = Path(named) if named else None
+    elif study == STUDY:
+        root = None  # the Hub
     else:
         raise ConfigError(
             "where the benchmarks of this study lie is not recorded",
@@ -96,69 +135,115 @@ def settings(runs: Path, study: str, given: argparse.Namespace) -> dict[str, Any
     return {"documents_root": root, "benchmarks": benchmarks, "scoring": scoring}
 
 
-def show(progress: Progress) -> None:
-    """One line, rewritten in place on a terminal."""
-    eta = "" if progress.eta_s is None else f" | ETA {int(progress.eta_s) // 60}:{int(progress.eta_s) % 60:02d}"
-    line = (
-        f"scoring {progress.study}: {progress.done}/{progress.total} checkpoints"
-        f" | {progress.tokens_per_s:,.0f} tokens/s{eta}"
+class Display:
+    """One line, rewritten in place on a terminal; elsewhere one for each checkpoint, and one now and then."""
+
+    def __init__(self) -> None:
+        self._said_s = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        eta = "" if progress.eta_s is None else f" | ETA {int(progress.eta_s) // 60}:{int(progress.eta_s) % 60:02d}"
+        line = (
+            f"scoring {progress.study}: {progress.done}/{progress.total} checkpoints x {progress.num_benchmarks}"
+            f" benchmarks, {progress.share:.0%} | {progress.examples_per_s:,.0f} examples/s"
+            f" | {progress.tokens_per_s:,.0f} tokens/s{eta}"
+        )
+        step = progress.step
+        if step and step.error:
+            print(f"\nfailed: {step.job.checkpoint.folder}", file=sys.stderr)
+        if sys.stdout.isatty():
+            print(f"\r{line:<110}", end="" if progress.done < progress.total else "\n", flush=True)
+        elif step is None or step.finished or step.error or progress.seconds - self._said_s > LINE_EVERY_S:
+            self._said_s = progress.seconds
+            print(line, flush=True)
+
+
+def work_done(summary: Summary) -> str:
+    """What scoring took, in one line."""
+    counts = summary.counts
+    return (
+        f"tokens forwarded {counts.tokens:,} = {counts.tokens / summary.least_tokens:.2f} x one pass a document,"
+        f" padding {counts.padding / (counts.tokens + counts.padding):.1%}, output rows {counts.heads:,},"
+        f" near-ties {counts.near_ties:,}"
     )
-    if progress.outcome and progress.outcome.error:
-        print(f"\nfailed: {progress.outcome.unit.export.folder}", file=sys.stderr)
-    live = sys.stdout.isatty() and progress.done < progress.total
-    print(f"\r{line:<78}" if sys.stdout.isatty() else line, end="" if live else "\n", flush=True)
+
+
+def find_checkpoints(
+    given: argparse.Namespace, runs: Path, out: Path | None
+) -> tuple[dict[tuple[Path, str], list[Checkpoint]], list[str]]:
+    """(folder of the studies, study) -> its checkpoints, and why some of those asked for cannot be scored."""
+    from ray_eval.exports import PATTERN, inspect_exports, read_export, studies_in
+
+    chosen: dict[tuple[Path, str], list[Checkpoint]] = {}
+    errors: list[MagicError] = []
+    for path in given.exports or ():
+        try:
+            export = read_export(path, out)
+            chosen.setdefault((export.run.runs, export.run.study), []).append(export)
+        except ArtifactError as error:
+            errors.append(error)
+    if given.model:
+        from ray_eval.foreign import STUDY, read_models
+
+        options = {"precision": given.precision, "trust_remote_code": given.trust_remote_code}
+        models, unusable = read_models(given.model, out or runs, **options)
+        errors.extend(unusable)
+        if models:
+            chosen[runs, STUDY] = [*models]
+    if given.study or not (given.exports or given.model):
+        studies = [given.study] if given.study else studies_in(runs)
+        for study in (study for study in studies if any((runs / study).glob(PATTERN))):
+            exports, damaged = inspect_exports(runs, study, out)
+            chosen[runs, study] = [*exports]
+            errors.extend(damaged)
+    return chosen, [str(error) for error in errors]
 
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
 
-    from ray_eval.exports import PATTERN, read_export, studies_in
     from ray_eval.scoring import score_study
+    from ray_eval.summary import print_summary
 
     runs = runs_root(given.runs)
-    chosen: dict[tuple[Path, str], list[Export] | None] = {}  # None: every export of the study
-    errors: list[str] = []
-    if given.exports:
-        named: dict[tuple[Path, str], list[Export]] = {}
-        for path in given.exports:
-            try:
-                export = read_export(path)
-                named.setdefault((export.run.runs, export.run.study), []).append(export)
-            except ArtifactError as error:
-                errors.append(str(error))
-        chosen.update(named)
-    else:
-        studies = [given.study] if given.study else studies_in(runs)
-        chosen = {(runs, study): None for study in studies if any((runs / study).glob(PATTERN))}
+    out = given.out.expanduser().resolve() if given.out else None  # at once: a job runs in a folder that is thrown away
+    chosen, errors = find_checkpoints(given, runs, out)
     if not chosen and not errors:
         raise ArtifactError(
             f"no complete export{f' of study {given.study}' if given.study else ''} is here",
             where=runs,
             valid="<runs>/<study>/<scale>/<mixture>/seed<k>/<stage>/export/step-<n>/export.json",
-            hint="run `make study`, or name the folder of your runs with --runs",
+            hint="run `make study`, name the folder of your runs with --runs, or a model of others with --model",
         )
-    for (folder, study), exports in chosen.items():
+    for (folder, study), checkpoints in chosen.items():
+        if not checkpoints:
+            continue
         options = settings(folder, study, given)
         try:
             summary = score_study(
                 folder,
                 study,
-                exports=exports,
+                checkpoints=checkpoints,
+                out=out,
                 **options,
                 num_workers=given.workers,
+                gpus_per_worker=given.gpus_per_worker,
                 use_ray=not given.no_ray,
-                limit=given.limit,
+                limit=given.checkpoints,
                 replace=given.replace,
-                progress=show,
+                progress=Display(),
             )
         except ArtifactError as error:  # of some checkpoints; those of the next study can still be scored
             errors.append(str(error))
             continue
         print(
             f"{study}: {summary.scored} checkpoints scored in {summary.seconds:.0f} s,"
-            f" {summary.skipped} were up to date ({folder / study / 'scores'})"
+            f" {summary.skipped} were up to date ({(out or folder) / study / 'scores'})"
         )
+        if summary.scored:
+            print(work_done(summary))
+    print_summary([c for checkpoints in chosen.values() for c in checkpoints], full=given.table)
     if errors:
         raise ArtifactError("\n".join(errors))
 

@@ -1,117 +1,156 @@
-"""A plan and a checkpoint to log-probabilities.
+"""A plan and a checkpoint to log-probabilities, in units of about a second.
 
-Rows are sorted by length and batched under a token budget; each batch is one forward pass. Only the places a target
-needs reach the output layer, in fp32; sums are float64. Batches depend on the plan alone, so a checkpoint's scores do
-not depend on which worker computes them or in what order.
+Each batch of rows is one forward pass. Only the places that a target needs reach the output layer, in fp32; sums are
+float64. Where the best two candidates of an example are nearly tied, its sequences are scored once more in fp32 and in
+rows of their own, as an evaluation without shared prefixes does it, so that the order of a sum decides nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_eval.llama import Llama
+from ray_eval.batches import Batch, Numbers, assemble, batch_rows, entries
+from ray_eval.counts import Counts
 from ray_eval.plan import Plan
+from ray_eval.tree_attention import Form
+from ray_eval.trees import Rows, lay_out
 
-TOKENS_IN_A_BATCH = {"cpu": 4096, "cuda": 65536}
-"""Padded tokens of one forward pass; on a CPU small enough for the cache."""
+NEAR_TIE_NATS = 1e-3
+WORK_IN_A_UNIT = {"cpu": 4e10, "cuda": 1e14}
+"""Floating-point operations; about a second, far less on a GPU with a small model."""
+
+Sums = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Tensors of B rows padded to T tokens."""
+class Model(Protocol):
+    """What a scorer needs of a checkpoint."""
 
-    tokens: Tensor
-    """int64 [B, T]"""
-    positions: Tensor
-    """int64 [B, T]"""
-    mask: Tensor | None
-    """bool [B, 1, T, T]; None where no row has branches: plain causal attention."""
-    heads: Tensor
-    """int64 [H]: places in the flattened batch that go through the output layer."""
-    target_head: Tensor
-    """int64 [N]: index into heads, ascending."""
-    target_token: Tensor
-    """int64 [N]"""
-    target_sequence: NDArray[np.int32]
-    """[N]"""
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Takes rows with branches; else it is given `Plan.unshared`."""
+
+    @property
+    def forms(self) -> tuple[tuple[Form, ...], str]:
+        """Forms in which it takes rows, the fastest first, and why (`tree_attention`)."""
+
+    @property
+    def operations_per_token(self) -> float:
+        """Floating-point operations of the body for one token."""
+
+    @property
+    def operations_per_head(self) -> float:
+        """Floating-point operations of the output layer for one place."""
+
+    def log_probabilities(self, batch: Batch) -> Tensor:
+        """log P(target_token[i]) after the place heads[target_head[i]], float32 [N], in nats."""
 
 
 class Scorer:
     """Scores one plan on any number of checkpoints."""
 
-    def __init__(self, plan: Plan, device: str = "cpu") -> None:
-        self.plan, self.device = plan, device
-        self._batches = _batch_rows(plan, TOKENS_IN_A_BATCH[torch.device(device).type])
+    def __init__(self, plan: Plan, device: str = "cpu", form: Form = "padded") -> None:
+        self.plan, self.device, self.form = plan, torch.device(device).type, form
+        self._batches = batch_rows(plan.rows, self.device, form)
 
-    def score(self, model: Llama) -> NDArray[np.float64]:
-        """Summed log-probability of every sequence of the plan, float64 [num_sequences], in nats."""
+    @functools.cached_property
+    def layout(self) -> str:
+        """sha256 over which sequences each batch scores, in rows of which lengths."""
+        rows = self.plan.rows
+        digest = hashlib.sha256()
+        arrays: list[NDArray[Any]] = [rows.token_offsets, rows.target_offsets, rows.target_sequence, *self._batches]
+        for array in arrays:
+            digest.update(str(len(array)).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def units(self, model: Model, work: float | None = None) -> list[range]:
+        """Numbers of the batches of each unit; depends on the plan and the model's shape only.
+
+        work: floating-point operations in a unit; None: about a second's.
+        """
+        limit = WORK_IN_A_UNIT[self.device] if work is None else work
+        rows, units, start, done = self.plan.rows, [], 0, 0.0
+        heads = np.diff(rows.head_offsets)
+        for i, numbers in enumerate(self._batches):
+            done += float(rows.lengths[numbers].sum()) * model.operations_per_token
+            done += float(heads[numbers].sum()) * model.operations_per_head
+            if done >= limit:
+                units.append(range(start, i + 1))
+                start, done = i + 1, 0.0
+        return units + ([range(start, len(self._batches))] if start < len(self._batches) else [])
+
+    def sequences(self, unit: range) -> NDArray[np.int32]:
+        """Which sequences a unit scores, ascending; units share none."""
+        rows = self.plan.rows
+        numbers = np.concatenate([self._batches[i] for i in unit])
+        return np.unique(rows.target_sequence[entries(rows.target_offsets, numbers)])
+
+    def score(self, model: Model, unit: range) -> tuple[Sums, Counts]:
+        """Summed log-probability, in nats, of the unit's `sequences`."""
         sums = np.zeros(self.plan.num_sequences, np.float64)
-        for rows in self._batches:
-            batch = assemble(self.plan, rows, self.device)
-            states = model.hidden(batch.tokens, batch.positions, batch.mask, batch.heads)
-            logp = model.log_probabilities(states, batch.target_head, batch.target_token)
-            np.add.at(sums, batch.target_sequence, logp.double().cpu().numpy())
-        return sums
+        counts = _run(self.plan.rows, [self._batches[i] for i in unit], self.form, model, sums)
+        return sums[self.sequences(unit)], counts
+
+    def settle(self, model: Model, sums: Sums) -> Counts:
+        """Score the sequences of near-ties again, each on its own, and put the results into `sums`.
+
+        sums: of every sequence of the plan; model: in fp32.
+        """
+        near, sequences = near_ties(self.plan, sums)
+        if not len(near):
+            return Counts()
+        rows = lay_out(self.plan.rows.sequences(sequences), share=False)
+        alone = np.zeros(len(sequences), np.float64)
+        counts = _run(rows, batch_rows(rows, self.device), "padded", model, alone)
+        sums[sequences] = alone
+        return counts + Counts(near_ties=len(near))
 
 
-def _batch_rows(plan: Plan, budget: int) -> list[NDArray[np.int64]]:
-    """Row numbers of each batch: without branches first, longest first (memory peaks at once, not late)."""
-    lengths = np.diff(plan.token_offsets)
-    branched = np.array([plan.segments[end - 1] > 0 for end in plan.token_offsets[1:]])
-    batches = []
-    for kind in (False, True):
-        rows = np.flatnonzero(branched == kind)
-        rows = rows[np.argsort(-lengths[rows], kind="stable")]
-        while len(rows):
-            count = max(1, budget // int(lengths[rows[0]]))
-            batches.append(rows[:count])
-            rows = rows[count:]
-    return batches
+def _run(rows: Rows, batches: Sequence[Numbers], form: Form, model: Model, sums: Sums) -> Counts:
+    """Add the log-probabilities of some batches to `sums`."""
+    counts = Counts()
+    for numbers in batches:
+        batch = assemble(rows, numbers, str(model.device), form)
+        logp = model.log_probabilities(batch)
+        np.add.at(sums, batch.target_sequence, logp.double().cpu().numpy())
+        tokens = int(rows.lengths[numbers].sum())
+        counts += Counts(tokens, batch.tokens.numel() - tokens, len(batch.heads))
+    return counts
 
 
-def assemble(plan: Plan, rows: NDArray[np.int64], device: str) -> Batch:
-    """Gather `rows` of the plan into padded tensors."""
-    lengths = np.diff(plan.token_offsets)[rows]
-    filled = np.arange(lengths.max()) < lengths[:, None]
+def near_ties(plan: Plan, sums: Sums) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Examples whose best two candidates are within NEAR_TIE_NATS under any normalisation, and their sequences.
 
-    def padded(values: NDArray[np.int32]) -> Tensor:
-        grid = np.zeros(filled.shape, np.int64)
-        grid[filled] = values[_entries(plan.token_offsets, rows)]
-        return torch.from_numpy(grid).to(device)
+    The margin of a normalised score is taken in nats of the best candidate's sum. Equal candidates count as one.
+    """
+    counts = np.diff(plan.candidate_offsets)
+    filled = np.arange(counts.max()) < counts[:, None]
 
-    head_counts = np.diff(plan.head_offsets)[rows]
-    first_place = np.arange(len(rows)) * filled.shape[1]
-    first_head = np.cumsum(head_counts) - head_counts
-    heads = plan.heads[_entries(plan.head_offsets, rows)] + np.repeat(first_place, head_counts)
-    targets = _entries(plan.target_offsets, rows)
-    target_head = plan.target_head[targets] + np.repeat(first_head, np.diff(plan.target_offsets)[rows])
-    order = np.argsort(target_head, kind="stable")
-    segments = padded(plan.segments)
-    return Batch(
-        tokens=padded(plan.tokens),
-        positions=padded(plan.positions),
-        mask=_mask(segments) if bool(segments.any()) else None,
-        heads=torch.from_numpy(heads).to(device),
-        target_head=torch.from_numpy(target_head[order]).to(device),
-        target_token=torch.from_numpy(plan.target_token[targets][order].astype(np.int64)).to(device),
-        target_sequence=plan.target_sequence[targets][order],
-    )
+    def padded(values: NDArray[np.generic], fill: float) -> NDArray[np.float64]:
+        out = np.full(filled.shape, fill)
+        out[filled] = values
+        return out
 
-
-def _mask(segments: Tensor) -> Tensor:
-    """A token sees the tokens before it that are in the prefix (segment 0) or in its own branch, and itself."""
-    keys, queries = segments[:, None, None, :], segments[:, None, :, None]
-    causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device).tril()
-    return causal & ((keys == 0) | (keys == queries))
-
-
-def _entries(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Flat indices of all entries of `rows`, row after row."""
-    starts, counts = offsets[rows], np.diff(offsets)[rows]
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1]) + np.repeat(starts - (ends - counts), counts)
+    logp, sequence = padded(sums[plan.sequence], -np.inf), padded(plan.sequence, -1)
+    every = np.arange(len(counts))
+    near = np.zeros(len(counts), bool)
+    for lengths in (np.ones_like(plan.num_tokens), plan.num_tokens, plan.num_chars, plan.num_bytes):
+        length = padded(lengths, 1)
+        score = logp / length
+        best = score.argmax(axis=1)
+        others = np.where(sequence == sequence[every, best][:, None], -np.inf, score)
+        margin = (score[every, best] - others.max(axis=1)) * length[every, best]
+        near |= margin < NEAR_TIE_NATS
+    chosen = np.repeat(near, counts)
+    return np.flatnonzero(near), np.unique(plan.sequence[chosen])

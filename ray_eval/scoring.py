@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,12 @@ from configs.errors import ArtifactError, ConfigError, MagicError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_benchmarks
 from configs.schema import StudyScoring
-from ray_eval.actors import Outcome, Unit, score_here, score_on_ray
-from ray_eval.exports import Export, inspect_exports
+from ray_eval.checkpoints import Checkpoint
+from ray_eval.counts import NOTHING, Counts
+from ray_eval.engine import Step, Work, score_here, score_on_ray
+from ray_eval.exports import inspect_exports
+from ray_eval.parts import remove_parts
+from ray_eval.worker import Job, Worker
 
 if TYPE_CHECKING:
     from ray_eval.plan import Plan
@@ -31,22 +36,32 @@ class Progress:
 
     study: str
     done: int
+    """Checkpoints, those that failed included."""
     total: int
+    num_benchmarks: int
+    num_examples: float
+    """Scored in this call."""
     num_tokens: int
-    """Scored so far in this call."""
+    """Forwarded in this call."""
+    share: float
+    """Of this call's work."""
     seconds: float
     """Since this call began to score."""
-    outcome: Outcome | None = None
-    """The checkpoint just finished; None at the start."""
+    step: Step | None = None
+    """What was just done; None at the start."""
 
     @property
     def tokens_per_s(self) -> float:
         return self.num_tokens / self.seconds if self.num_tokens else 0.0
 
     @property
+    def examples_per_s(self) -> float:
+        return self.num_examples / self.seconds if self.num_examples else 0.0
+
+    @property
     def eta_s(self) -> float | None:
-        """Seconds to go; None before the first checkpoint is done."""
-        return (self.total - self.done) * self.seconds / self.done if self.done else None
+        """Seconds to go; None before anything was scored."""
+        return self.seconds * (1 - self.share) / self.share if self.share else None
 
 
 @dataclass(frozen=True)
@@ -56,8 +71,11 @@ class Summary:
     scored: int
     skipped: int
     """Already there, unchanged."""
-    num_tokens: int
     seconds: float
+    counts: Counts = NOTHING
+    """Of the checkpoints that were scored; of those continued, also what was done before."""
+    least_tokens: int = 0
+    """What they take if each document is fed once and shares nothing with others (`Plan.least_tokens`)."""
 
 
 def score_study(
@@ -67,22 +85,34 @@ def score_study(
     documents_root: Path | None,
     benchmarks: Sequence[str] = (),
     scoring: StudyScoring | None = None,
-    exports: Sequence[Export] | None = None,
+    checkpoints: Sequence[Checkpoint] | None = None,
+    out: Path | None = None,
     num_workers: int | None = None,
+    gpus_per_worker: float = 1.0,
     use_ray: bool = True,
     limit: int | None = None,
     replace: bool = True,
     progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] = print,
+    unit_work: float | None = None,
 ) -> Summary:
     """Score every complete export of a study (or the given ones) that has no up-to-date score file.
 
+    checkpoints: with this study in their columns.   out: folder of the studies that gets plans and scores (None: runs).
     documents_root: folder that holds benchmarks/; None: the Hub.   benchmarks: slugs or one's own files; empty: all 20.
     limit: at most so many checkpoints.   replace: overwrite scores of the same checkpoint made with other settings
-    (scores of a checkpoint that has since changed are always replaced).
+    (scores of a checkpoint that has since changed are always replaced).   say: gets lines for the user's attention.
+    unit_work: floating-point operations of what is kept if everything dies; None: about a second's.
     Raises ArtifactError where there is nothing to score or a score file is corrupt, before anything is scored; and
-    for checkpoints that cannot be scored, each named with its reason, once all others are done.
+    for checkpoints that cannot be scored, each named with its reason, once all others are done. Raises ResourceError
+    where the cluster has no room or a disk is full; what was scored is kept.
     """
-    found, unusable = (list(exports), []) if exports is not None else inspect_exports(runs, study)
+    out = out or runs
+    found: list[Checkpoint] = list(checkpoints or ())
+    unusable: list[ArtifactError] = []
+    if checkpoints is None:
+        exports, unusable = inspect_exports(runs, study, out)
+        found.extend(exports)
     if not found and not unusable:
         raise ArtifactError(
             "no complete export",
@@ -90,43 +120,71 @@ def score_study(
             hint=f"train first: python study.py run configs/studies/{study}.yaml",
         )
     scoring = scoring or StudyScoring()
-    groups: dict[tuple[str, int, bool], list[Export]] = {}
-    for export in found:
-        chat = scoring.chat and export.stage == "SFT"
-        groups.setdefault((export.tokenizer_sha256, export.context_tokens, chat), []).append(export)
+    groups: dict[tuple[str, int, bool], list[Checkpoint]] = {}
+    for checkpoint in found:
+        chat = scoring.chat and checkpoint.columns["stage"] == "SFT"
+        groups.setdefault((checkpoint.tokenizer_sha256, checkpoint.context_tokens, chat), []).append(checkpoint)
     work = []
     for (_, _, chat), group in groups.items():
         asking = scoring.model_copy(update={"chat": chat})
-        plan = study_plan(runs, study, group[0], documents_root, benchmarks, asking)
+        plan = study_plan(out, study, group[0], documents_root, benchmarks, asking)
         work.append((plan, _pending(plan, group, scoring.precision, replace)))
-    total = sum(len(units) for _, units in work)
-    skipped = len(found) - total
-    if limit is not None:
-        total = min(total, limit)
+    skipped = len(found) - sum(len(jobs) for _, jobs in work)
+    engine = Work(_first(work, len(found) if limit is None else limit))
+    total = len(engine.jobs)
     if not total:
         if unusable:
             raise _failed(unusable, len(unusable))
-        return Summary(0, skipped, 0, 0.0)
+        return Summary(0, skipped, 0.0)
 
     begin = time.perf_counter()
-    outcomes: list[Outcome] = []
-    num_tokens = 0
+    steps: list[Step] = []
+    stands = Progress(study, 0, total, max(len(plan.info["benchmarks"]) for plan in engine.plans), 0.0, 0, 0.0, 0.0)
     if progress:
-        progress(Progress(study, 0, total, 0, 0.0))
+        progress(stands)
     with cluster(num_workers) if use_ray else nullcontext():
-        for plan, units in work:
-            units = units[: total - len(outcomes)]
-            if not units:
-                continue
-            for outcome in score_on_ray(plan, units, num_workers) if use_ray else score_here(plan, units):
-                outcomes.append(outcome)
-                num_tokens += outcome.num_tokens
-                if progress:
-                    progress(Progress(study, len(outcomes), total, num_tokens, time.perf_counter() - begin, outcome))
-    errors = [*unusable, *(outcome.error for outcome in outcomes if outcome.error)]
+        for step in _steps(engine, say, use_ray, num_workers, gpus_per_worker, unit_work):
+            if step.finished or step.error:
+                steps.append(step)
+            stands = dataclasses.replace(
+                stands,
+                done=len(steps),
+                num_examples=stands.num_examples + step.num_examples,
+                num_tokens=stands.num_tokens + step.counts.tokens,
+                share=step.units_done / (step.units_done + step.units_left) if step.units_done else 0.0,
+                seconds=time.perf_counter() - begin,
+                step=step,
+            )
+            if progress:
+                progress(stands)
+    errors = [*unusable, *(step.error for step in steps if step.error)]
     if errors:
         raise _failed(errors, total + len(unusable))
-    return Summary(len(outcomes), skipped, num_tokens, time.perf_counter() - begin)
+    counts = sum((step.whole for step in steps), NOTHING)
+    return Summary(total, skipped, stands.seconds, counts, sum(step.least_tokens for step in steps))
+
+
+def _first(work: Sequence[tuple[Plan, list[Job]]], limit: int) -> list[tuple[Plan, list[Job]]]:
+    """The first `limit` jobs, and the plans that these need."""
+    cut = []
+    for plan, jobs in work:
+        if chosen := jobs[:limit]:
+            cut.append((plan, chosen))
+            limit -= len(chosen)
+    return cut
+
+
+def _steps(
+    work: Work,
+    say: Callable[[str], None],
+    use_ray: bool,
+    num_workers: int | None,
+    gpus_per_worker: float,
+    unit_work: float | None,
+) -> Iterator[Step]:
+    if not use_ray:
+        return score_here(work, Worker(unit_work))
+    return score_on_ray(work, say, num_workers=num_workers, gpus_per_worker=gpus_per_worker, unit_work=unit_work)
 
 
 def _failed(errors: Sequence[MagicError], total: int) -> ArtifactError:
@@ -137,25 +195,24 @@ def _failed(errors: Sequence[MagicError], total: int) -> ArtifactError:
 def study_plan(
     runs: Path,
     study: str,
-    export: Export,
+    checkpoint: Checkpoint,
     documents_root: Path | None,
     benchmarks: Sequence[str],
     scoring: StudyScoring,
 ) -> Plan:
-    """The plan for exports with this tokenizer and context length, from <runs>/<study>/plans or compiled now."""
+    """The plan for checkpoints with this tokenizer and context length, from <runs>/<study>/plans or compiled now."""
     from mixtures.benchmark_rows import source_identity
-    from mixtures.tokenizer import Tokenizer
     from ray_eval.benchmarks import load_examples, variant
     from ray_eval.plan import compile_plan, load_plan, save_plan
 
     specs = load_benchmarks(benchmarks)
     here = Path(__file__).parent
-    code = sorted([*here.glob("benchmarks/*.py"), here / "encoding.py", here / "layout.py", here / "plan.py"])
+    code = sorted([*here.glob("benchmarks/*.py"), here / "encoding.py", here / "plan.py", here / "trees.py"])
     code.append(PROJECT_ROOT / "mixtures" / "benchmark_rows.py")
     key = fingerprint(
         {
-            "tokenizer": export.tokenizer_sha256,
-            "context_tokens": export.context_tokens,
+            "tokenizer": checkpoint.tokenizer_sha256,
+            "context_tokens": checkpoint.context_tokens,
             "benchmarks": [(spec.model_dump(mode="json"), source_identity(documents_root, spec)) for spec in specs],
             "sample": (scoring.sample, scoring.seed, scoring.unconditional),
             "variants": [variant(spec, scoring.prompt, scoring.shots, scoring.chat) for spec in specs],
@@ -179,28 +236,37 @@ def study_plan(
         )
         for spec in specs
     )
-    plan = compile_plan(zip(specs, examples, strict=True), Tokenizer.load(export.folder), export.context_tokens)
+    plan = compile_plan(zip(specs, examples, strict=True), checkpoint.encoder(), checkpoint.context_tokens)
     save_plan(plan, path)
     return plan
 
 
-def _pending(plan: Plan, exports: Sequence[Export], precision: str, replace: bool) -> list[Unit]:
-    """Units whose score file is missing, of another checkpoint, or (with `replace`) made with other settings."""
-    from ray_eval.results import metadata_of, read_scores, score_metadata
+def _pending(plan: Plan, checkpoints: Sequence[Checkpoint], precision: str, replace: bool) -> list[Job]:
+    """Jobs whose score file is missing, of another checkpoint, or (with `replace`) made with other settings."""
+    from ray_eval.results import DESCRIPTIVE, metadata_of, read_scores, score_metadata
 
-    units = []
-    for export in exports:
-        path = export.score_file
+    jobs = []
+    for checkpoint in checkpoints:
+        path = checkpoint.score_file
+        chosen = checkpoint.precision or precision
         if path.exists():
-            have, want = metadata_of(read_scores(path)), score_metadata(plan, export.checkpoint, precision)
-            differing = [key for key in want if key != "versions" and have.get(key) != want[key]]
+            have, want = metadata_of(read_scores(path)), score_metadata(plan, checkpoint, chosen)
+            differing = [key for key in want if key not in DESCRIPTIVE and have.get(key) != want[key]]
             if not differing:
+                remove_parts(path)  # a run that was killed as it finished may have left them
                 continue
-            if have.get("checkpoint") == export.checkpoint and not replace:
+            same = have.get("checkpoint") == checkpoint.checkpoint
+            if same and not replace:
                 raise ConfigError(
                     f"scores of this checkpoint exist, made with other settings ({', '.join(differing)} differ)",
                     where=path,
                     hint="--replace overwrites them",
                 )
-        units.append(Unit(export, precision))
-    return units
+            if not same and "model" in want and have.get("model") != want["model"] and not replace:
+                raise ConfigError(
+                    f"scores of another model of this name are there ({have.get('model')})",
+                    where=path,
+                    hint="--replace overwrites them, --out DIR puts these elsewhere",
+                )
+        jobs.append(Job(checkpoint, chosen))
+    return jobs

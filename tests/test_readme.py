@@ -38,7 +38,7 @@ RUNS: dict[str, tuple[str, int]] = {
     ),
     "python -m megatron_train.compare runs/by-hand/mini_s/V1P0/seed0/pt": ("{}", 0),
     "python megatron_train/pretrain.py --config configs/1b.yaml --dry-run --gpu H100 --gpus 64": ("{}", 0),
-    "python ray_eval/score.py --study by-hand --data-root data/microworld": ("{} --sample 5", 0),
+    "python ray_eval/score.py --study by-hand --data-root data/microworld": ("{} --limit 5", 0),
     "python -m ray_eval.export_results --study by-hand --out lm_eval_results": ("{}", 0),
     "python -m ray_eval.import_results --help": ("{}", 0),
     "python -m analysis.tables --study mini": ("python -m analysis.tables --study by-hand", 0),

@@ -47,7 +47,7 @@ class StudyScoring(Model):
     """Examples of each benchmark, drawn with a fixed seed; null: all."""
     unconditional: bool = True
     """Also score the candidates after the bare answer prefix."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 0
     """Seed of the sample and of the shots."""
     prompt: str | None = None

@@ -1,4 +1,4 @@
-"""Random Llama exports."""
+"""Llama exports written by transformers: random ones, and models of a test's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mixtures.tokenizer import Tokenizer
 
 
 def random_export(folder: Path, tokenizer: Tokenizer, *, seed: int = 0, step: int = 1, **changes: Any) -> Path:
-    """A random Llama as training exports it, written by transformers."""
+    """A random Llama as training exports it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -28,7 +28,11 @@ def random_export(folder: Path, tokenizer: Tokenizer, *, seed: int = 0, step: in
         "initializer_range": 0.3,
     }
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**shape | changes))
+    return save_export(LlamaForCausalLM(LlamaConfig(**shape | changes)), folder, tokenizer, step)
+
+
+def save_export(model: Any, folder: Path, tokenizer: Tokenizer, step: int = 1) -> Path:
+    """A model of transformers and its tokenizer as an export."""
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tokenizer.folder / name, folder / name)

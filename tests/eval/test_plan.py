@@ -1,7 +1,8 @@
-"""Encoding against lm-evaluation-harness's own code; row layout against its definition; the plan's identity."""
+"""Encoding against lm-evaluation-harness's own code; rows against their definition; the plan's identity."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from configs.load import BENCHMARKS, load_benchmark
 from mixtures.tokenizer import Tokenizer
 from ray_eval.benchmarks import DELIMITER, Example, load_examples
 from ray_eval.encoding import Encodings, Scored
-from ray_eval.layout import Rows
 from ray_eval.plan import Plan, compile_plan, load_plan, save_plan
+from ray_eval.trees import ROW_TOKENS, Rows, concatenate, lay_out
 
 
 class Merging:
@@ -24,6 +25,7 @@ class Merging:
 
     eod = 0
     sha256 = "merging"
+    bos_policy = "none"
     entries = ("a b", " b", "ab", "a", "b", " ", "c ", "c")
 
     def encode(self, text: str) -> list[int]:
@@ -75,7 +77,7 @@ def test_encoding_is_the_harness_rule(tokenizer: Tokenizer, context: str, candid
         return  # the harness stops: nothing is left of the context once its spaces have moved
     ids, num_targets = harness_ids(tokenizer, context, DELIMITER + candidate, max_length)
     if 0 < num_targets <= max_length:
-        assert (scored.ids, scored.num_targets) == (ids, num_targets)
+        assert (scored.ids.tolist(), scored.num_targets) == (ids, num_targets)
 
 
 @settings(max_examples=200, deadline=None)
@@ -87,17 +89,16 @@ def test_encoding_is_the_harness_rule_where_tokens_span_the_join(context: str, c
     scored = Encodings(tokenizer, 64, [example(candidate, contexts=[context])])(context, candidate)
     ids, num_targets = harness_ids(tokenizer, context, DELIMITER + candidate, 64)
     if num_targets:
-        assert (scored.ids, scored.num_targets) == (ids, num_targets)
+        assert (scored.ids.tolist(), scored.num_targets) == (ids, num_targets)
     else:  # the harness stops here; the text is scored from the last token that belongs to the context alone
-        assert scored.ids[-len(tokenizer.encode(context + DELIMITER + candidate)) :] == tokenizer.encode(
-            context + DELIMITER + candidate
-        )
+        whole = tokenizer.encode(context + DELIMITER + candidate)
+        assert scored.ids[-len(whole) :].tolist() == whole
         assert scored.num_targets >= 1
 
 
 def test_a_token_over_the_whole_join_is_scored_not_dropped() -> None:
     scored = Encodings(Merging(), 64, [example("b", contexts=["a"])])("a", "b")  # "a" + " b" is one token, "a b"
-    assert scored == Scored([0, 1], 1, truncated=False)
+    assert (scored.ids.tolist(), scored.num_targets, scored.truncated) == ([0, 1], 1, False)
 
 
 def test_truncation_keeps_the_end_and_is_flagged(tokenizer: Tokenizer) -> None:
@@ -105,50 +106,94 @@ def test_truncation_keeps_the_end_and_is_flagged(tokenizer: Tokenizer) -> None:
     encode = Encodings(tokenizer, 16, [example(candidate, contexts=[context, "The"])])
     long = encode(context, candidate)
     assert long.truncated and len(long.ids) == 17
-    assert long.ids == harness_ids(tokenizer, context, DELIMITER + candidate, 16)[0]
+    assert long.ids.tolist() == harness_ids(tokenizer, context, DELIMITER + candidate, 16)[0]
     short = Encodings(tokenizer, 64, [example(candidate, contexts=["The"])])("The", candidate)
     assert not short.truncated
     endless = Encodings(tokenizer, 4, [example(candidate, contexts=["The"])])("The", candidate)
     assert endless.truncated and endless.num_targets == 4 and len(endless.ids) == 5
 
 
+def scored(ids: Sequence[int], num_targets: int = 1) -> Scored:
+    return Scored(np.array(ids, np.int32), num_targets, truncated=False)
+
+
+# Few tokens, so that sequences share beginnings, are equal, or begin each other.
 sequences = st.lists(
-    st.lists(st.integers(1, 3), min_size=2, max_size=8).flatmap(
-        lambda ids: st.integers(1, len(ids) - 1).map(lambda n: Scored(ids, n, False))
+    st.lists(st.integers(1, 3), min_size=2, max_size=9).flatmap(
+        lambda ids: st.tuples(st.just(tuple(ids)), st.integers(1, len(ids) - 1))
     ),
     min_size=1,
-    max_size=6,
-)
+    max_size=12,
+    unique=True,
+).map(lambda pairs: [scored(*pair) for pair in pairs])
+
+
+def predictions(rows: Rows) -> dict[int, list[tuple[list[int], int]]]:
+    """Of each sequence, in order: the tokens that the place sees from which a target is predicted, and the target."""
+    found: dict[int, list[tuple[list[int], int]]] = {}
+    for r in range(len(rows.lengths)):
+        start, stop = rows.token_offsets[r : r + 2]
+        tokens, positions, ends = (array[start:stop] for array in (rows.tokens, rows.positions, rows.ends))
+        heads = rows.heads[slice(*rows.head_offsets[r : r + 2])]
+        assert len(set(heads.tolist())) == len(heads)
+        used = set()
+        for t in range(*rows.target_offsets[r : r + 2]):
+            used.add(place := int(heads[rows.target_head[t]]))
+            sees = [k for k in range(place + 1) if place < ends[k]]
+            assert positions[sees].tolist() == list(range(len(sees)))  # as in a row of its own
+            found.setdefault(int(rows.target_sequence[t]), []).append(
+                (tokens[sees].tolist(), int(rows.target_token[t]))
+            )
+        assert used == set(heads.tolist())
+    return found
+
+
+def expected(asked: Sequence[Scored], first: int = 0) -> dict[int, list[tuple[list[int], int]]]:
+    return {
+        first + i: [(s.ids[:j].tolist(), int(s.ids[j])) for j in range(len(s.ids) - s.num_targets, len(s.ids))]
+        for i, s in enumerate(asked)
+    }
 
 
 @settings(max_examples=300, deadline=None)
-@given(groups=st.lists(sequences, min_size=1, max_size=3), limit=st.integers(1, 20))
-def test_rows_hold_every_sequence_once_and_share_prefixes(groups: list[list[Scored]], limit: int) -> None:
-    rows = Rows(limit)
-    numbered: list[Scored] = []
+@given(groups=st.lists(sequences, min_size=1, max_size=3), share=st.booleans())
+def test_rows_predict_what_each_sequence_would_alone(groups: list[list[Scored]], share: bool) -> None:
+    parts, every, first = [], {}, 0
     for group in groups:
-        rows.add([(len(numbered) + i, scored) for i, scored in enumerate(group)])
-        numbered.extend(group)
-    a = rows.arrays()
-    targets: dict[int, list[tuple[list[int], int]]] = {i: [] for i in range(len(numbered))}
-    for row in range(len(a["token_offsets"]) - 1):
-        start, stop = a["token_offsets"][row : row + 2]
-        tokens, positions, segments = (a[name][start:stop] for name in ("tokens", "positions", "segments"))
-        heads = a["heads"][slice(*a["head_offsets"][row : row + 2])]
-        assert len(set(heads.tolist())) == len(heads)
-        longest = 0
-        for t in range(*a["target_offsets"][row : row + 2]):
-            place = heads[a["target_head"][t]]
-            sees = [i for i in range(place + 1) if segments[i] in (0, segments[place])]
-            assert positions[sees].tolist() == list(range(len(sees)))  # as in a row of its own
-            longest = max(longest, len(sees))
-            targets[int(a["target_sequence"][t])].append((tokens[sees].tolist(), int(a["target_token"][t])))
-        assert stop - start <= limit or set(segments.tolist()) <= {0, 1}
-    for i, scored in enumerate(numbered):
-        expected = [
-            (scored.ids[:j], scored.ids[j]) for j in range(len(scored.ids) - scored.num_targets, len(scored.ids))
-        ]
-        assert targets[i] == expected
+        parts.append(lay_out(group, first, share=share))
+        every |= expected(group, first)
+        first += len(group)
+    rows = concatenate(parts)
+    assert predictions(rows) == every
+    for number, again in enumerate(rows.sequences(np.arange(first))):
+        assert expected([again], number) == {number: every[number]}
+    if share:
+        assert len(rows.tokens) <= sum(len(s.ids) - 1 for group in groups for s in group)
+    else:
+        assert len(rows.lengths) == first and not rows.branched.any()
+
+
+@settings(max_examples=100, deadline=None)
+@given(asked=sequences)
+def test_what_begins_alike_is_fed_once(asked: list[Scored]) -> None:
+    """With four sequences this short sharing always pays: the rows are the trie of each first token."""
+    asked = asked[:4]
+    rows = lay_out(asked)
+    prefixes = {tuple(s.ids[:j].tolist()) for s in asked for j in range(1, len(s.ids))}
+    assert len(rows.tokens) == len(prefixes)
+    assert len(rows.lengths) == len({int(s.ids[0]) for s in asked})
+
+
+def test_rows_stay_short_enough_for_attention() -> None:
+    rng = np.random.default_rng(0)
+    passage = rng.integers(1, 99, 100).tolist()
+    rows = lay_out([scored(passage + rng.integers(1, 99, 30).tolist()) for _ in range(60)])
+    assert rows.lengths.max() <= ROW_TOKENS and rows.branched.all()
+    assert len(rows.tokens) < 60 * 129 / 2
+    alone = lay_out([scored(list(range(1, 2000)))])
+    assert alone.lengths.tolist() == [1998] and not alone.branched.any()
+    apart = lay_out([scored([1] + [i] * 300) for i in range(2, 9)])  # one token in common is not worth a long row
+    assert len(apart.lengths) == 7
 
 
 def small_plan(tokenizer: Tokenizer, root: Path, **choices: object) -> Plan:
@@ -161,8 +206,8 @@ def test_one_token_labels_cost_one_head_and_no_tokens(tokenizer: Tokenizer) -> N
     whole = tokenizer.encode("Water? a b")
     examples = [example("a", "b", contexts=["Water?"])]
     plan = compile_plan([(spec, examples)], tokenizer, 64)
-    assert plan.tokens.tolist() == whole[:-2]
-    assert len(plan.heads) == 1 and plan.num_tokens.tolist() == [1, 1] and plan.unconditional.tolist() == [-1, -1]
+    assert plan.rows.tokens.tolist() == whole[:-2] and plan.least_tokens == len(whole) - 2
+    assert len(plan.rows.heads) == 1 and plan.num_tokens.tolist() == [1, 1] and plan.unconditional.tolist() == [-1, -1]
 
 
 def test_the_hash_says_what_is_scored(tokenizer: Tokenizer, benchmark_root: Path, tmp_path: Path) -> None:
@@ -176,7 +221,20 @@ def test_the_hash_says_what_is_scored(tokenizer: Tokenizer, benchmark_root: Path
     save_plan(plan, tmp_path / "plan.npz")
     again = load_plan(tmp_path / "plan.npz")
     assert again.hash == plan.hash and again.info == plan.info
-    assert all(np.array_equal(a, again.arrays[name]) for name, a in plan.arrays.items())
+    for field in dataclasses.fields(Rows):
+        assert np.array_equal(getattr(plan.rows, field.name), getattr(again.rows, field.name))
+    for field in dataclasses.fields(Plan):
+        if field.name not in ("info", "rows"):
+            assert np.array_equal(getattr(plan, field.name), getattr(again, field.name))
+
+
+def test_the_layout_is_not_part_of_the_question(tokenizer: Tokenizer, benchmark_root: Path) -> None:
+    pairs = [(spec, load_examples(spec, benchmark_root)) for spec in map(load_benchmark, BENCHMARKS)]
+    shared = compile_plan(pairs, tokenizer, 256)
+    alone = shared.unshared()
+    assert shared.hash == alone.hash and len(shared.rows.tokens) < len(alone.rows.tokens)
+    assert shared.least_tokens < len(alone.rows.tokens)
+    assert len(alone.rows.lengths) == alone.num_sequences == shared.num_sequences
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "foreign"])

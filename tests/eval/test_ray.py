@@ -1,8 +1,9 @@
-"""The Ray engine: the same files as without it, actors that die, and a real cluster with `ray job submit`."""
+"""The Ray engine: the same files as without it, a cluster that is too small, and `ray job submit`."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -15,34 +16,60 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
 from configs.artifacts import write_json
 from configs.cluster import cluster
-from configs.errors import ArtifactError, ResourceError
+from configs.errors import ArtifactError, ConfigError, ResourceError
 from configs.layout import PROJECT_ROOT, RunFolder
 from configs.load import BENCHMARKS
 from configs.schema import StudyScoring
-from ray_eval.actors import RESTARTS, Outcome, Unit, Worker, score_on_ray
+from ray_eval import engine
+from ray_eval.engine import Step, Work, score_on_ray
 from ray_eval.exports import find_exports
-from ray_eval.plan import Plan
-from ray_eval.scoring import score_study, study_plan
+from ray_eval.scoring import Progress, score_study, study_plan
+from ray_eval.task_queue import DEATHS
+from ray_eval.worker import Job, Order, Reply, Worker
 
 ExportMaker = Callable[..., Path]
 NUM_CHECKPOINTS = 4
 SCORING = StudyScoring(sample=2)
+UNIT_WORK = 1e6
+"""Operations: a batch or two."""
 
 
-class Fragile(Worker):
-    """Dies the first time it is given a unit of the run folder `seed1` (the file remembers), or always of `seed9`."""
+class Poisoned(Worker):
+    """Dies of every unit that begins with batch 3 of the run folder `seed1`."""
 
-    def score(self, plan: Plan, unit: Unit) -> Outcome:
-        died = unit.export.folder / "died"
-        if unit.export.run.seed == 9 or (unit.export.run.seed == 1 and not died.exists()):
-            died.touch()
+    def do(self, plan: object, order: Order) -> Reply:
+        unit = order.task.unit
+        if order.job.checkpoint.run.seed == 1 and unit is not None and unit.start == 3:
+            time.sleep(0.5)  # so that the driver knows the unit before as done
             os._exit(1)
-        return super().score(plan, unit)
+        return super().do(plan, order)  # type: ignore[arg-type]
+
+
+class Stillborn(Worker):
+    def __init__(self, work: float | None = None) -> None:
+        raise RuntimeError("a package is missing here")
+
+
+class WithoutSpace(Worker):
+    """Has a disk with room for a few files."""
+
+    FILES = 7
+    left = FILES
+
+    def do(self, plan: object, order: Order) -> Reply:
+        os.fsync = self._sync  # of this actor's process
+        return super().do(plan, order)  # type: ignore[arg-type]
+
+    def _sync(self, _: int) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture
@@ -53,52 +80,89 @@ def runs(make_export: ExportMaker, tmp_path: Path) -> Path:
 
 
 def files(runs: Path) -> dict[str, bytes]:
+    """Everything in the folder of the scores, parts included."""
     folder = runs / "trial" / "scores"
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.parquet")}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def work_of(runs: Path, root: Path) -> Work:
+    exports = find_exports(runs, "trial")
+    plan = study_plan(runs, "trial", exports[0], root, BENCHMARKS, SCORING)
+    return Work([(plan, [Job(export, "fp32") for export in exports])])
 
 
 @pytest.fixture(scope="module")
 def local_cluster() -> Iterator[None]:
     with cluster(2):
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
         yield
 
 
 @pytest.mark.usefixtures("local_cluster")
-def test_actors_write_the_same_bytes_as_one_process(runs: Path, benchmark_root: Path) -> None:
+@pytest.mark.parametrize(
+    ("num_workers", "unit_work"),
+    [(2, UNIT_WORK), pytest.param(1, UNIT_WORK, marks=pytest.mark.slow), pytest.param(2, None, marks=pytest.mark.slow)],
+)
+def test_actors_write_the_same_bytes_as_one_process(
+    num_workers: int, unit_work: float | None, runs: Path, benchmark_root: Path
+) -> None:
     alone = score_study(runs, "trial", documents_root=benchmark_root, scoring=SCORING, use_ray=False)
     expected = files(runs)
     shutil.rmtree(runs / "trial" / "scores")
-    done: list[int] = []
+    seen: list[Progress] = []
     summary = score_study(
         runs,
         "trial",
         documents_root=benchmark_root,
         scoring=SCORING,
-        num_workers=2,
-        progress=lambda progress: done.append(progress.done),
+        num_workers=num_workers,
+        unit_work=unit_work,
+        progress=seen.append,
     )
     assert alone.scored == summary.scored == NUM_CHECKPOINTS == len(expected)
-    assert alone.num_tokens == summary.num_tokens
-    assert done == list(range(NUM_CHECKPOINTS + 1))
+    assert alone.counts == summary.counts and seen[-1].num_tokens == summary.counts.tokens
+    assert sorted({progress.done for progress in seen}) == list(range(NUM_CHECKPOINTS + 1))
+    assert (len(seen) > 40) == (unit_work is not None)
     assert files(runs) == expected
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_cluster")
-def test_a_dead_actor_is_replaced_and_its_unit_done_again(
-    runs: Path, benchmark_root: Path, make_export: ExportMaker
-) -> None:
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
-    exports = find_exports(runs, "trial")
-    plan = study_plan(runs, "trial", exports[0], benchmark_root, BENCHMARKS, SCORING)
-    outcomes = list(score_on_ray(plan, [Unit(export, "fp32") for export in exports], 1, worker=Fragile))
-    assert {outcome.unit.export.run.seed for outcome in outcomes} == set(range(NUM_CHECKPOINTS))
-    assert (exports[1].folder / "died").exists() and len(files(runs)) == NUM_CHECKPOINTS
+def test_a_unit_that_kills_its_workers_is_named_and_the_rest_is_scored(runs: Path, benchmark_root: Path) -> None:
+    said: list[str] = []
+    steps = list(
+        score_on_ray(work_of(runs, benchmark_root), said.append, num_workers=2, unit_work=UNIT_WORK, worker=Poisoned)
+    )
+    (failed,) = (step for step in steps if step.error)
+    assert failed.job.checkpoint.run.seed == 1 and str(failed.job.checkpoint.folder) in str(failed.error)
+    assert f"given up: {DEATHS} workers died over it (score of batches 3 to " in str(failed.error)
+    assert len(said) == DEATHS and all("a worker died" in line for line in said)
+    scored = [name for name in files(runs) if name.endswith(".parquet")]
+    assert len(scored) == NUM_CHECKPOINTS - 1 and not any("seed1/" in name for name in scored)
 
-    make_export(RunFolder(runs, "trial", "mini_s", "V1P0", 9, "pt").export(1))
-    hopeless = [Unit(export, "fp32") for export in find_exports(runs, "trial") if export.run.seed == 9]
-    with pytest.raises(ResourceError, match=f"a scoring actor died and {RESTARTS} restarts did not help"):
-        list(score_on_ray(plan, hopeless, 1, worker=Fragile))
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_cluster")
+def test_workers_that_do_not_start_end_the_run_with_the_reason(runs: Path, benchmark_root: Path) -> None:
+    with pytest.raises(ResourceError, match=r"no worker starts(.|\n)*a package is missing here"):
+        list(score_on_ray(work_of(runs, benchmark_root), print, num_workers=1, worker=Stillborn))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_cluster")
+def test_a_full_cluster_is_waited_for(runs: Path, benchmark_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "PATIENCE_S", 0.5)
+    holder = ray.remote(Worker).options(num_cpus=2).remote()
+    ray.get(holder.host.remote())
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        ray.kill(holder)  # the cluster has room again
+
+    steps: list[Step] = list(score_on_ray(work_of(runs, benchmark_root), say, num_workers=1))
+    assert said and "waiting for a worker: none of 1 actors (1 CPU each) has a place yet" in said[0]
+    assert sum(step.finished for step in steps) == NUM_CHECKPOINTS
 
 
 @pytest.mark.slow
@@ -110,6 +174,33 @@ def test_a_corrupt_checkpoint_on_an_actor_is_a_user_error(runs: Path, benchmark_
         score_study(runs, "trial", documents_root=benchmark_root, scoring=SCORING, num_workers=2)
     assert str(bad) in str(error.value)
     assert len(files(runs)) == NUM_CHECKPOINTS - 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_cluster")
+def test_a_full_disk_on_an_actor_ends_the_run(runs: Path, benchmark_root: Path) -> None:
+    with pytest.raises(ResourceError, match=r"\.part: cannot be written \(No space left on device\)"):
+        list(
+            score_on_ray(work_of(runs, benchmark_root), print, num_workers=1, unit_work=UNIT_WORK, worker=WithoutSpace)
+        )
+    assert len(files(runs)) == WithoutSpace.FILES
+    score_study(runs, "trial", documents_root=benchmark_root, scoring=SCORING, use_ray=False, unit_work=UNIT_WORK)
+    assert len(files(runs)) == NUM_CHECKPOINTS
+
+
+@pytest.mark.usefixtures("local_cluster")
+@pytest.mark.parametrize("share", [0, -0.5, 2])
+def test_a_worker_uses_one_gpu_or_a_part_of_it(share: float, runs: Path, benchmark_root: Path) -> None:
+    with pytest.raises(ConfigError, match="GPUs for a worker"):
+        list(score_on_ray(work_of(runs, benchmark_root), print, gpus_per_worker=share))
+
+
+@pytest.mark.usefixtures("local_cluster")
+def test_the_cluster_started_here_has_no_dashboard() -> None:
+    """Nobody on the network can submit code to it: no process of it serves the dashboard's pages and jobs."""
+    mine = psutil.Process().children(recursive=True)
+    assert any("raylet" in process.name() for process in mine)
+    assert not ray._private.worker.get_dashboard_url()
 
 
 @pytest.mark.slow

@@ -367,7 +367,7 @@ def test_the_command_finds_studies_and_their_settings(
     assert "study.json: where the benchmarks of this study lie is not recorded" in lost
 
     write_json(runs / "trial" / "study.json", {"documents_root": str(benchmark_root)})
-    done = command("--no-ray", "--sample", 1, "--benchmarks", "piqa,wic")  # as a script, every other in this process
+    done = command("--no-ray", "--limit", 1, "--benchmarks", "piqa,wic")  # as a script, every other in this process
     assert done.returncode == 0, done.stderr
     assert "scoring trial: 1/1 checkpoints" in done.stdout and "tokens/s" in done.stdout and "ETA" in done.stdout
     assert only_scores(runs).num_rows == 2

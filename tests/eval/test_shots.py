@@ -210,8 +210,8 @@ def test_conversations_are_those_of_the_harness(
         for i, (context, continuation) in enumerate(pairs):
             before, after = Harness()._encode_pair(context, continuation.strip())  # type: ignore[abstract]
             ours = encode(example.context(i), example.candidates[i])
-            assert ours.ids == before + after
-            assert after == line_break + ours.ids[-ours.num_targets :]
+            assert ours.ids.tolist() == before + after
+            assert after == line_break + ours.ids[-ours.num_targets :].tolist()
             assert continuation.strip() == example.candidates[i]
 
 
@@ -233,12 +233,12 @@ def test_the_conversation_by_hand(tokenizer: Tokenizer, root: Path) -> None:
     assert text.count("<|endoftext|>\n<|user|>") == 1  # a shot's answer ends as in training
 
     cut = Encodings(tokenizer, 12, [example])(example.context(0), "True")
-    assert cut.truncated and cut.ids == encode(example.context(0), "True").ids[-13:]
+    assert cut.truncated and cut.ids.tolist() == encode(example.context(0), "True").ids[-13:].tolist()
 
 
 def test_a_tokenizer_without_a_chat_format_is_refused(root: Path) -> None:
     class Plain:
-        eod, sha256 = 0, "plain"
+        eod, sha256, bos_policy = 0, "plain", "none"
 
         def encode_batch(self, texts: list[str]) -> list[list[int]]:
             return [[1] for _ in texts]
@@ -279,7 +279,7 @@ def test_the_command_line_says_how_to_ask(
     make_export: Callable[..., Path], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_export(RunFolder(tmp_path, "trial", "mini_s", "V1P0", 0, "pt").path / "export" / "step-0000001")
-    command = ["--no-ray", "--runs", str(tmp_path), "--data-root", str(root), "--sample", "1"]
+    command = ["--no-ray", "--runs", str(tmp_path), "--data-root", str(root), "--limit", "1"]
 
     def refused(*arguments: str) -> str:
         with pytest.raises(SystemExit) as end:

@@ -1,0 +1,131 @@
+"""What the rest of the room needs to know of a checkpoint, whoever trained it; and what is checked of all of them.
+
+    exports.py   ours, named by the run folder they lie in
+    foreign.py   any model of transformers: a folder, or an id of the Hub
+
+Nothing of a checkpoint is believed before it is checked, and nothing in it is run: weights are safetensors, and a
+config that asks for Python code of its own is refused, unless the user trusts it by an explicit flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from configs.artifacts import read_json, sha256_files
+from configs.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ray_eval.encoding import Encoder
+    from ray_eval.scorer import Model
+    from ray_eval.weights import Weights
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+FOREIGN_CODE = ("auto_map", "trust_remote_code")
+"""Keys of a config by which a model brings Python code of its own."""
+
+
+class Checkpoint(Protocol):
+    """Weights to score, with the tokenizer they were trained with."""
+
+    @property
+    def folder(self) -> Path:
+        """Holds config.json, *.safetensors and the tokenizer."""
+
+    @property
+    def checkpoint(self) -> str:
+        """sha256 over the safetensors in name order."""
+
+    @property
+    def columns(self) -> Mapping[str, str | int]:
+        """What it is, in the columns of a score file: study scale mixture stage recipe; seed step tokens."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """More of it for the score file's metadata: where it came from, what the user allowed it."""
+
+    @property
+    def score_file(self) -> Path: ...
+
+    @property
+    def precision(self) -> str | None:
+        """fp32, bf16 or fp16; None: as the study says."""
+
+    @property
+    def tokenizer_sha256(self) -> str: ...
+
+    @property
+    def context_tokens(self) -> int:
+        """The model's longest input."""
+
+    def verify(self) -> None:
+        """Raises ArtifactError where the weights are not (any more) those that `checkpoint` names."""
+
+    def read(self) -> Weights | None:
+        """The weights in memory, verified; None, verified too, where transformers will read them itself."""
+
+    def encoder(self) -> Encoder: ...
+
+    def load(self, dtype: torch.dtype, device: str, weights: Weights | None) -> Model:
+        """weights: what `read` gave.
+
+        Raises ArtifactError for weights that are missing, damaged or not finite, and for a model that cannot be scored.
+        """
+
+
+def is_plain_llama(folder: Path) -> bool:
+    """Can our own code run it (`llama`), which is faster than transformers?"""
+    from ray_eval.llama import read_shape
+
+    config = read_json(folder / "config.json")
+    if config.get("auto_map") or config.get("quantization_config"):
+        return False
+    try:
+        read_shape(folder)
+    except (ArtifactError, KeyError):  # KeyError: transformers knows a default for what the config leaves out
+        return False
+    return True
+
+
+def verify_weights(folder: Path, checkpoint: str, said: str, hint: str) -> None:
+    """Raises ArtifactError where the safetensors of `folder` have another hash than `checkpoint`, as `said`."""
+    found = sha256_files(list(folder.glob("*.safetensors")))
+    if found != checkpoint:
+        problem = f"the weights have sha256 {found[:12]}, {said} {checkpoint[:12]} (altered)"
+        raise ArtifactError(problem, where=folder, hint=hint)
+
+
+def check_weight_files(folder: Path, hint: str) -> None:
+    """Refuse weights that are not safetensors; they are named, never opened. hint: where there are none at all."""
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise ArtifactError(
+            f"weights in {', '.join(pickles)} only: reading a pickle runs whatever code it holds, so it is not read",
+            where=folder,
+            valid="*.safetensors",
+            hint="save them as safetensors where you trust them (transformers: model.save_pretrained)",
+        )
+    raise ArtifactError("no weights", where=folder, valid="*.safetensors", hint=hint)
+
+
+def check_own_code(path: Path, config: dict[str, Any], hint: str | None = None) -> None:
+    """Refuse a config (the contents of `path`) that asks for Python code of its own."""
+    for key in FOREIGN_CODE:
+        if config.get(key):
+            raise ArtifactError(
+                f"{key} is {config[key]!r}: the model would run Python code of its own, which is never done "
+                + ("here" if hint is None else "unasked"),
+                where=path,
+                valid=f"a model of a known architecture, without {' or '.join(FOREIGN_CODE)}",
+                hint=hint,
+            )
+
+
+def reason(error: Exception) -> str:
+    """What a library said, in one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
