@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from ray_eval.encoding import Scored
 
 ROW_TOKENS = 512
-"""Longest row with branches, unless a single sequence is longer: attention is quadratic in it."""
-BALANCE_TOKENS = 256
-"""Row length at which attention costs as much as the rest of a layer (small models on a CPU; longer for large ones)."""
+"""Longest row with branches, or twice what they have in common, if that is more: masks are quadratic in it."""
+BALANCE_TOKENS = 512
+"""Row length at which attention is taken to cost as much as the rest of a layer. At hidden 64 on a CPU it is half of
+this, for large models far more."""
 
 Ints = NDArray[np.int32]
 Offsets = NDArray[np.int64]
@@ -149,7 +150,7 @@ def _joins(common: int, length: int, branch: int) -> bool:
     cost(length + branch) - cost(length) <= cost(common + branch).
     """
     cheaper = 2 * length * branch <= common * (BALANCE_TOKENS + common + 2 * branch)
-    return common > 0 and cheaper and (branch == 0 or length + branch <= ROW_TOKENS)
+    return common > 0 and cheaper and (branch == 0 or length + branch <= max(ROW_TOKENS, 2 * common))
 
 
 def _shared_with_previous(lists: Sequence[Ints]) -> Offsets:

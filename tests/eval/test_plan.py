@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import ArtifactError
 from configs.load import BENCHMARKS, load_benchmark
 from mixtures.tokenizer import Tokenizer
+from ray_eval.batches import batch_rows
 from ray_eval.benchmarks import DELIMITER, Example, load_examples
 from ray_eval.encoding import Encodings, Scored
 from ray_eval.plan import Plan, compile_plan, load_plan, save_plan
@@ -190,6 +192,8 @@ def test_rows_stay_short_enough_for_attention() -> None:
     rows = lay_out([scored(passage + rng.integers(1, 99, 30).tolist()) for _ in range(60)])
     assert rows.lengths.max() <= ROW_TOKENS and rows.branched.all()
     assert len(rows.tokens) < 60 * 129 / 2
+    long = list(range(100, 1000))
+    assert len(lay_out([scored([*long, i, i], 2) for i in range(4)]).lengths) == 1  # 900 tokens are not fed four times
     alone = lay_out([scored(list(range(1, 2000)))])
     assert alone.lengths.tolist() == [1998] and not alone.branched.any()
     apart = lay_out([scored([1] + [i] * 300) for i in range(2, 9)])  # one token in common is not worth a long row
@@ -254,3 +258,17 @@ def test_a_damaged_plan_is_refused_by_name(
     with pytest.raises(ArtifactError, match=r"plan\.npz"):
         load_plan(path)
     assert path.read_bytes() == bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+def test_real_rows_are_fed_once_and_hardly_padded(shared_data: Path, tmp_path: Path) -> None:
+    """Of each benchmark by itself, with and without what several documents share."""
+    tokenizer = tiny_models.byte_level(tiny_models.corpus(shared_data), tmp_path)
+    for spec in map(load_benchmark, BENCHMARKS):
+        plan = compile_plan([(spec, load_examples(spec, shared_data, sample=200))], tokenizer, 2048)
+        assert len(plan.rows.tokens) <= 1.02 * plan.least_tokens, spec.slug
+        padded = sum(plan.rows.lengths[b].max() * len(b) for b in batch_rows(plan.rows, "cpu"))
+        assert padded <= 1.02 * len(plan.rows.tokens), spec.slug
+        if spec.slug in ("multirc", "wsc"):  # 58 questions a passage, pronouns of one text
+            assert len(plan.rows.tokens) < 0.6 * plan.least_tokens
