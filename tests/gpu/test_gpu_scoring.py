@@ -54,6 +54,7 @@ def random_llama(folder: Path, name: str) -> tuple[Path, int]:
         "hidden_act": {"swiglu": "silu", "geglu": "gelu"}[shape.activation],
         "num_hidden_layers": 2,
         "hidden_size": width,
+        "intermediate_size": shape.ffn_hidden,
         "num_attention_heads": shape.heads,
         "head_dim": shape.head_dim,
         "vocab_size": shape.vocab,

@@ -116,7 +116,7 @@ def race(folder: Path, start: Any, results: Any) -> None:
 
 def test_processes_may_build_at_once(tmp_path: Path) -> None:
     """Also indices of different lengths, which replace one another."""
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork of this process may inherit locked locks
     start, results = context.Barrier(4), context.Queue()
     processes = [context.Process(target=race, args=(tmp_path / "index", start, results)) for _ in range(4)]
     for process in processes:
