@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if not __package__:  # started as a script: imports must find the project, not the folder of this file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from configs.errors import ArtifactError, ConfigError, user_errors
+from configs.errors import ArtifactError, ConfigError, ResourceError, user_errors
 from configs.layout import runs_root
 
 if TYPE_CHECKING:
@@ -40,6 +41,20 @@ examples:
 
 LINE_EVERY_S = 30.0
 """Where there is no terminal."""
+
+
+PACKAGES = ("jinja2", "numpy", "pyarrow", "pydantic", "rich", "safetensors", "tokenizers", "torch", "yaml")
+
+
+def expect_packages(*names: str) -> None:
+    """Raises ResourceError where this Python lacks some: a job runs with the one that `ray start` found."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise ResourceError(
+            f"this Python lacks {', '.join(missing)}",
+            where=sys.executable,
+            hint="activate the project's environment (source .venv/bin/activate), on a cluster before `ray start`",
+        )
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -202,6 +217,7 @@ def find_checkpoints(
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
+    expect_packages(*PACKAGES, *(() if given.no_ray else ("ray",)))
 
     from ray_eval.scoring import score_study
     from ray_eval.summary import print_summary

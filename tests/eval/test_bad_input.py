@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from eval_rows import words
 
 from configs.artifacts import read_json, sha256_file, sha256_files, write_json
 from configs.errors import ArtifactError
-from configs.layout import RunFolder
+from configs.layout import PROJECT_ROOT, RunFolder
 from configs.load import BENCHMARKS
 from mixtures.new_tokenizer import train_tokenizer
 from mixtures.tokenizer import Tokenizer
@@ -218,3 +220,12 @@ def test_the_right_tokenizer_is_accepted(make_export: ExportMaker, tmp_path: Pat
     path = make_export(folder(tmp_path, 0))
     restate(path, tokenizer_sha256=sha256_file(path / "tokenizer.json"))
     assert inspect_exports(tmp_path, "trial") == ([read_export(path)], [])
+
+
+def test_a_python_without_the_packages_is_named() -> None:
+    """As `ray job submit ray_eval/score.py` meets it where `ray start` ran outside the environment."""
+    command = [sys.executable, "-S", "-E", "ray_eval/score.py", "--study", "trial"]  # -S: without site-packages
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"{sys.executable}: this Python lacks jinja2, numpy, " in done.stderr and ", ray" in done.stderr
+    assert "before `ray start`" in done.stderr
