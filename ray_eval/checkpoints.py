@@ -9,7 +9,7 @@ config that asks for Python code of its own is refused, unless the user trusts i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -69,8 +69,8 @@ class Checkpoint(Protocol):
 
     def encoder(self) -> Encoder: ...
 
-    def load(self, dtype: torch.dtype, device: str, weights: Weights | None) -> Model:
-        """weights: what `read` gave.
+    def load(self, dtype: torch.dtype, devices: Sequence[str], weights: Weights | None) -> Model:
+        """devices: one, or several that share a plain Llama.   weights: what `read` gave.
 
         Raises ArtifactError for weights that are missing, damaged or not finite, and for a model that cannot be scored.
         """
@@ -78,7 +78,7 @@ class Checkpoint(Protocol):
 
 def is_plain_llama(folder: Path) -> bool:
     """Can our own code run it (`llama`), which is faster than transformers?"""
-    from ray_eval.llama import read_shape
+    from ray_eval.llama_shape import read_shape
 
     config = read_json(folder / "config.json")
     if config.get("auto_map") or config.get("quantization_config"):

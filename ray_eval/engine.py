@@ -9,6 +9,7 @@ machine, whose actors can be placed nowhere, does not hold up the others.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -146,7 +147,7 @@ def score_on_ray(
 
     say: gets a line where something needs the user's attention.   num_workers: at most so many actors; None: as many as
     there is room for, one on a CPU.   unit_work: as `Scorer.units`.
-    gpus_per_worker: above 0, at most 1.
+    gpus_per_worker: a part of one, or a whole number, which then share each model.
     Raises ResourceError where there is no room for any, and for a machine that cannot go on (a full disk).
     """
     pool = _Pool(work, say, num_workers, gpus_per_worker, worker, unit_work)
@@ -174,11 +175,11 @@ class _Pool:
     ) -> None:
         import ray
 
-        if not 0 < gpus_per_worker <= 1:
-            raise ConfigError(f"{gpus_per_worker:g} GPUs for a worker", valid="above 0, at most 1: it uses one GPU")
+        if not (0 < gpus_per_worker <= 1 or gpus_per_worker == int(gpus_per_worker) > 1):
+            raise ConfigError(f"{gpus_per_worker:g} GPUs for a worker", valid="a part of one, or 1, 2, 3, ...")
         total = ray.cluster_resources()
         resource, each = ("GPU", gpus_per_worker) if total.get("GPU") else ("CPU", 1.0)
-        room = int(total.get(resource, 0)) * int(1 / each)
+        room = int(total.get(resource, 0)) * int(1 / each) if each <= 1 else int(total[resource] / each)
         if not room:
             hint = "ray start --num-cpus N, or use --no-ray"
             raise ResourceError(f"the Ray cluster has no room for a worker ({each:g} {resource})", hint=hint)
@@ -187,7 +188,7 @@ class _Pool:
         self._needs = f"{each:g} {resource}"
         options = {"num_gpus": each, "num_cpus": 0} if resource == "GPU" else {"num_cpus": 1}
         self._actor = ray.remote(worker).options(max_restarts=0, max_task_retries=0, **options)
-        self._unit_work = unit_work
+        self._unit_work, self._num_gpus = unit_work, math.ceil(gpus_per_worker)
         self._plans = [ray.put(plan) for plan in work.plans]  # travels to a machine once
         self._numbers = itertools.count()
         self._actors: dict[int, Any] = {}
@@ -201,7 +202,7 @@ class _Pool:
         """As many actors as there is work for, each with as much as it may have."""
         while len(self._actors) < min(self._limit, self._work.queue.width) and self._starts_left:
             number = next(self._numbers)
-            self._actors[number] = actor = self._actor.remote(self._unit_work)
+            self._actors[number] = actor = self._actor.remote(self._unit_work, self._num_gpus)
             self._asked[number] = actor.host.remote()
         for number, plan, order in self._work.deal(first=self._answered):
             self._orders[number].append((self._actors[number].do.remote(self._plans[plan], order), order))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -89,10 +90,10 @@ class Export:
 
         return read_weights(self)
 
-    def load(self, dtype: torch.dtype, device: str, weights: Weights | None) -> Llama:
+    def load(self, dtype: torch.dtype, devices: Sequence[str], weights: Weights | None) -> Llama:
         from ray_eval.llama import Llama
 
-        return Llama(self.folder, weights, dtype=dtype, device=device)
+        return Llama(self.folder, weights, dtype=dtype, devices=devices)
 
 
 def find_exports(runs: Path, study: str) -> list[Export]:

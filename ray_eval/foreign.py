@@ -111,14 +111,17 @@ class ForeignModel:
         self.verify()
         return None
 
-    def load(self, dtype: torch.dtype, device: str, weights: Weights | None) -> Model:
+    def load(self, dtype: torch.dtype, devices: Sequence[str], weights: Weights | None) -> Model:
         if weights is not None:
             from ray_eval.llama import Llama
 
-            return Llama(self.folder, weights, dtype=dtype, device=device)
+            return Llama(self.folder, weights, dtype=dtype, devices=devices)
+        if len(devices) > 1:
+            problem = "only a plain Llama is shared by several GPUs"
+            raise ResourceError(problem, where=self.folder, hint="--gpus-per-worker 1")
         from ray_eval.hf_model import HFModel
 
-        return HFModel(self.folder, dtype=dtype, device=device, trust_remote_code=self.trust_remote_code)
+        return HFModel(self.folder, dtype=dtype, device=devices[0], trust_remote_code=self.trust_remote_code)
 
 
 def read_models(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from configs.artifacts import read_json
-from configs.errors import ArtifactError
+from configs.errors import ArtifactError, ResourceError
 from ray_eval.batches import Batch
-from ray_eval.tree_attention import Form, Heads, as_numbers, attend, usable_forms
+from ray_eval.llama_shape import ACTIVATIONS, read_shape
+from ray_eval.tree_attention import Form, Heads, Mask, as_numbers, attend, usable_forms
 from ray_eval.weights import Weights
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-}
 LOGITS_IN_A_CHUNK = {"cpu": 1 << 17, "cuda": 1 << 27}
 """Logits computed at once, 4 bytes each; on a CPU they stay in its cache."""
 LEAST_ROWS = 16
@@ -36,106 +31,91 @@ from memory for too little work."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What the forward pass needs of config.json."""
-
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    context_tokens: int
-    norm_eps: float
-    rope_base: float
-    activation: str
-    tied: bool
-
-
-def read_shape(export: Path) -> Shape:
-    """Raises ArtifactError where config.json is missing or describes another architecture."""
-    path = export / "config.json"
-    config = read_json(path)
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    unsupported = {
-        "model_type": config.get("model_type") != "llama",
-        "hidden_act": config.get("hidden_act") not in ACTIVATIONS,
-        "attention_bias": bool(config.get("attention_bias")),
-        "mlp_bias": bool(config.get("mlp_bias")),
-        "rope_type": rope.get("rope_type", "default") != "default",
-    }
-    for key, wrong in unsupported.items():
-        if wrong:
-            found = rope if key == "rope_type" else config.get(key)
-            valid = f"a Llama without biases, plain rotary positions, activation {', '.join(ACTIVATIONS)}"
-            raise ArtifactError(f"{key} is {found!r}, which the scorer does not know", where=path, valid=valid)
-    heads = config["num_attention_heads"]
-    return Shape(
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        ffn=config["intermediate_size"],
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        vocab=config["vocab_size"],
-        context_tokens=config["max_position_embeddings"],
-        norm_eps=config["rms_norm_eps"],
-        rope_base=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
-        activation=config["hidden_act"],
-        tied=bool(config.get("tie_word_embeddings")),
-    )
-
-
-@dataclass(frozen=True)
 class Block:
-    attention_norm: Tensor
+    """What one device holds of a block."""
+
     qkv: Tensor
-    """[(heads + 2 kv_heads) x head_dim, hidden]: the three projections as one product."""
+    """[(heads + 2 kv_heads) x head_dim, hidden]: the three projections of its heads as one product."""
     output: Tensor
-    mlp_norm: Tensor
+    """[hidden, heads x head_dim]"""
     gate_up: Tensor
     """[2 ffn, hidden]"""
     down: Tensor
+    """[hidden, ffn]"""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one device holds: an equal share of the heads and the MLP of every block, and of the output layer's rows."""
+
+    device: torch.device
+    heads: int
+    kv_heads: int
+    blocks: list[Block]
+    head: Tensor
+    """fp32 [entries, hidden], whatever the body's precision: a rounded logit moves answers by up to 0.1 nat."""
+    entries: range
+    """Of the vocabulary."""
 
 
 class Llama:
-    """A checkpoint ready to score (`scorer.Model`)."""
+    """A checkpoint ready to score (`scorer.Model`), on one device or spread over several."""
 
     shares_prefixes = True
 
     def __init__(
-        self, export: Path, weights: Weights | None = None, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+        self,
+        export: Path,
+        weights: Weights | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        devices: Sequence[str] = ("cpu",),
     ) -> None:
-        """weights: of this export; None: they are read. Raises as `load`."""
+        """weights: of this export; None: they are read.   devices: each takes a share of every layer.
+
+        Raises as `load`, and ResourceError where heads cannot be shared out equally.
+        """
         self.shape, self.dtype = read_shape(export), dtype
-        self.device = torch.device(device)
-        s = self.shape
-
-        def empty(*sizes: int, dtype: torch.dtype = dtype) -> Tensor:
-            return torch.empty(sizes, dtype=dtype, device=self.device)
-
-        self.embedding = empty(s.vocab, s.hidden)
-        self.blocks = [
-            Block(
-                attention_norm=empty(s.hidden),
-                qkv=empty((s.heads + 2 * s.kv_heads) * s.head_dim, s.hidden),
-                output=empty(s.hidden, s.heads * s.head_dim),
-                mlp_norm=empty(s.hidden),
-                gate_up=empty(2 * s.ffn, s.hidden),
-                down=empty(s.hidden, s.ffn),
-            )
-            for _ in range(s.layers)
+        self.device = torch.device(devices[0])
+        s, count = self.shape, len(devices)
+        if s.heads % count or s.kv_heads % count or s.ffn % count:
+            shared = f"{s.heads} heads, {s.kv_heads} of keys, an MLP of {s.ffn}"
+            problem = f"{shared}: {count} devices cannot share them equally"
+            raise ResourceError(problem, where=export, hint="fewer --gpus-per-worker")
+        self.embedding = torch.empty(s.vocab, s.hidden, dtype=dtype, device=self.device)
+        self.norms = torch.empty(s.layers, 2, s.hidden, dtype=dtype, device=self.device)
+        """Before the attention and before the MLP of each block."""
+        self.norm = torch.empty(s.hidden, dtype=dtype, device=self.device)
+        bounds = [s.vocab * i // count for i in range(count + 1)]
+        self.shards = [
+            self._empty_shard(torch.device(device), count, range(*bounds[i : i + 2]))
+            for i, device in enumerate(devices)
         ]
-        self.norm = empty(s.hidden)
-        # fp32 whatever the body's precision: a rounded logit moves answers by up to 0.1 nat.
-        shared = s.tied and dtype == torch.float32
-        self.head = self.embedding if shared else empty(s.vocab, s.hidden, dtype=torch.float32)
         frequencies = s.rope_base ** -(torch.arange(0, s.head_dim, 2, dtype=torch.float32) / s.head_dim)
         angles = torch.arange(s.context_tokens, dtype=torch.float32)[:, None] * frequencies.repeat(2)
         self.cos, self.sin = angles.cos().to(self.device), angles.sin().to(self.device)
         self.sin[:, : s.head_dim // 2].neg_()  # so that turning a pair is one roll (see _turn)
         self.load(Weights(export) if weights is None else weights)
+
+    def _empty_shard(self, device: torch.device, count: int, entries: range) -> Shard:
+        s = self.shape
+        heads, kv_heads, ffn = s.heads // count, s.kv_heads // count, s.ffn // count
+
+        def empty(*sizes: int) -> Tensor:
+            return torch.empty(sizes, dtype=self.dtype, device=device)
+
+        blocks = [
+            Block(
+                qkv=empty((heads + 2 * kv_heads) * s.head_dim, s.hidden),
+                output=empty(s.hidden, heads * s.head_dim),
+                gate_up=empty(2 * ffn, s.hidden),
+                down=empty(s.hidden, ffn),
+            )
+            for _ in range(s.layers)
+        ]
+        same = s.tied and count == 1 and self.dtype == torch.float32
+        head = self.embedding if same else torch.empty(len(entries), s.hidden, device=device)
+        return Shard(device, heads, kv_heads, blocks, head, entries)
 
     def fits(self, export: Path, dtype: torch.dtype) -> bool:
         """Can the weights of `export` be loaded into this model?"""
@@ -147,49 +127,59 @@ class Llama:
         Raises ArtifactError for a weight that is missing, truncated, misshapen or not finite; what is here then belongs
         to no checkpoint.
         """
-        for name, place in self._places().items():
+        for name, (axis, places) in self.places().items():
+            sizes = list(places[0].shape)
+            sizes[axis] = sum(place.shape[axis] for place in places)
             # Through the body's precision, in which a checkpoint is scored, also for the output layer.
-            place.copy_(weights.get(name, place.shape).to(self.dtype))
-            if not place.isfinite().all():
-                wrong = int((~place.isfinite()).sum())
+            weight = weights.get(name, sizes).to(self.dtype)
+            if not weight.isfinite().all():
+                wrong = int((~weight.isfinite()).sum())
                 hint = "its training diverged, or the file was damaged before it was hashed: train it again"
                 problem = f"weight {name} holds {wrong} NaN or infinite numbers"
                 raise ArtifactError(problem, where=weights.path(name), hint=hint)
+            for place, part in zip(places, weight.split([p.shape[axis] for p in places], dim=axis), strict=True):
+                place.copy_(part)
         if self.shape.tied:
-            self.head.copy_(self.embedding)
+            for shard in self.shards:
+                shard.head.copy_(self.embedding[shard.entries.start : shard.entries.stop])
 
-    def _places(self) -> dict[str, Tensor]:
-        """Where a weight belongs, by its name in an export."""
+    def places(self) -> dict[str, tuple[int, list[Tensor]]]:
+        """Where a weight belongs, by its name in an export: the axis along which it is cut, and its parts."""
         s = self.shape
-        places = {"model.embed_tokens.weight": self.embedding, "model.norm.weight": self.norm}
+        places = {"model.embed_tokens.weight": (0, [self.embedding]), "model.norm.weight": (0, [self.norm])}
         if not s.tied:
-            places["lm_head.weight"] = self.head
-        for i, block in enumerate(self.blocks):
+            places["lm_head.weight"] = 0, [shard.head for shard in self.shards]
+        for i in range(s.layers):
             at = f"model.layers.{i}."
-            q, k, v = block.qkv.split([rows * s.head_dim for rows in (s.heads, s.kv_heads, s.kv_heads)])
-            gate, up = block.gate_up.chunk(2)
-            of_attention = {"q": q, "k": k, "v": v, "o": block.output}
-            places |= {f"{at}self_attn.{name}_proj.weight": place for name, place in of_attention.items()}
-            of_mlp = {"gate": gate, "up": up, "down": block.down}
-            places |= {f"{at}mlp.{name}_proj.weight": place for name, place in of_mlp.items()}
-            places[f"{at}input_layernorm.weight"] = block.attention_norm
-            places[f"{at}post_attention_layernorm.weight"] = block.mlp_norm
+            for name, norm in zip(("input", "post_attention"), self.norms[i], strict=True):
+                places[f"{at}{name}_layernorm.weight"] = 0, [norm]
+            for shard in self.shards:
+                block = shard.blocks[i]
+                q, k, v = block.qkv.split([n * s.head_dim for n in (shard.heads, shard.kv_heads, shard.kv_heads)])
+                gate, up = block.gate_up.chunk(2)
+                rows = {"self_attn.q": q, "self_attn.k": k, "self_attn.v": v, "mlp.gate": gate, "mlp.up": up}
+                columns = {"self_attn.o": block.output, "mlp.down": block.down}
+                for axis, parts in enumerate((rows, columns)):
+                    for name, part in parts.items():
+                        places.setdefault(f"{at}{name}_proj.weight", (axis, []))[1].append(part)
         return places
 
     @functools.cached_property
     def forms(self) -> tuple[tuple[Form, ...], str]:
         """As `tree_attention.usable_forms`, tried once."""
+        if len(self.shards) > 1:
+            return ("padded",), "a block mask lies on one device"
         s = self.shape
         return usable_forms(Heads(s.heads, s.kv_heads, s.head_dim, self.dtype, self.device))
 
     @property
     def operations_per_token(self) -> float:
-        s = self.shape
-        return 2.0 * sum(w.numel() for b in self.blocks for w in (b.qkv, b.output, b.gate_up, b.down)) + s.hidden
+        blocks = (block for shard in self.shards for block in shard.blocks)
+        return 2.0 * sum(w.numel() for b in blocks for w in (b.qkv, b.output, b.gate_up, b.down))
 
     @property
     def operations_per_head(self) -> float:
-        return 2.0 * self.head.numel()
+        return 2.0 * self.embedding.numel()
 
     @torch.inference_mode()
     def log_probabilities(self, batch: Batch) -> Tensor:
@@ -198,41 +188,91 @@ class Llama:
 
     def _hidden(self, batch: Batch) -> Tensor:
         """[H, hidden] after the last norm, at the heads. Behind its attention the last block runs at these only."""
-        s = self.shape
-        tokens, mask = batch.tokens, as_numbers(batch.mask, self.embedding.dtype)
-        cos = self.cos[batch.positions].to(self.embedding.dtype)[:, :, None]  # [B, T, 1, head_dim]
-        sin = self.sin[batch.positions].to(self.embedding.dtype)[:, :, None]
-        act = ACTIVATIONS[s.activation]
-        x = F.embedding(tokens.flatten(), self.embedding)  # [B x T, hidden]
-        for i, block in enumerate(self.blocks, start=1):
-            normed = F.rms_norm(x, (s.hidden,), block.attention_norm, s.norm_eps)
-            qkv = F.linear(normed, block.qkv).view(*tokens.shape, s.heads + 2 * s.kv_heads, s.head_dim)
-            turned = _turn(qkv[:, :, : s.heads + s.kv_heads], cos, sin)
-            q, k = turned.transpose(1, 2).split([s.heads, s.kv_heads], dim=1)
-            v = qkv[:, :, s.heads + s.kv_heads :].transpose(1, 2)
-            attended = attend(q, k, v, mask)
-            attended = attended.transpose(1, 2).reshape(len(x), -1)
-            if i == s.layers:
-                attended, x = attended[batch.heads], x[batch.heads]
-            x = x + F.linear(attended, block.output)
-            gate, up = F.linear(F.rms_norm(x, (s.hidden,), block.mlp_norm, s.norm_eps), block.gate_up).chunk(2, dim=-1)
-            x = x + F.linear(act(gate) * up, block.down)
+        s, size = self.shape, batch.tokens.shape
+        cos = self.cos[batch.positions].to(self.dtype)[:, :, None]  # [B, T, 1, head_dim]
+        sin = self.sin[batch.positions].to(self.dtype)[:, :, None]
+        mask = as_numbers(batch.mask, self.dtype)
+        given = [(cos, sin, mask)] * len(self.shards)
+        if len(self.shards) > 1:
+            given = [(cos.to(d), sin.to(d), mask if mask is None else mask.to(d)) for d in self._devices]
+        x = F.embedding(batch.tokens.flatten(), self.embedding)  # [B x T, hidden]
+        for i, norms in enumerate(self.norms):
+            normed = F.rms_norm(x, (s.hidden,), norms[0], s.norm_eps)
+            places = None
+            if i + 1 == s.layers:
+                places, x = batch.heads, x[batch.heads]
+            x = x + self._sum(
+                [
+                    self._attention(shard, shard.blocks[i], normed.to(shard.device).view(*size, -1), *each, places)
+                    for shard, each in zip(self.shards, given, strict=True)
+                ]
+            )
+            normed = F.rms_norm(x, (s.hidden,), norms[1], s.norm_eps)
+            x = x + self._sum([self._mlp(shard.blocks[i], normed.to(shard.device)) for shard in self.shards])
         return F.rms_norm(x, (s.hidden,), self.norm, s.norm_eps)
+
+    def _attention(
+        self,
+        shard: Shard,
+        block: Block,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Mask | None,
+        places: Tensor | None,
+    ) -> Tensor:
+        """The shard's heads on [B, T, hidden]; [B x T, hidden], or at some places of the flattened batch only."""
+        qkv = F.linear(x, block.qkv).unflatten(-1, (-1, self.shape.head_dim))
+        turned = _turn(qkv[:, :, : shard.heads + shard.kv_heads], cos, sin)
+        q, k = turned.transpose(1, 2).split([shard.heads, shard.kv_heads], dim=1)
+        v = qkv[:, :, shard.heads + shard.kv_heads :].transpose(1, 2)
+        attended = attend(q, k, v, mask).transpose(1, 2).flatten(2).flatten(0, 1)
+        return F.linear(attended if places is None else attended[places.to(shard.device)], block.output)
+
+    def _mlp(self, block: Block, x: Tensor) -> Tensor:
+        gate, up = F.linear(x, block.gate_up).chunk(2, dim=-1)
+        return F.linear(ACTIVATIONS[self.shape.activation](gate) * up, block.down)
+
+    @property
+    def _devices(self) -> list[torch.device]:
+        return [shard.device for shard in self.shards]
+
+    def _sum(self, parts: list[Tensor]) -> Tensor:
+        """What the shards contribute, on the first device."""
+        return functools.reduce(torch.add, (part.to(self.device) for part in parts))
 
     def _output(self, states: Tensor, head: Tensor, token: Tensor) -> Tensor:
         """Log-probabilities [N] of `token` [N] after states [H, hidden]; head: index into states, ascending."""
         rows = max(LEAST_ROWS, LOGITS_IN_A_CHUNK[self.device.type] // self.shape.vocab)
         result = torch.empty(len(head), dtype=torch.float32, device=self.device)
         bounds = torch.searchsorted(head, torch.arange(0, len(states) + rows, rows, device=self.device)).tolist()
-        buffer = torch.empty(min(rows, len(states)), self.shape.vocab, device=self.device)
+        buffers = [
+            torch.empty(min(rows, len(states)), len(shard.entries), device=shard.device) for shard in self.shards
+        ]
         for chunk, (start, stop) in enumerate(itertools.pairwise(bounds)):
             part = states[chunk * rows : (chunk + 1) * rows].float()
-            logits = torch.mm(part, self.head.T, out=buffer[: len(part)])
-            logits -= logits.amax(-1, keepdim=True)
-            local = head[start:stop] - chunk * rows
-            chosen = logits[local, token[start:stop]]
-            result[start:stop] = chosen - logits.exp_().sum(-1).log_()[local]
+            logits = [
+                torch.mm(part.to(shard.device), shard.head.T, out=buffer[: len(part)])
+                for shard, buffer in zip(self.shards, buffers, strict=True)
+            ]
+            peaks = [piece.amax(-1, keepdim=True).to(self.device) for piece in logits]
+            peak = functools.reduce(torch.maximum, peaks)
+            local, wanted = head[start:stop] - chunk * rows, token[start:stop]
+            chosen = [
+                self._chosen(shard, piece.sub_(peak.to(shard.device)), local, wanted)
+                for shard, piece in zip(self.shards, logits, strict=True)
+            ]
+            total = self._sum([piece.exp_().sum(-1) for piece in logits])
+            result[start:stop] = self._sum(chosen) - total.log_()[local]
         return result
+
+    def _chosen(self, shard: Shard, logits: Tensor, head: Tensor, token: Tensor) -> Tensor:
+        """logits[head, token] where the shard has the token's row, else 0; [N]."""
+        if len(self.shards) == 1:
+            return logits[head, token]
+        head, token = head.to(shard.device), token.to(shard.device) - shard.entries.start
+        inside = (token >= 0) & (token < len(shard.entries))
+        return logits[head, token.clamp(0, len(shard.entries) - 1)] * inside
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="F",
         type=float,
         default=1.0,
-        help="of a GPU, e.g. 0.5 for small models (default: 1)",
+        help="0.5: two workers on one; 2: two share each model (default: 1)",
     )
     add("--no-ray", action="store_true", help="score in this process")
     add("--replace", action="store_true", help="overwrite scores made with other settings")

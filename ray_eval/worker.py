@@ -72,12 +72,13 @@ class Reply:
 class Worker:
     """Does orders. Holds one model, and the weights of one more checkpoint in the machine's memory."""
 
-    def __init__(self, work: float | None = None) -> None:
-        """work: as `Scorer.units`."""
+    def __init__(self, work: float | None = None, num_gpus: int = 1) -> None:
+        """work: as `Scorer.units`; num_gpus: that share a model, where there are GPUs."""
         import torch
 
         self._work = work
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._devices = ["cpu"] if self._device == "cpu" else [f"cuda:{i}" for i in range(num_gpus)]
         if self._device == "cpu":
             torch.set_num_threads(1)  # several actors beat several threads, which wait for each other at every layer
         self._scorers: dict[tuple[str, bool, Form], Scorer] = {}
@@ -155,7 +156,7 @@ class Worker:
             return scorer.settle(model, sums)
         if not len(near_ties(scorer.plan, sums)[0]):
             return NOTHING
-        return scorer.settle(job.checkpoint.load(torch.float32, self._device, self._weights), sums)
+        return scorer.settle(job.checkpoint.load(torch.float32, self._devices, self._weights), sums)
 
     # ------------------------------------------------------------------------------------------ what is kept
 
@@ -176,7 +177,7 @@ class Worker:
             model.load(weights)
         else:
             self._model = model = None  # its memory is needed
-            self._model = model = job.checkpoint.load(dtype, self._device, weights)
+            self._model = model = job.checkpoint.load(dtype, self._devices, weights)
             if self._device == "cuda":
                 print(f"attention: {model.forms[0][0]} ({model.forms[1]})", flush=True)
         self._loaded = job
@@ -211,7 +212,7 @@ class Worker:
         from ray_eval.results import score_metadata
 
         metadata = score_metadata(scorer.plan, job.checkpoint, job.precision)
-        return metadata | {"device": self._device, "layout": scorer.layout, "code": _code()}
+        return metadata | {"device": f"{self._device} x {len(self._devices)}", "layout": scorer.layout, "code": _code()}
 
 
 @functools.cache

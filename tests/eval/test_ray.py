@@ -52,7 +52,7 @@ class Poisoned(Worker):
 
 
 class Stillborn(Worker):
-    def __init__(self, work: float | None = None) -> None:
+    def __init__(self, work: float | None = None, num_gpus: int = 1) -> None:
         raise RuntimeError("a package is missing here")
 
 
@@ -189,8 +189,8 @@ def test_a_full_disk_on_an_actor_ends_the_run(runs: Path, benchmark_root: Path) 
 
 
 @pytest.mark.usefixtures("local_cluster")
-@pytest.mark.parametrize("share", [0, -0.5, 2])
-def test_a_worker_uses_one_gpu_or_a_part_of_it(share: float, runs: Path, benchmark_root: Path) -> None:
+@pytest.mark.parametrize("share", [0, -0.5, 1.5])
+def test_a_worker_uses_a_part_of_a_gpu_or_whole_ones(share: float, runs: Path, benchmark_root: Path) -> None:
     with pytest.raises(ConfigError, match="GPUs for a worker"):
         list(score_on_ray(work_of(runs, benchmark_root), print, gpus_per_worker=share))
 

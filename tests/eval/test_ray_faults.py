@@ -145,7 +145,7 @@ def disturbed(
     work = Work([(plan_of(runs, root), [Job(export, "fp32") for export in find_exports(runs, "trial")])])
 
     class Here(Together):
-        def __init__(self, work: float | None = None) -> None:
+        def __init__(self, work: float | None = None, num_gpus: int = 1) -> None:
             super().__init__(work, folder)
 
     said: list[str] = []

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_exports import random_export
 
+from configs.errors import ResourceError
 from configs.load import BENCHMARKS, load_benchmark
 from mixtures.tokenizer import Tokenizer
 from ray_eval import scorer as scorer_module
@@ -22,6 +23,8 @@ from ray_eval.plan import Plan, compile_plan
 from ray_eval.scorer import NEAR_TIE_NATS, Counts, Scorer, near_ties
 from ray_eval.tree_attention import Heads, probe_form, probe_inputs, usable_forms
 from ray_eval.trees import lay_out
+
+FLEX_ON_A_CPU = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,7 @@ def test_scores_do_not_depend_on_the_units(
     assert num_units == 1 < num_cut == len(batch_rows(plans[0].rows, "cpu"))
 
 
+@FLEX_ON_A_CPU
 def test_both_forms_of_attention_agree(plans: tuple[Plan, Plan], model: Llama) -> None:
     """Rows one after another with a block mask (uncompiled on a CPU), and padded with a dense one."""
     rows = plans[0].rows
@@ -84,6 +88,7 @@ def test_both_forms_of_attention_agree(plans: tuple[Plan, Plan], model: Llama) -
     assert len(compared) > 80 and np.abs(flat - padded)[compared].max() < 1e-4
 
 
+@FLEX_ON_A_CPU
 @pytest.mark.parametrize(("shared", "branch", "rows"), [(64, 24, 5), (300, 3, 3), (1, 1, 2)])
 def test_both_forms_agree_on_the_trees_of_the_probe(shared: int, branch: int, rows: int) -> None:
     heads = Heads(4, 2, 16, torch.float32, torch.device("cpu"))
@@ -92,6 +97,34 @@ def test_both_forms_agree_on_the_trees_of_the_probe(shared: int, branch: int, ro
     assert padded.shape == (rows, 4, shared + 4 * branch, 16)
     assert (padded - flat).abs().max() < 1e-5
     assert usable_forms(heads)[0] == ("padded",)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_key_value_heads": 4, "num_attention_heads": 8, "tie_word_embeddings": False}]
+)
+def test_devices_that_share_a_model_score_like_one(
+    plans: tuple[Plan, Plan],
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    changes: dict[str, object],
+    count: int,
+    dtype: torch.dtype,
+) -> None:
+    export = random_export(tmp_path, tokenizer, **changes)
+    one, several = (Llama(export, dtype=dtype, devices=["cpu"] * n) for n in (1, count))
+    expected, counts, _ = scores(plans[0], one)
+    found, same, _ = scores(plans[0], several)
+    assert len(several.shards) == count and counts == same
+    assert sum(len(shard.entries) for shard in several.shards) == tokenizer.vocab_size
+    size = np.abs(expected).max()
+    assert np.abs(found - expected).max() < (1e-6 if dtype == torch.float32 else 0.03) * size
+
+
+def test_devices_that_cannot_share_a_model_are_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="4 heads, 4 of keys, an MLP of 64: 3 devices cannot share them equally"):
+        Llama(random_export(tmp_path, tokenizer), devices=["cpu"] * 3)
 
 
 def test_flat_batches_hold_every_row_once() -> None:

@@ -309,7 +309,7 @@ def test_a_corrupt_checkpoint_is_named_and_the_others_are_scored(
         ("config.json", {"model_type": "qwen2"}, "model_type is 'qwen2'"),
         ("config.json", {"attention_bias": True}, "attention_bias is True"),
         ("config.json", {"hidden_size": 64}, "weight model.embed_tokens.weight is"),
-        ("config.json", {"num_hidden_layers": 3}, "weight model.layers.2.self_attn.q_proj.weight is missing"),
+        ("config.json", {"num_hidden_layers": 3}, "weight model.layers.2.input_layernorm.weight is missing"),
         ("export.json", {"checkpoint": None}, "key 'checkpoint' is missing"),
     ],
 )

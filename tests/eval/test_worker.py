@@ -61,17 +61,21 @@ def test_a_warm_worker_scores_like_a_fresh_one(
         assert finish(warm, plan, one, following) == finish(Worker(), plan, one)
 
 
+def assert_same_weights(one: Llama, other: Llama) -> None:
+    a, b = one.places(), other.places()
+    assert a.keys() == b.keys() and all(torch.equal(a[name][1][0], b[name][1][0]) for name in a)
+
+
 def test_equal_shapes_share_their_memory(plan: Plan, make_export: ExportMaker, tmp_path: Path) -> None:
     first, second, other = (job(make_export, tmp_path, i, **shape) for i, shape in enumerate([{}, {}, LARGER]))
     model = Llama(first.checkpoint.folder)
-    before = {name: place.data_ptr() for name, place in model._places().items()}
+    before = {name: place.data_ptr() for name, (_, (place,)) in model.places().items()}
     assert model.fits(second.checkpoint.folder, torch.float32)
     assert not model.fits(second.checkpoint.folder, torch.bfloat16)
     assert not model.fits(other.checkpoint.folder, torch.float32)
     model.load(Weights(second.checkpoint.folder))
-    assert {name: place.data_ptr() for name, place in model._places().items()} == before
-    fresh = Llama(second.checkpoint.folder)._places()
-    assert all(torch.equal(place, fresh[name]) for name, place in model._places().items())
+    assert {name: place.data_ptr() for name, (_, (place,)) in model.places().items()} == before
+    assert_same_weights(model, Llama(second.checkpoint.folder))
 
 
 @pytest.mark.parametrize("on_disk", [False, True], ids=["in memory", "in a temporary file"])
@@ -98,8 +102,7 @@ def test_weights_of_many_files(tokenizer: Tokenizer, tmp_path: Path) -> None:
     whole = random_export(tmp_path / "whole", tokenizer)
     LlamaForCausalLM.from_pretrained(whole).save_pretrained(tmp_path / "cut", max_shard_size="20KB")
     assert len(list((tmp_path / "cut").glob("*.safetensors"))) > 3
-    one, many = Llama(whole)._places(), Llama(tmp_path / "cut")._places()
-    assert one.keys() == many.keys() and all(torch.equal(one[name], many[name]) for name in one)
+    assert_same_weights(Llama(whole), Llama(tmp_path / "cut"))
     assert Weights(tmp_path / "cut").sha256 == sha256_files(list((tmp_path / "cut").glob("*.safetensors")))
 
 
