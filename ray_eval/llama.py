@@ -23,9 +23,9 @@ from ray_eval.llama_shape import ACTIVATIONS, read_shape
 from ray_eval.tree_attention import Form, Heads, Mask, as_numbers, attend, usable_forms
 from ray_eval.weights import Weights
 
-LOGITS_IN_A_CHUNK = {"cpu": 1 << 17, "cuda": 1 << 27}
+LOGITS_IN_A_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 27}
 """Logits computed at once, 4 bytes each; on a CPU they stay in its cache."""
-LEAST_ROWS = 16
+LEAST_ROWS = 128
 """Rows of logits computed at once where the vocabulary is large: with fewer, each number of the output layer is read
 from memory for too little work."""
 
