@@ -361,8 +361,8 @@ def test_real_rows_give_our_own_scores(shared_data: Path, tmp_path: Path, make_e
     ours = by_row(read_scores(path))
     assert len(theirs) == 40 * len(BENCHMARKS) and len(ours) == sum(map(len, rows.values()))
     for key, row in theirs.items():
-        # Two roundings of a float32 sum, which the harness keeps, are more than the tolerance beyond 840 nats.
-        assert row["logprob_sum"] == pytest.approx(ours[key]["logprob_sum"], abs=TOLERANCE_NATS, rel=2**-23), key
+        # The harness adds in float32: beyond 512 nats one rounding is 6e-5, and a long candidate takes a few.
+        assert row["logprob_sum"] == pytest.approx(ours[key]["logprob_sum"], abs=TOLERANCE_NATS, rel=2**-22), key
         assert row["gold"] == ours[key]["gold"] and row["num_chars"] == ours[key]["num_chars"], key
         assert np.argmax(row["logprob_sum"]) == np.argmax(ours[key]["logprob_sum"]), key
     assert results["n-samples"]["qqp"] == {"original": 60, "effective": 40}

@@ -93,14 +93,17 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Ray reads it once in a process: other tests may have had a cluster of their own.
+        patch.setenv("RAY_AUTH_TOKEN", os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         nodes = Nodes()
         patch.setenv("RAY_ADDRESS", nodes.address)
-        with cluster():
-            ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
-            yield nodes
-        nodes.end()
+        try:
+            with cluster():
+                ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+                yield nodes
+        finally:
+            nodes.end()
 
 
 @pytest.fixture(scope="module")
