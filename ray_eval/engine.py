@@ -122,6 +122,13 @@ class Work:
         )
 
 
+def gpus_to_share(gpus_per_worker: float) -> int:
+    """How many GPUs hold one model. Raises ConfigError for what is neither a part of one nor a whole number."""
+    if not (0 < gpus_per_worker <= 1 or gpus_per_worker == int(gpus_per_worker) > 1):
+        raise ConfigError(f"{gpus_per_worker:g} GPUs for a worker", valid="a part of one, or 1, 2, 3, ...")
+    return math.ceil(gpus_per_worker)
+
+
 def score_here(work: Work, worker: Worker) -> Iterator[Step]:
     """One task after another in this process."""
     work.queue.join(0)
@@ -175,8 +182,7 @@ class _Pool:
     ) -> None:
         import ray
 
-        if not (0 < gpus_per_worker <= 1 or gpus_per_worker == int(gpus_per_worker) > 1):
-            raise ConfigError(f"{gpus_per_worker:g} GPUs for a worker", valid="a part of one, or 1, 2, 3, ...")
+        self._unit_work, self._num_gpus = unit_work, gpus_to_share(gpus_per_worker)
         total = ray.cluster_resources()
         resource, each = ("GPU", gpus_per_worker) if total.get("GPU") else ("CPU", 1.0)
         room = int(total.get(resource, 0)) * int(1 / each) if each <= 1 else int(total[resource] / each)
@@ -188,7 +194,6 @@ class _Pool:
         self._needs = f"{each:g} {resource}"
         options = {"num_gpus": each, "num_cpus": 0} if resource == "GPU" else {"num_cpus": 1}
         self._actor = ray.remote(worker).options(max_restarts=0, max_task_retries=0, **options)
-        self._unit_work, self._num_gpus = unit_work, math.ceil(gpus_per_worker)
         self._plans = [ray.put(plan) for plan in work.plans]  # travels to a machine once
         self._numbers = itertools.count()
         self._actors: dict[int, Any] = {}

@@ -31,12 +31,16 @@ from transformers.modeling_outputs import BaseModelOutput
 from configs.errors import ArtifactError
 from ray_eval.checkpoints import reason
 from ray_eval.hf_masks import Masks, length_dependent_beyond, windows
-from ray_eval.llama import LEAST_ROWS, LOGITS_IN_A_CHUNK
 
 if TYPE_CHECKING:
     from ray_eval.batches import Batch
     from ray_eval.tree_attention import Form, Mask
 
+LOGITS_IN_A_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 27}
+"""Logits computed at once, 4 bytes each; on a CPU they stay in its cache."""
+LEAST_ROWS = 128
+"""Rows of logits computed at once where the vocabulary is large: with fewer, each number of the output layer is read
+from memory for too little work."""
 PROBE_TOKENS = 8
 """Of each part of a probe's row, without windows."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.05}

@@ -8,7 +8,6 @@ checkpoint, and its output layer runs at every position.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from configs.errors import ArtifactError, ResourceError
+from ray_eval import output_layer
 from ray_eval.batches import Batch
 from ray_eval.llama_shape import ACTIVATIONS, read_shape
 from ray_eval.tree_attention import Form, Heads, Mask, as_numbers, attend, usable_forms
 from ray_eval.weights import Weights
-
-LOGITS_IN_A_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 27}
-"""Logits computed at once, 4 bytes each; on a CPU they stay in its cache."""
-LEAST_ROWS = 128
-"""Rows of logits computed at once where the vocabulary is large: with fewer, each number of the output layer is read
-from memory for too little work."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +178,8 @@ class Llama:
     @torch.inference_mode()
     def log_probabilities(self, batch: Batch) -> Tensor:
         """log P(target_token[i]) after the place heads[target_head[i]], float32 [N], in nats."""
-        return self._output(self._hidden(batch), batch.target_head, batch.target_token)
+        heads = [shard.head for shard in self.shards]
+        return output_layer.log_probabilities(self._hidden(batch), heads, batch.target_head, batch.target_token)
 
     def _hidden(self, batch: Batch) -> Tensor:
         """[H, hidden] after the last norm, at the heads. Behind its attention the last block runs at these only."""
@@ -231,7 +226,7 @@ class Llama:
 
     def _mlp(self, block: Block, x: Tensor) -> Tensor:
         gate, up = F.linear(x, block.gate_up).chunk(2, dim=-1)
-        return F.linear(ACTIVATIONS[self.shape.activation](gate) * up, block.down)
+        return F.linear(ACTIVATIONS[self.shape.activation](gate).mul_(up), block.down)
 
     @property
     def _devices(self) -> list[torch.device]:
@@ -241,40 +236,7 @@ class Llama:
         """What the shards contribute, on the first device."""
         return functools.reduce(torch.add, (part.to(self.device) for part in parts))
 
-    def _output(self, states: Tensor, head: Tensor, token: Tensor) -> Tensor:
-        """Log-probabilities [N] of `token` [N] after states [H, hidden]; head: index into states, ascending."""
-        rows = max(LEAST_ROWS, LOGITS_IN_A_CHUNK[self.device.type] // self.shape.vocab)
-        result = torch.empty(len(head), dtype=torch.float32, device=self.device)
-        bounds = torch.searchsorted(head, torch.arange(0, len(states) + rows, rows, device=self.device)).tolist()
-        buffers = [
-            torch.empty(min(rows, len(states)), len(shard.entries), device=shard.device) for shard in self.shards
-        ]
-        for chunk, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            part = states[chunk * rows : (chunk + 1) * rows].float()
-            logits = [
-                torch.mm(part.to(shard.device), shard.head.T, out=buffer[: len(part)])
-                for shard, buffer in zip(self.shards, buffers, strict=True)
-            ]
-            peaks = [piece.amax(-1, keepdim=True).to(self.device) for piece in logits]
-            peak = functools.reduce(torch.maximum, peaks)
-            local, wanted = head[start:stop] - chunk * rows, token[start:stop]
-            chosen = [
-                self._chosen(shard, piece.sub_(peak.to(shard.device)), local, wanted)
-                for shard, piece in zip(self.shards, logits, strict=True)
-            ]
-            total = self._sum([piece.exp_().sum(-1) for piece in logits])
-            result[start:stop] = self._sum(chosen) - total.log_()[local]
-        return result
-
-    def _chosen(self, shard: Shard, logits: Tensor, head: Tensor, token: Tensor) -> Tensor:
-        """logits[head, token] where the shard has the token's row, else 0; [N]."""
-        if len(self.shards) == 1:
-            return logits[head, token]
-        head, token = head.to(shard.device), token.to(shard.device) - shard.entries.start
-        inside = (token >= 0) & (token < len(shard.entries))
-        return logits[head, token.clamp(0, len(shard.entries) - 1)] * inside
-
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions, halves convention: (a, b) -> (a cos - b sin, b cos + a sin); `sin` holds (-sin, sin)."""
-    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, dims=-1), sin)

@@ -68,7 +68,10 @@ class Plan:
 
     @property
     def least_tokens(self) -> int:
-        """Tokens that must be fed if documents share nothing: each context once, and what its candidates add."""
+        """Tokens that must be fed if documents share nothing: each context once, and what its candidates add.
+
+        The bare answer prefix with the candidates after it counts as one more context, but only what is new in it.
+        """
         return int(self.info["least_tokens"])
 
     def unshared(self) -> Plan:
@@ -123,13 +126,13 @@ class _Asked:
         for example in examples:
             asked = [encode(example.context(i), text) for i, text in enumerate(example.candidates)]
             self.least_tokens += _least_tokens(asked)
-            for scored, text in zip(asked, example.candidates, strict=True):
-                alone = -1
-                if example.unconditional is not None:
-                    before = len(self.sequences)
-                    alone = self._number(bare := encode(example.unconditional, text))
-                    if len(self.sequences) > before:  # they recur: label words, twin sentences
-                        self.least_tokens += len(bare.ids) - 1
+            known = len(self.sequences)
+            bare = [-1] * len(asked)
+            if example.unconditional is not None:
+                bare = [self._number(encode(example.unconditional, text)) for text in example.candidates]
+            if new := self.sequences[known:]:  # most recur: label words, twin sentences
+                self.least_tokens += _least_tokens(new)
+            for scored, alone, text in zip(asked, bare, example.candidates, strict=True):
                 sizes = scored.num_targets, len(text), len(text.encode())
                 self._candidates.append((self._number(scored), alone, *sizes))
             truncated = any(scored.truncated for scored in asked)

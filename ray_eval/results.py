@@ -6,6 +6,7 @@ for all rows (plan, precision, versions) stands in the file's metadata. Equal in
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 from pathlib import Path
@@ -61,6 +62,7 @@ def score_metadata(plan: Plan, checkpoint: Checkpoint, precision: str) -> dict[s
     }
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -41,8 +41,6 @@ examples:
 
 LINE_EVERY_S = 30.0
 """Where there is no terminal."""
-
-
 PACKAGES = ("jinja2", "numpy", "pyarrow", "pydantic", "rich", "safetensors", "tokenizers", "torch", "yaml")
 
 

@@ -21,7 +21,7 @@ from configs.load import load_benchmarks
 from configs.schema import StudyScoring
 from ray_eval.checkpoints import Checkpoint
 from ray_eval.counts import NOTHING, Counts
-from ray_eval.engine import Step, Work, score_here, score_on_ray
+from ray_eval.engine import Step, Work, gpus_to_share, score_here, score_on_ray
 from ray_eval.exports import inspect_exports
 from ray_eval.parts import remove_parts
 from ray_eval.worker import Job, Worker
@@ -183,7 +183,7 @@ def _steps(
     unit_work: float | None,
 ) -> Iterator[Step]:
     if not use_ray:
-        return score_here(work, Worker(unit_work))
+        return score_here(work, Worker(unit_work, gpus_to_share(gpus_per_worker)))
     return score_on_ray(work, say, num_workers=num_workers, gpus_per_worker=gpus_per_worker, unit_work=unit_work)
 
 

@@ -24,6 +24,8 @@ Mask: TypeAlias = "Tensor | BlockMask"
 """padded: bool [B, 1, T, T], True where a query (row) sees a key.   flat: a BlockMask over [T, T]."""
 
 BLOCK = 128
+QUERIES = 64
+"""Attended to at once on a CPU."""
 PROBED_TREES = (((64, 24), 340), ((300, 3), 40))
 """((tokens shared, tokens of each of four branches), rows): about a batch of short and one of long questions."""
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float32: 5e-3}
@@ -74,10 +76,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None) -> Tens
     A padded mask comes as numbers of the queries' dtype, 0 or -inf (`as_numbers`).
     """
     grouped = query.shape[1] != key.shape[1]
-    if mask is None or isinstance(mask, Tensor):
+    if not (mask is None or isinstance(mask, Tensor)):
+        out: Tensor = _flex(query.is_cuda)(query, key, value, block_mask=mask, enable_gqa=grouped)
+        return out
+    length = query.shape[2]
+    if query.is_cuda or length <= QUERIES:
         causal = mask is None
         return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, enable_gqa=grouped)
-    out: Tensor = _flex(query.is_cuda)(query, key, value, block_mask=mask, enable_gqa=grouped)
+    # PyTorch's kernel for CPUs computes the masked half of all scores too; in blocks of queries most of it is left out.
+    if mask is None:
+        mask = torch.full((length, length), float("-inf"), dtype=query.dtype).triu_(1)
+    out = torch.empty_like(query.transpose(1, 2)).transpose(1, 2)
+    for start in range(0, length, QUERIES):
+        end = min(start + QUERIES, length)
+        q, k, v, seen = query[:, :, start:end], key[:, :, :end], value[:, :, :end], mask[..., start:end, :end]
+        out[:, :, start:end] = F.scaled_dot_product_attention(q, k, v, seen, enable_gqa=grouped)
     return out
 
 
@@ -85,7 +98,8 @@ def as_numbers(mask: Mask | None, dtype: torch.dtype) -> Mask | None:
     """A padded mask as what is added to scores; once a batch, or every layer would make it anew."""
     if not isinstance(mask, Tensor):
         return mask
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+    zero, hidden = (torch.tensor(number, dtype=dtype, device=mask.device) for number in (0.0, float("-inf")))
+    return torch.where(mask, zero, hidden)
 
 
 @dataclass(frozen=True)

@@ -73,9 +73,15 @@ class Worker:
     """Does orders. Holds one model, and the weights of one more checkpoint in the machine's memory."""
 
     def __init__(self, work: float | None = None, num_gpus: int = 1) -> None:
-        """work: as `Scorer.units`; num_gpus: that share a model, where there are GPUs."""
+        """work: as `Scorer.units`; num_gpus: that share a model, where there are GPUs.
+
+        Raises ResourceError where there are GPUs, but fewer.
+        """
         import torch
 
+        if 0 < torch.cuda.device_count() < num_gpus:
+            problem = f"{num_gpus} GPUs are to share a model, {torch.cuda.device_count()} are here"
+            raise ResourceError(problem, hint="fewer --gpus-per-worker")
         self._work = work
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._devices = ["cpu"] if self._device == "cpu" else [f"cuda:{i}" for i in range(num_gpus)]

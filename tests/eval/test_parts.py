@@ -5,19 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from kills import kill_while_scoring
 
 from configs.errors import ResourceError
-from configs.layout import PROJECT_ROOT, RunFolder
+from configs.layout import RunFolder
 from configs.schema import StudyScoring
 from ray_eval import batches, scorer
 from ray_eval.counts import Counts
@@ -273,14 +270,6 @@ def test_near_ties_of_rounded_weights_are_settled_in_fp32(
 
 # ---------------------------------------------------------------------------------------------- processes
 
-SCORE = """
-import sys
-from pathlib import Path
-from ray_eval.scoring import score_study
-runs, root, work = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-score_study(runs, "trial", documents_root=root, use_ray=False, unit_work=work)
-"""
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
@@ -288,16 +277,6 @@ def test_a_killed_process_loses_nothing(seed: int, runs: Path, benchmark_root: P
     expected = undisturbed(runs, benchmark_root)
     units = 2 * 30
     at = int(np.random.default_rng(seed).integers(1, units // 2))  # files written: parts, or both parts and scores
-    while True:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCORE, str(runs), str(benchmark_root), str(UNIT_WORK)], cwd=PROJECT_ROOT
-        )
-        while process.poll() is None and len(list((runs / "trial").rglob("*.part"))) < at:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == -signal.SIGKILL and files(runs) != expected:
-            break
-        shutil.rmtree(runs / "trial" / "scores")  # it was too late
-        at = at // 2
+    kill_while_scoring(runs, benchmark_root, UNIT_WORK, at, num_workers=0, checkpoints=2)
     now, whole = resumed_tokens(runs, benchmark_root)
     assert 0 < now < whole and files(runs) == expected

@@ -262,11 +262,13 @@ def test_a_damaged_plan_is_refused_by_name(
 
 @pytest.mark.slow
 @pytest.mark.shared_data
-def test_real_rows_are_fed_once_and_hardly_padded(shared_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unconditional", [True, False])
+def test_real_rows_are_fed_once_and_hardly_padded(shared_data: Path, tmp_path: Path, unconditional: bool) -> None:
     """Of each benchmark by itself, with and without what several documents share."""
     tokenizer = tiny_models.byte_level(tiny_models.corpus(shared_data), tmp_path)
     for spec in map(load_benchmark, BENCHMARKS):
-        plan = compile_plan([(spec, load_examples(spec, shared_data, sample=200))], tokenizer, 2048)
+        examples = load_examples(spec, shared_data, sample=200, unconditional=unconditional)
+        plan = compile_plan([(spec, examples)], tokenizer, 2048)
         assert len(plan.rows.tokens) <= 1.02 * plan.least_tokens, spec.slug
         padded = sum(plan.rows.lengths[b].max() * len(b) for b in batch_rows(plan.rows, "cpu"))
         assert padded <= 1.02 * len(plan.rows.tokens), spec.slug

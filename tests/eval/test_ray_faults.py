@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,10 +21,11 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from kills import kill_while_scoring
 from random_exports import random_export
 
 from configs.cluster import START_ATTEMPTS, cluster
-from configs.layout import PROJECT_ROOT, RunFolder
+from configs.layout import RunFolder
 from configs.load import BENCHMARKS
 from configs.schema import StudyScoring
 from mixtures.tokenizer import Tokenizer
@@ -216,15 +216,6 @@ def test_a_killed_node(
     assert files(runs) == undisturbed[1]
 
 
-DRIVER = """
-import sys
-from pathlib import Path
-from ray_eval.scoring import score_study
-runs, root, work = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-score_study(runs, "trial", documents_root=root, num_workers=2, unit_work=work)
-"""
-
-
 @pytest.mark.parametrize("seed", KILLS)
 def test_a_killed_driver(
     seed: int,
@@ -236,17 +227,7 @@ def test_a_killed_driver(
 ) -> None:
     """And before it is started again, another checkpoint takes the place of one that was begun."""
     at = int(np.random.default_rng(seed).integers(2, 25))
-    while True:
-        driver = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(runs), str(benchmark_root), str(UNIT_WORK)], cwd=PROJECT_ROOT
-        )
-        while driver.poll() is None and len(list((runs / "trial").rglob("*.part"))) < at:
-            time.sleep(0.005)
-        driver.send_signal(signal.SIGKILL)
-        if driver.wait() == -signal.SIGKILL and len(list((runs / "trial").rglob("*.parquet"))) < NUM_CHECKPOINTS:
-            break
-        shutil.rmtree(runs / "trial" / "scores")  # it was too late
-        at //= 2
+    kill_while_scoring(runs, benchmark_root, UNIT_WORK, at, num_workers=2, checkpoints=NUM_CHECKPOINTS)
     begun = {Path(name).parts[2] for name in files(runs) if name.endswith(".part")}
     changed = int(sorted(begun)[0].removeprefix("seed"))
     shutil.rmtree(export_folder(runs, changed))

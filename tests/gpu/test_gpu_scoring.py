@@ -24,7 +24,7 @@ SIZES = [
     pytest.param("1b.yaml", id="1b, two layers", marks=pytest.mark.gpu),
 ]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-LARGEST_DIFFERENCE_NATS = {torch.float32: 1e-2, torch.bfloat16: 0.5}
+LARGEST_DIFFERENCE_NATS = {torch.float32: 1e-2 if DEVICE == "cuda" else 1e-4, torch.bfloat16: 0.5}
 """Of a sum over a branch; weights are drawn wide, so that attention and scores are far from uniform. fp32 products on a
 GPU may be TF32."""
 
