@@ -58,8 +58,12 @@ class SpecialIds:
     def read(cls, folder: Path) -> SpecialIds:
         """From a tokenizer's folder, without loading it. Raises ArtifactError where one is missing."""
         added = read_json(folder / "tokenizer.json")["added_tokens"]
+        return cls.named(folder, {token["content"]: token["id"] for token in added})
+
+    @classmethod
+    def named(cls, folder: Path, ids: Mapping[str, int]) -> SpecialIds:
+        """ids: of the tokenizer's added tokens. Raises ArtifactError where one is missing."""
         config = read_json(folder / "tokenizer_config.json")
-        ids = {token["content"]: token["id"] for token in added}
         try:
             roles = {role: ids[token] for role, token in ROLES.items()}
             return cls(ids[config["eos_token"]], ids[config["pad_token"]], roles)
@@ -80,16 +84,20 @@ class Tokenizer:
         definition = (folder / "tokenizer.json").read_bytes()
         self.sha256 = hashlib.sha256(definition).hexdigest()
         """sha256 of tokenizer.json."""
-        self.special = SpecialIds.read(folder)
-        self.eod = self.special.eod
-        self._placed = {self.special.eod, self.special.pad, *self.special.roles.values()}
         self._tokenizers = tokenizers.Tokenizer.from_str(definition.decode())
         self._tokenizers.encode_special_tokens = True
+        added = self._tokenizers.get_added_tokens_decoder()
+        self.special = SpecialIds.named(folder, {token.content: i for i, token in added.items()})
+        self.eod = self.special.eod
+        self._placed = {self.special.eod, self.special.pad, *self.special.roles.values()}
         self._spellings = "|".join(re.escape(str(self._tokenizers.id_to_token(i))) for i in sorted(self._placed))
         self._definition = definition
         self._batched_chars = 0
-        self.vocab_size: int = max(self._tokenizers.get_vocab(with_added_tokens=True).values()) + 1
+
+    @functools.cached_property
+    def vocab_size(self) -> int:
         """Entries, special tokens included; every id is below it."""
+        return max(self._tokenizers.get_vocab(with_added_tokens=True).values()) + 1
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ray_eval.tree_attention import Form, Mask, tree_mask
 from ray_eval.trees import Offsets, Rows
 
-TOKENS_IN_A_BATCH = {"cpu": 2048, "cuda": 65536}
+TOKENS_IN_A_BATCH = {"cpu": 4096, "cuda": 65536}
 """Of one forward pass, padding included; on a CPU few enough for its cache."""
 PADDED_SHARE = 1 / 64
 

@@ -14,8 +14,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-PIECE = {"cpu": (1024, 256), "cuda": (1 << 17, 1024)}
-"""Entries and places whose logits are computed at once, 4 bytes each."""
+PLACES = {"cpu": 256, "cuda": 1024}
+"""Whose logits are computed at once, at most."""
+LOGITS = {"cpu": 1 << 18, "cuda": 1 << 27}
+"""Computed at once, 4 bytes each."""
 SMALLEST_SUM = 2.0**-64
 """Of powers; in a smaller one, terms that count may be below what float32 can hold."""
 
@@ -44,19 +46,20 @@ def log_probabilities(states: Tensor, weights: Sequence[Tensor], head: Tensor, t
 
 def _pieces(states: Tensor, weights: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
     """(places, their logits [entries, places]), until all places have met all entries; each piece is overwritten."""
-    entries, places = PIECE[states.device.type]
+    device = states.device.type
+    places = min(PLACES[device], len(states))
     for part in weights:
-        buffer = torch.empty(min(entries, len(part)) * min(places, len(states)), device=part.device)
+        buffer = torch.empty(LOGITS[device], device=part.device)
         for start in range(0, len(states), places):
             some = states[start : start + places].to(part.device).T
-            for rows in part.split(entries):
+            for rows in part.split(LOGITS[device] // some.shape[1]):
                 logits = buffer[: len(rows) * some.shape[1]].view(len(rows), -1)
                 yield slice(start, start + places), torch.mm(rows, some, out=logits)
 
 
 def _chosen(states: Tensor, weights: Sequence[Tensor], head: Tensor, token: Tensor) -> Tensor:
     """The logits of token[i] after states[head[i]], float32 [N]."""
-    places = PIECE[states.device.type][1]
+    places = PLACES[states.device.type]
     result = torch.zeros(len(head), device=states.device)
     first = 0
     for part in weights:

