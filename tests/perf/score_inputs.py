@@ -48,6 +48,13 @@ class Workload:
     checkpoints: int = 1
     evaluate_goal: float | None = None
     process_goal: float | None = None
+    rounds: int = 3
+
+    @property
+    def kinds(self) -> list[str]:
+        """What there is a goal for."""
+        goals = {"evaluate": self.evaluate_goal, "process": self.process_goal}
+        return [kind for kind, goal in goals.items() if goal]
 
 
 WORKLOADS = {
@@ -56,7 +63,7 @@ WORKLOADS = {
     "HellaSwag, large vocabulary": Workload(("hellaswag",), 100, 100_864, evaluate_goal=11, process_goal=10),
     "BoolQ, large vocabulary": Workload(("boolq",), 100, 100_864, evaluate_goal=60, process_goal=25),
     "suite": Workload(SUITE, 300, 8192, evaluate_goal=8),
-    "nine checkpoints": Workload(SUITE, 300, 8192, checkpoints=9, evaluate_goal=15),
+    "nine checkpoints": Workload(SUITE, 300, 8192, checkpoints=9, evaluate_goal=15, rounds=1),
 }
 
 

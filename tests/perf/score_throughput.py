@@ -30,7 +30,7 @@ import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -86,7 +86,7 @@ def measure(inputs: Inputs, options: argparse.Namespace, kind: str, batch_size: 
     taking_part = contenders(inputs, options, kind, batch_size)
     turns: dict[str, list[Turn]] = {name: [] for name in taking_part}
     names = list(taking_part)
-    for number in range(options.rounds):
+    for number in range(options.rounds or inputs.workload.rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             with redirect_stdout(sys.stdout if options.verbose else io.StringIO()):
                 turn = getattr(taking_part[name], kind)()
@@ -173,32 +173,28 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measure_all(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+def measure_all(options: argparse.Namespace, work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name of a workload, its numbers), one after another."""
     workloads = {name: WORKLOADS[name] for name in options.workloads}
     if options.quick:
         workloads = {name: smaller(workload) for name, workload in workloads.items()}
     else:
         first = prepare(WARM_UP, "warm-up", options.data_root, work)
-        for kind in options.kinds:
+        for kind in ("evaluate", "process"):
             for contender in contenders(first, options, kind, options.batch_sizes[0]).values():
                 with redirect_stdout(sys.stdout if options.verbose else io.StringIO()):
                     getattr(contender, kind)()
-    found = {}
     for name, workload in workloads.items():
         print(f"\n{name}", flush=True)
         tried = {} if len(options.batch_sizes) == 1 else try_batch_sizes(workload, options, work)
         size = min(options.batch_sizes, key=lambda size: tried.get(size, 0))
         inputs = prepare(workload, name, options.data_root, work)
-        results = {kind: measure(inputs, options, kind, size) | {"kind": kind} for kind in options.kinds}
+        kinds = options.kinds or workload.kinds
+        results = {kind: measure(inputs, options, kind, size) | {"kind": kind} for kind in kinds}
         for result in results.values():
             show(name, workload, result)
         batch = {"lm_eval_batch_size": size, "lm_eval_batch_sizes_tried_cpu_s": tried}
-        found[name] = dataclasses.asdict(workload) | batch | results
-    return {
-        "rounds": options.rounds,
-        "model": SHAPE | {"dtype": "fp32", "weights": "random"},
-        "workloads": found,
-    }
+        yield name, dataclasses.asdict(workload) | batch | results
 
 
 def smaller(workload: Workload) -> Workload:
@@ -214,8 +210,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--data-root", type=Path, default=PROJECT.parent / "shared" / "data", help="with benchmarks/ and corpora/")
     add("--work", type=Path, metavar="DIR", help="keeps tokenizers and rows for the next call (default: temporary)")
     add("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME", help=", ".join(WORKLOADS))
-    add("--kinds", nargs="+", choices=("evaluate", "process"), default=["evaluate", "process"], help="(default: both)")
-    add("--rounds", type=int, default=3, help="turns of each contender (default: 3)")
+    add("--kinds", nargs="+", choices=("evaluate", "process"), help="(default: those with a goal)")
+    add("--rounds", type=int, help="turns of each contender (default: 3, for nine checkpoints 1)")
     add("--batch-sizes", type=int, nargs="+", default=[16, 32, 64], help="lm-eval gets the one that it is fastest with")
     add("--full", action="store_true", help="let lm-eval run all nine checkpoints, not one whose time is multiplied")
     add(
@@ -229,10 +225,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.quick:
         options.rounds, options.batch_sizes = 1, options.batch_sizes[:1]
     torch.set_num_threads(1)
+    model = SHAPE | {"dtype": "fp32", "weights": "random"}
+    found: dict[str, Any] = machine(options) | {"model": model, "workloads": {}}
     with tempfile.TemporaryDirectory() as temporary:
-        found = machine(options) | measure_all(options, (options.work or Path(temporary)).resolve())
-    if options.output:
-        write_json(options.output, found)
+        for name, numbers in measure_all(options, (options.work or Path(temporary)).resolve()):
+            found["workloads"][name] = numbers
+            if options.output:
+                write_json(options.output, found)
 
 
 if __name__ == "__main__":
