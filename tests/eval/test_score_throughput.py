@@ -18,6 +18,7 @@ def test_the_contenders_are_compared(shared_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "score.json"
     command = [sys.executable, "tests/perf/score_throughput.py", "--quick", "--data-root", str(shared_data)]
     command += ["--work", str(tmp_path / "work"), "--workloads", "BoolQ", "nine checkpoints"]
+    command += ["--kinds", "evaluate", "process"]
     done = subprocess.run(
         [*command, "--output", str(out)], capture_output=True, text=True, cwd=PROJECT_ROOT, timeout=580
     )
