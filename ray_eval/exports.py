@@ -158,9 +158,8 @@ def _check_tokenizer(folder: Path, info: dict[str, Any], vocab: int) -> None:
     hint = "put back the tokenizer that it was trained with, or export the checkpoint again"
     if not path.is_file():
         raise ArtifactError("the export has no tokenizer", where=path, hint=hint)
-    if (wanted := info.get("tokenizer_sha256")) is not None:
-        if (found := sha256_file(path)) == wanted:
-            return
+    wanted = info.get("tokenizer_sha256")
+    if wanted is not None and (found := sha256_file(path)) != wanted:
         problem = f"it has sha256 {found[:12]}, {EXPORT_JSON} says {wanted[:12]}: not the tokenizer of these weights"
         raise ArtifactError(problem, where=path, hint=hint)
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from eval_rows import words
 
-from configs.artifacts import read_json, sha256_files, write_json
+from configs.artifacts import read_json, sha256_file, sha256_files, write_json
 from configs.errors import ArtifactError
 from configs.layout import PROJECT_ROOT, RunFolder
 from configs.load import BENCHMARKS
@@ -103,7 +103,7 @@ def larger_tokenizer(export: Path, _: Path) -> None:
     tokenizer = read_json(export / "tokenizer.json")
     tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 420, "content": "<|more|>"})
     write_json(export / "tokenizer.json", tokenizer)
-    restate(export, tokenizer_sha256=None)
+    restate(export, tokenizer_sha256=sha256_file(export / "tokenizer.json"))
 
 
 def other_tokenizer(export: Path, _: Path) -> None:
