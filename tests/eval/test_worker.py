@@ -11,13 +11,14 @@ import torch
 from random_exports import random_export
 
 from configs.artifacts import read_json, sha256_files, write_json
-from configs.errors import ArtifactError, ResourceError
+from configs.errors import ArtifactError, ConfigError, ResourceError
 from configs.layout import RunFolder
 from configs.load import load_benchmarks
 from mixtures.tokenizer import Tokenizer
 from ray_eval import weights as weights_module
 from ray_eval import worker as worker_module
 from ray_eval.benchmarks import load_examples
+from ray_eval.engine import gpus_to_share
 from ray_eval.exports import read_export
 from ray_eval.llama import Llama
 from ray_eval.plan import Plan, compile_plan
@@ -162,3 +163,16 @@ def test_a_gpu_that_is_too_small_is_named(
     with pytest.raises(ResourceError, match="CUDA out of memory") as error:
         finish(Worker(), plan, one)
     assert str(one.checkpoint.folder) in str(error.value) and "--gpus-per-worker" in str(error.value)
+
+
+def test_more_gpus_than_are_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ResourceError, match="2 GPUs are to share a model, 1 are here"):
+        Worker(None, 2)
+
+
+def test_gpus_to_share() -> None:
+    assert [gpus_to_share(count) for count in (0.25, 1, 1.0, 2, 4.0)] == [1, 1, 1, 2, 4]
+    for count in (0, -1, 1.5):
+        with pytest.raises(ConfigError, match="GPUs for a worker"):
+            gpus_to_share(count)
