@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class HFModel:
 
     shares_prefixes: bool
     """Takes rows with branches; where it does not, a batch has no mask and each row one sequence."""
+    places_at_once = 1
     operations_per_token: float
     operations_per_head: float
 
@@ -85,8 +86,11 @@ class HFModel:
         return ("padded",), "transformers takes a mask of numbers"
 
     @torch.inference_mode()
-    def log_probabilities(self, batch: Batch) -> Tensor:
-        """log P(target_token[i]) after the place heads[target_head[i]], float32 [N], in nats."""
+    def log_probabilities(self, batches: Sequence[Batch]) -> Tensor:
+        """log P(target_token[i]) after the place heads[target_head[i]], float32 [N], in nats, batch after batch."""
+        return torch.cat([self._log_probabilities(batch) for batch in batches])
+
+    def _log_probabilities(self, batch: Batch) -> Tensor:
         assert batch.mask is None or self.shares_prefixes
         result = torch.empty(len(batch.target_head), dtype=torch.float32, device=self.device)
         heads = batch.target_head.cpu().numpy()

@@ -18,6 +18,8 @@ PLACES = {"cpu": 256, "cuda": 1024}
 """Whose logits are computed at once, at most."""
 LOGITS = {"cpu": 1 << 18, "cuda": 1 << 27}
 """Computed at once, 4 bytes each."""
+CACHED_BYTES = 1 << 22
+"""A smaller output layer stays in a CPU's cache."""
 SMALLEST_SUM = 2.0**-64
 """Of powers; in a smaller one, terms that count may be below what float32 can hold."""
 
@@ -42,6 +44,12 @@ def log_probabilities(states: Tensor, weights: Sequence[Tensor], head: Tensor, t
             sums[places] += logits.sub_(peaks[places].to(logits)).exp2_().sum(0).to(sums.device)
         chosen -= peaks[head]
     return ((chosen - sums.log2()[head]) * math.log(2)).float()
+
+
+def places_at_once(weights: Sequence[Tensor]) -> int:
+    """How many are worth reading the output layer for."""
+    cached = all(part.numel() * 4 < CACHED_BYTES for part in weights)
+    return 1 if cached else PLACES[weights[0].device.type]
 
 
 def _pieces(states: Tensor, weights: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:

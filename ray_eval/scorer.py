@@ -1,8 +1,9 @@
 """A plan and a checkpoint to log-probabilities, in units of about a second.
 
-Each batch of rows is one forward pass. Only the places that a target needs reach the output layer, in fp32; sums are
-float64. Where the best two candidates of an example are nearly tied, its sequences are scored once more in fp32 and in
-rows of their own, as an evaluation without shared prefixes does it, so that the order of a sum decides nothing.
+Each batch of rows is one forward pass. Only the places that a target needs reach the output layer, in fp32; batches
+that have few go through a large one together, so that it is read less often. Sums are float64. Where the best two
+candidates of an example are nearly tied, its sequences are scored once more in fp32 and in rows of their own, as an
+evaluation without shared prefixes does it, so that the order of a sum decides nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_eval.batches import Batch, Numbers, assemble, batch_rows, entries
+from ray_eval.batches import TOKENS_IN_A_BATCH, Batch, Numbers, assemble, batch_rows, entries
 from ray_eval.counts import Counts
 from ray_eval.plan import Plan
 from ray_eval.tree_attention import Form
@@ -26,6 +27,8 @@ from ray_eval.trees import Rows, lay_out
 NEAR_TIE_NATS = 1e-3
 WORK_IN_A_UNIT = {"cpu": 4e10, "cuda": 1e14}
 """Floating-point operations; about a second, far less on a GPU with a small model."""
+Group = list[Numbers]
+"""Rows of each of some batches."""
 
 Sums = NDArray[np.float64]
 
@@ -45,6 +48,10 @@ class Model(Protocol):
         """Forms in which it takes rows, the fastest first, and why (`tree_attention`)."""
 
     @property
+    def places_at_once(self) -> int:
+        """For fewer it is not worth reading the output layer."""
+
+    @property
     def operations_per_token(self) -> float:
         """Floating-point operations of the body for one token."""
 
@@ -52,54 +59,58 @@ class Model(Protocol):
     def operations_per_head(self) -> float:
         """Floating-point operations of the output layer for one place."""
 
-    def log_probabilities(self, batch: Batch) -> Tensor:
-        """log P(target_token[i]) after the place heads[target_head[i]], float32 [N], in nats."""
+    def log_probabilities(self, batches: Sequence[Batch]) -> Tensor:
+        """log P(target_token[i]) after the place heads[target_head[i]], float32 [N], in nats, batch after batch."""
 
 
 class Scorer:
     """Scores one plan on any number of checkpoints."""
 
-    def __init__(self, plan: Plan, device: str = "cpu", form: Form = "padded") -> None:
-        self.plan, self.device, self.form = plan, torch.device(device).type, form
-        self._batches = batch_rows(plan.rows, self.device, form)
+    def __init__(self, plan: Plan, device: str = "cpu", form: Form = "padded", places_at_once: int = 1) -> None:
+        """form, places_at_once: of `Model`."""
+        self.plan, self.device, self.form, self._places_at_once = plan, torch.device(device).type, form, places_at_once
+        self._groups = self._grouped(plan.rows, form)
 
     @functools.cached_property
     def layout(self) -> str:
-        """sha256 over which sequences each batch scores, in rows of which lengths."""
+        """sha256 over which sequences each batch of each group scores, in rows of which lengths."""
         rows = self.plan.rows
         digest = hashlib.sha256()
-        arrays: list[NDArray[Any]] = [rows.token_offsets, rows.target_offsets, rows.target_sequence, *self._batches]
+        arrays: list[NDArray[Any]] = [rows.token_offsets, rows.target_offsets, rows.target_sequence]
+        for group in self._groups:
+            arrays += [np.array(len(group))[None], *group]
         for array in arrays:
             digest.update(str(len(array)).encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def units(self, model: Model, work: float | None = None) -> list[range]:
-        """Numbers of the batches of each unit; depends on the plan and the model's shape only.
+        """Numbers of the groups of each unit; depends on the plan and the model's shape only.
 
         work: floating-point operations in a unit; None: about a second's.
         """
         limit = WORK_IN_A_UNIT[self.device] if work is None else work
         rows, units, start, done = self.plan.rows, [], 0, 0.0
         heads = np.diff(rows.head_offsets)
-        for i, numbers in enumerate(self._batches):
+        for i, group in enumerate(self._groups):
+            numbers = np.concatenate(group)
             done += float(rows.lengths[numbers].sum()) * model.operations_per_token
             done += float(heads[numbers].sum()) * model.operations_per_head
             if done >= limit:
                 units.append(range(start, i + 1))
                 start, done = i + 1, 0.0
-        return units + ([range(start, len(self._batches))] if start < len(self._batches) else [])
+        return units + ([range(start, len(self._groups))] if start < len(self._groups) else [])
 
     def sequences(self, unit: range) -> NDArray[np.int32]:
         """Which sequences a unit scores, ascending; units share none."""
         rows = self.plan.rows
-        numbers = np.concatenate([self._batches[i] for i in unit])
+        numbers = np.concatenate([numbers for i in unit for numbers in self._groups[i]])
         return np.unique(rows.target_sequence[entries(rows.target_offsets, numbers)])
 
     def score(self, model: Model, unit: range) -> tuple[Sums, Counts]:
         """Summed log-probability, in nats, of the unit's `sequences`."""
         sums = np.zeros(self.plan.num_sequences, np.float64)
-        counts = _run(self.plan.rows, [self._batches[i] for i in unit], self.form, model, sums)
+        counts = _run(self.plan.rows, [self._groups[i] for i in unit], self.form, model, sums)
         return sums[self.sequences(unit)], counts
 
     def settle(self, model: Model, sums: Sums) -> Counts:
@@ -112,20 +123,34 @@ class Scorer:
             return Counts()
         rows = lay_out(self.plan.rows.sequences(sequences), share=False)
         alone = np.zeros(len(sequences), np.float64)
-        counts = _run(rows, batch_rows(rows, self.device), "padded", model, alone)
+        counts = _run(rows, self._grouped(rows, "padded"), "padded", model, alone)
         sums[sequences] = alone
         return counts + Counts(near_ties=len(near))
 
+    def _grouped(self, rows: Rows, form: Form) -> list[Group]:
+        """Batches in order, in groups with enough places for the output layer or as many tokens as a full batch."""
+        groups: list[Group] = [[]]
+        places = tokens = 0
+        for numbers in batch_rows(rows, self.device, form):
+            if places >= self._places_at_once or tokens >= TOKENS_IN_A_BATCH[self.device]:
+                groups.append([])
+                places = tokens = 0
+            groups[-1].append(numbers)
+            places += int(np.diff(rows.head_offsets)[numbers].sum())
+            tokens += int(rows.lengths[numbers].sum())
+        return [group for group in groups if group]
 
-def _run(rows: Rows, batches: Sequence[Numbers], form: Form, model: Model, sums: Sums) -> Counts:
-    """Add the log-probabilities of some batches to `sums`."""
+
+def _run(rows: Rows, groups: Sequence[Group], form: Form, model: Model, sums: Sums) -> Counts:
+    """Add the log-probabilities of some groups to `sums`."""
     counts = Counts()
-    for numbers in batches:
-        batch = assemble(rows, numbers, str(model.device), form)
-        logp = model.log_probabilities(batch)
-        np.add.at(sums, batch.target_sequence, logp.double().cpu().numpy())
-        tokens = int(rows.lengths[numbers].sum())
-        counts += Counts(tokens, batch.tokens.numel() - tokens, len(batch.heads))
+    for group in groups:
+        assembled = [assemble(rows, numbers, str(model.device), form) for numbers in group]
+        logp = model.log_probabilities(assembled)
+        np.add.at(sums, np.concatenate([batch.target_sequence for batch in assembled]), logp.double().cpu().numpy())
+        for numbers, batch in zip(group, assembled, strict=True):
+            tokens = int(rows.lengths[numbers].sum())
+            counts += Counts(tokens, batch.tokens.numel() - tokens, len(batch.heads))
     return counts
 
 

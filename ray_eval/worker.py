@@ -87,7 +87,7 @@ class Worker:
         self._devices = ["cpu"] if self._device == "cpu" else [f"cuda:{i}" for i in range(num_gpus)]
         if self._device == "cpu":
             torch.set_num_threads(1)  # several actors beat several threads, which wait for each other at every layer
-        self._scorers: dict[tuple[str, bool, Form], Scorer] = {}
+        self._scorers: dict[tuple[str, bool, Form, int], Scorer] = {}
         self._model: Model | None = None
         self._loaded: Job | None = None
         self._weights: Weights | None = None
@@ -205,10 +205,11 @@ class Worker:
     def _scorer(self, plan: Plan, model: Model, form: Form) -> Scorer:
         from ray_eval.scorer import Scorer
 
-        key = plan.hash, model.shares_prefixes, form
+        key = plan.hash, model.shares_prefixes, form, model.places_at_once
         scorer = self._scorers.pop(key, None)
         if scorer is None:
-            scorer = Scorer(plan if model.shares_prefixes else plan.unshared(), self._device, form)
+            asked = plan if model.shares_prefixes else plan.unshared()
+            scorer = Scorer(asked, self._device, form, model.places_at_once)
         self._scorers[key] = scorer  # the last used is last
         if len(self._scorers) > PLANS_KEPT:
             self._scorers.pop(next(iter(self._scorers)))

@@ -44,7 +44,7 @@ def score(model: Model, asked: list[Scored]) -> np.ndarray:
     sums = np.zeros(len(asked))
     for numbers in batch_rows(rows, "cpu"):
         batch = assemble(rows, numbers, "cpu")
-        logp = model.log_probabilities(batch)
+        logp = model.log_probabilities([batch])
         assert logp.dtype == torch.float32
         np.add.at(sums, batch.target_sequence, logp.double().numpy())
     return sums
@@ -107,7 +107,7 @@ def test_bf16_bodies_have_fp32_logits(family: str, tmp_path: Path) -> None:
         logits = cap * (logits / cap).tanh()
     expected = logits.log_softmax(-1)
     rows = lay_out([scored], share=False)
-    logp = model.log_probabilities(assemble(rows, np.array([0]), "cpu"))
+    logp = model.log_probabilities([assemble(rows, np.array([0]), "cpu")])
     assert logp.tolist() == pytest.approx([float(expected[ids[0, -1]])], abs=1e-5)
     rounded = plain(ids[:, :-1]).logits[0, -1].float().log_softmax(-1)
     assert (rounded - expected).abs().max() > 1e-3  # what the model itself would have said
@@ -214,5 +214,5 @@ def test_long_rows_do_not_change_the_positions_of_short_ones(tmp_path: Path) -> 
     rows = lay_out(asked, share=False)
     batch = assemble(rows, np.arange(len(asked)), "cpu")  # short and long ones together
     sums = np.zeros(len(asked))
-    np.add.at(sums, batch.target_sequence, model.log_probabilities(batch).double().numpy())
+    np.add.at(sums, batch.target_sequence, model.log_probabilities([batch]).double().numpy())
     assert sums == pytest.approx(reference(folder, asked), abs=TOLERANCE_NATS)

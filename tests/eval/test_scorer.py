@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from random_exports import random_export
 from configs.errors import ResourceError
 from configs.load import BENCHMARKS, load_benchmark
 from mixtures.tokenizer import Tokenizer
+from ray_eval import output_layer
 from ray_eval import scorer as scorer_module
 from ray_eval.batches import PADDED_SHARE, TOKENS_IN_A_BATCH, assemble, batch_rows
 from ray_eval.benchmarks import load_examples
@@ -42,7 +44,7 @@ def plans(tokenizer: Tokenizer, benchmark_root: Path) -> tuple[Plan, Plan]:
 
 def scores(plan: Plan, model: Llama) -> tuple[np.ndarray, Counts, int]:
     """Of every sequence, without settling near-ties; what it took, and in how many units."""
-    scorer = Scorer(plan)
+    scorer = Scorer(plan, places_at_once=model.places_at_once)
     sums, counts = np.full(plan.num_sequences, np.nan), Counts()
     units = scorer.units(model)
     for unit in units:
@@ -72,6 +74,25 @@ def test_scores_do_not_depend_on_the_units(
     assert num_units == 1 < num_cut == len(batch_rows(plans[0].rows, "cpu"))
 
 
+def test_places_of_several_batches_go_through_a_large_output_layer_together(
+    plans: tuple[Plan, Plan], model: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, counts, _ = scores(plans[0], model)
+    layer, passes = output_layer.log_probabilities, []
+
+    def counted(states: torch.Tensor, *given: Any) -> torch.Tensor:
+        passes.append(len(states))
+        return layer(states, *given)
+
+    monkeypatch.setattr(output_layer, "log_probabilities", counted)
+    monkeypatch.setattr(output_layer, "CACHED_BYTES", 0)
+    monkeypatch.setitem(output_layer.PLACES, "cpu", 64)
+    together, same, _ = scores(plans[0], model)
+    assert np.abs(together - alone).max() < 1e-4 and counts == same and sum(passes) == counts.heads
+    num_batches = len(batch_rows(plans[0].rows, "cpu"))
+    assert all(places >= 64 for places in passes[:-1]) and 1 < len(passes) < num_batches / 2
+
+
 @FLEX_ON_A_CPU
 def test_both_forms_of_attention_agree(plans: tuple[Plan, Plan], model: Llama) -> None:
     """Rows one after another with a block mask (uncompiled on a CPU), and padded with a dense one."""
@@ -83,7 +104,7 @@ def test_both_forms_of_attention_agree(plans: tuple[Plan, Plan], model: Llama) -
     chosen = np.flatnonzero(rows.branched)[:40]
     batch = assemble(rows, chosen, "cpu", "flat")
     assert batch.tokens.shape == (1, rows.lengths[chosen].sum())
-    np.add.at(flat, batch.target_sequence, model.log_probabilities(batch).double().numpy())
+    np.add.at(flat, batch.target_sequence, model.log_probabilities([batch]).double().numpy())
     compared = np.unique(batch.target_sequence)
     assert len(compared) > 80 and np.abs(flat - padded)[compared].max() < 1e-4
 

@@ -89,7 +89,7 @@ def sums(model: Llama, rows: Rows, form: Form) -> np.ndarray:
     for numbers in kinds:
         if len(numbers):
             batch = assemble(rows, numbers, DEVICE, form)
-            np.add.at(found, batch.target_sequence, model.log_probabilities(batch).double().cpu().numpy())
+            np.add.at(found, batch.target_sequence, model.log_probabilities([batch]).double().cpu().numpy())
     return found
 
 
@@ -104,7 +104,7 @@ def test_scores_equal_a_cpu_in_fp32(name: str, tmp_path: Path, capsys: pytest.Ca
     exact = Llama(export)
     for number in range(len(alone.lengths)):
         batch = assemble(alone, np.array([number]), "cpu")
-        np.add.at(reference, batch.target_sequence, exact.log_probabilities(batch).double().numpy())
+        np.add.at(reference, batch.target_sequence, exact.log_probabilities([batch]).double().numpy())
     for dtype, largest in LARGEST_DIFFERENCE_NATS.items():
         model = Llama(export, dtype=dtype, devices=[DEVICE])
         with capsys.disabled():
