@@ -9,10 +9,10 @@ import numpy as np
 
 from analysis import correlations as co
 from analysis.drawing import WIDTH, Axis, Figure, Scene, diverging, sequential
+from analysis.estimates import Estimate
 from analysis.panel import STAGES, Panel, mean_measured
 from analysis.paper_numbers import CATEGORIES, category_of, displays
 from analysis.paper_tables import Row, Table
-from analysis.statistics import Estimate
 
 NAMES = 128  # room for a benchmark's name
 ROW = 19

@@ -89,6 +89,12 @@ class Panel:
         """Columns of the category's benchmarks."""
         return [i for i, slug in enumerate(self.benchmarks) if category_of()[slug] == category]
 
+    def web_blocks(self) -> tuple[int, ...] | None:
+        """Number of each mixture's web source; None where one is unknown or all are the same."""
+        webs = [self.design[mixture].web for mixture in self.mixtures if mixture in self.design]
+        names = sorted(set(webs))
+        return tuple(map(names.index, webs)) if len(webs) == len(self.mixtures) and len(names) > 1 else None
+
     def paper_scale(self, scale: str) -> str | None:
         """The paper's scale that this one stands for: the smallest for 240M, the largest for 1B, if there are two."""
         by_name = {name.lower(): name for name in PAPER_SCALES}

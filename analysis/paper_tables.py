@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis import correlations as co
-from analysis import statistics as st
+from analysis import estimates as st
+from analysis.association import Association
+from analysis.estimates import Estimate
 from analysis.panel import STAGES, Panel
 from analysis.paper_numbers import CATEGORIES, TITLES, category_of, displays, numbers
-from analysis.statistics import Estimate
 
+OTHER_VIEWS = ("Spearman", "Kendall", "BCa interval", "p within web sources", "largest change without one mixture")
 RELIABILITY_FLOOR = 0.2  # below it, differences between mixtures are mostly seed noise: no claim
 
 
@@ -60,6 +62,8 @@ class Table:
     rows: tuple[Row, ...]
     unit: str = ""
     digits: int = 2
+    brief_extra: int = 1
+    """How many of `extra` are shown where there is little room: on the terminal, in LaTeX, in the report."""
 
     @property
     def notes(self) -> list[str]:
@@ -124,25 +128,38 @@ def table5(panel: Panel) -> Table:
         for metric in ("accuracy", "confidence"):
             for scale in panel.scales:
                 trust = [co.reliability(panel, scale, stage, metric) for stage in STAGES]
-                for b, estimate in enumerate(co.cross_stage(panel, scale, metric)):
+                for b, association in enumerate(co.cross_stage(panel, scale, metric)):
                     slug = panel.benchmarks[b]
                     least = min(part[b] for part in trust) if all(np.isfinite(part[b]) for part in trust) else math.nan
                     low = bool(least < RELIABILITY_FLOOR)
                     yield Row(
                         (scale, metric, category_of()[slug], displays()[slug]),
-                        estimate,
+                        association.estimate,
                         _paper(panel, scale, "5", metric, "{}", slug),
-                        ("not measured" if math.isnan(least) else f"{least:.2f}",),
+                        ("not measured" if math.isnan(least) else f"{least:.2f}", *_other_views(association)),
                         f"reliability {least:.2f}" if low else "",
                     )
                 yield Row(
                     (scale, metric, "Mean", f"{len(panel.benchmarks)} benchmarks"),
                     co.mean_cross_stage(panel, scale, metric),
                     _paper(panel, scale, "5", metric, "{}", "mean"),
-                    ("",),
+                    ("",) * (1 + len(OTHER_VIEWS)),
                 )
 
-    return _table("table5", f"Table 5. {TITLES[5]}", "scale metric category benchmark", rows(), ("reliability",))
+    return _table(
+        "table5", f"Table 5. {TITLES[5]}", "scale metric category benchmark", rows(), ("reliability", *OTHER_VIEWS)
+    )
+
+
+def _other_views(association: Association) -> tuple[str, ...]:
+    """As `OTHER_VIEWS` names them; empty where there is none."""
+    e = association
+    within = (
+        "" if e.p_within is None else f"{e.p_within:.2g} of {e.arrangements_within:,} (least {e.smallest_p_within:.2g})"
+    )
+    numbers = (f"{value:+.2f}".replace("-", "−") if value is not None else "" for value in (e.spearman, e.kendall))
+    bca = "" if e.bca is None else "[{:+.2f}, {:+.2f}]".format(*e.bca).replace("-", "−")
+    return (*numbers, bca, within, "" if e.influence is None else f"{e.influence:.2f}")
 
 
 def table6(panel: Panel) -> Table:

@@ -19,9 +19,9 @@ from configs.layout import metrics_file, report_dir, runs_root
 
 if TYPE_CHECKING:
     from analysis.drawing import Figure
+    from analysis.estimates import Estimate
     from analysis.panel import Panel
     from analysis.paper_tables import Table
-    from analysis.statistics import Estimate
 
 CLEAR = 3.0  # standard errors above chance
 METRICS = ("accuracy", "confidence")
@@ -166,7 +166,7 @@ def _findings(panel: Panel, tables: list[Table]) -> list[str]:
     rows = [row for row in tables[0].rows if row.keys[2] != "Mean"]
     significant = sum(row.q is not None and row.q < 0.05 for row in rows)
     unsupported = sum(bool(row.no_claim) for row in rows)
-    unknown = sum(row.extra == ("not measured",) for row in rows)
+    unknown = sum(row.extra[0] == "not measured" for row in rows)
     lines.append(
         f"Of {len(rows)} cross-stage correlations {significant} have q < 0.05; {unsupported} rest on benchmarks that "
         f"differ little more between mixtures than between seeds; for {unknown} the reliability is not measured."

@@ -16,14 +16,15 @@ from configs.artifacts import write_text
 ESTIMATE = ("value", "low", "high", "n", "points", "interval", "p", "null", "arrangements", "smallest_p", "missing")
 
 
-def headings(table: Table) -> list[str]:
-    """Columns of the rounded forms."""
+def headings(table: Table, *, brief: bool = True) -> list[str]:
+    """Columns of the rounded forms. brief: where there is little room."""
     keys = [key.replace("_", " ") for key in table.keys]
-    return [*keys, "paper", "this run", "95 % interval", "difference", "verdict", "n", "p", "q", *table.extra]
+    extra = table.extra[: table.brief_extra] if brief else table.extra
+    return [*keys, "paper", "this run", "95 % interval", "difference", "verdict", "n", "p", "q", *extra]
 
 
-def cells(table: Table, row: Row) -> list[str]:
-    """One row of the rounded forms; missing numbers are empty."""
+def cells(table: Table, row: Row, *, brief: bool = True) -> list[str]:
+    """One row under `headings`; missing numbers are empty."""
     e, digits = row.estimate, table.digits
 
     def number(value: float | None, sign: bool = True) -> str:
@@ -44,7 +45,7 @@ def cells(table: Table, row: Row) -> list[str]:
         row.verdict,
         str(e.n) if e.n else "",
         *chance,
-        *row.extra,
+        *(row.extra[: table.brief_extra] if brief else row.extra),
     ]
 
 
@@ -88,16 +89,18 @@ def as_csv(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    header = headings(table)
+    header = headings(table, brief=False)
     lines = [f"# {table.title}", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    lines += [f"| {' | '.join(c.replace('|', chr(92) + '|') for c in cells(table, row))} |" for row in table.rows]
+    lines += [
+        f"| {' | '.join(c.replace('|', chr(92) + '|') for c in cells(table, row, brief=False))} |" for row in table.rows
+    ]
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
 
 
 def as_latex(table: Table) -> str:
     """A longtable of booktabs rules; needs the packages longtable and booktabs."""
     header = headings(table)
-    columns = "l" * len(table.keys) + "rrrr" + "l" + "rrr" + "r" * len(table.extra)
+    columns = "l" * len(table.keys) + "rrrr" + "l" + "rrr" + "r" * len(table.extra[: table.brief_extra])
     lines = [
         f"\\begin{{longtable}}{{{columns}}}",
         f"\\caption{{{_tex(table.title)}}}\\\\",
