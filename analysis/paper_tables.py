@@ -7,8 +7,9 @@ inside this run's 95 % interval. Every table carries Benjamini-Hochberg q-values
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,8 @@ class Table:
     rows: tuple[Row, ...]
     unit: str = ""
     digits: int = 2
+    signed: bool = True
+    """Numbers with their sign: correlations and differences."""
     brief_extra: int = 1
     """How many of `extra` are shown where there is little room: on the terminal, in LaTeX, in the report."""
 
@@ -93,23 +96,23 @@ def _span(low: float, high: float, spec: str) -> str:
     return f"{low:{spec}}" if low == high else f"{low:{spec}} to {high:{spec}}"
 
 
-def build_tables(panel: Panel) -> list[Table]:
+def paper_tables(panel: Panel) -> list[Table]:
     """Tables 5 to 11 and the coherence table, in this order."""
-    makers = {5: table5, 6: table6, 7: table7, 8: table8, 9: table9, 10: table10, 11: table11}
-    tables = [make(panel) for make in makers.values()]
-    return [*tables, coherence_table(panel)]
+    makers = (table5, table6, table7, table8, table9, table10, table11, coherence_table)
+    return [make(panel) for make in makers]
 
 
-def _table(
-    name: str, title: str, keys: str, rows: Iterator[Row], extra: tuple[str, ...] = (), unit: str = "", digits: int = 2
+def with_q_values(
+    name: str, title: str, keys: str, rows: Iterable[Row], extra: tuple[str, ...] = (), **form: Any
 ) -> Table:
+    """A table whose rows carry Benjamini-Hochberg q-values over all their p-values; form: other fields of `Table`."""
     listed = list(rows)
     q = st.benjamini_hochberg([row.estimate.p for row in listed])
     done = tuple(
         Row(r.keys, r.estimate, r.paper, r.extra, r.no_claim, q=value, brief=r.brief)
         for r, value in zip(listed, q, strict=True)
     )
-    return Table(name, title, tuple(keys.split()), extra, done, unit, digits)
+    return Table(name, title, tuple(keys.split()), extra, done, **form)
 
 
 def _paper(panel: Panel, scale: str, *key: str) -> float | None:
@@ -146,7 +149,7 @@ def table5(panel: Panel) -> Table:
                     ("",) * (1 + len(OTHER_VIEWS)),
                 )
 
-    return _table(
+    return with_q_values(
         "table5", f"Table 5. {TITLES[5]}", "scale metric category benchmark", rows(), ("reliability", *OTHER_VIEWS)
     )
 
@@ -176,7 +179,7 @@ def table6(panel: Panel) -> Table:
                         estimate = co.alignment(panel, scale, stage, category, reading)
                         yield Row((scale, stage, category, reading), estimate, paper)
 
-    return _table("table6", f"Table 6. {TITLES[6]}", "scale stage category reading", rows())
+    return with_q_values("table6", f"Table 6. {TITLES[6]}", "scale stage category reading", rows())
 
 
 def table7(panel: Panel) -> Table:
@@ -197,19 +200,19 @@ def table7(panel: Panel) -> Table:
                         (scale, f"{quantity} (pp)" if quantity == "accuracy" else quantity, category), estimate, paper
                     )
 
-    return _table("table7", f"Table 7. {TITLES[7]}", "scale quantity category", rows())
+    return with_q_values("table7", f"Table 7. {TITLES[7]}", "scale quantity category", rows())
 
 
 def table8(panel: Panel) -> Table:
     """Equation 8 over the mixtures of one web source."""
-    return _table(
+    return with_q_values(
         "table8", f"Table 8. {TITLES[8]}", "scale stage web_source category reading", _grouped(panel, "web", "8")
     )
 
 
 def table9(panel: Panel) -> Table:
     """Equation 8 over the mixtures of one code percent."""
-    return _table(
+    return with_q_values(
         "table9", f"Table 9. {TITLES[9]}", "scale stage code_percent category reading", _grouped(panel, "code", "9")
     )
 
@@ -239,7 +242,7 @@ def table10(panel: Panel) -> Table:
                     _paper(panel, scale, "10", "{}", category),
                 )
 
-    return _table("table10", f"Table 10. {TITLES[10]}", "scale category", rows())
+    return with_q_values("table10", f"Table 10. {TITLES[10]}", "scale category", rows())
 
 
 def table11(panel: Panel) -> Table:
@@ -254,7 +257,9 @@ def table11(panel: Panel) -> Table:
                 paper = numbers().get(("11", web, category)) if panel.paper_scale(scale) == "1B" else None
                 yield Row((scale, web, category), st.mean_estimate(values, "mixtures"), paper)
 
-    return _table("table11", f"Table 11. {TITLES[11]}", "scale web_source category", rows(), unit="%", digits=1)
+    return with_q_values(
+        "table11", f"Table 11. {TITLES[11]}", "scale web_source category", rows(), unit="%", digits=1, signed=False
+    )
 
 
 def coherence_table(panel: Panel) -> Table:
@@ -271,7 +276,7 @@ def coherence_table(panel: Panel) -> Table:
                             yield Row((scale, metric, protocol, reading, category), estimate, paper)
 
     title = "Intra-category coherence, equations 3 to 6 (Finding 8)"
-    return _table("coherence", title, "scale metric protocol reading category", rows())
+    return with_q_values("coherence", title, "scale metric protocol reading category", rows())
 
 
 # ---------------------------------------------------------------------------------------------- parts

@@ -35,7 +35,7 @@ def build_report(runs: Path, study: str) -> Path:
     """
     from analysis import drawing, figures
     from analysis.panel import load_panel
-    from analysis.paper_tables import build_tables
+    from analysis.tables import build_tables
     from analysis.training import loss_curves, loss_figure
     from analysis.writers import write_tables
 
@@ -66,7 +66,7 @@ def build_report(runs: Path, study: str) -> Path:
             sections=[
                 ("summary", "Summary"),
                 *((name, title) for name, title, _ in parts),
-                ("tables", "Tables 5 to 11"),
+                ("tables", "Tables"),
                 ("provenance", "Provenance"),
             ],
             tiles=_tiles(panel, tables, declared),
@@ -185,7 +185,7 @@ def _html_table(table: Table) -> dict[str, Any]:
         line = []
         for i, text in enumerate(cells(table, row)):
             cls = "number" if keys <= i < verdict or i > verdict else ""
-            if i == mine and row.estimate.value is not None and not table.unit and abs(row.estimate.value) <= 1:
+            if i == mine and row.estimate.value is not None and table.signed and abs(row.estimate.value) <= 1:
                 cls = f"number {diverging(row.estimate.value)}"
             if i == verdict:
                 cls = "verdict" if text in ("inside", "outside") else "weak"

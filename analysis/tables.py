@@ -1,4 +1,4 @@
-"""Print Tables 5 to 11 of a study beside the paper's numbers.
+"""Print Tables 5 to 11 of a study beside the paper's numbers, and what its early scores are worth as decisions.
 
 In: score files (or a published metrics.parquet) of a study. Out: tables on the terminal and as csv, md and tex under
 <runs>/<study>/report/tables. Without a study the paper's own tables are printed.
@@ -15,6 +15,7 @@ from configs.layout import report_dir, runs_root
 
 if TYPE_CHECKING:
     from analysis.panel import Panel
+    from analysis.paper_tables import Table
 
 EXAMPLES = """examples:
   python -m analysis.tables                          the newest study under ./runs, or the paper alone
@@ -49,7 +50,6 @@ def main(argv: list[str] | None = None) -> None:
         print_paper(runs)
         return
     from analysis.panel import load_panel
-    from analysis.paper_tables import build_tables
     from analysis.writers import as_text, write_tables
 
     panel = load_panel(runs, study, args.recipe, average_seeds=args.seeds == "mean")
@@ -60,6 +60,14 @@ def main(argv: list[str] | None = None) -> None:
     folder = report_dir(runs, study) / "tables"
     write_tables(tables, folder)
     print(f"written: {folder}/*.csv, *.md, *.tex")
+
+
+def build_tables(panel: Panel) -> list[Table]:
+    """The paper's tables and ours, in the order in which they are shown."""
+    from analysis.decision_tables import decision_tables
+    from analysis.paper_tables import paper_tables
+
+    return [*paper_tables(panel), *decision_tables(panel)]
 
 
 def choose_study(runs: Path, name: str | None) -> str | None:

@@ -27,10 +27,10 @@ def cells(table: Table, row: Row, *, brief: bool = True) -> list[str]:
     """One row under `headings`; missing numbers are empty."""
     e, digits = row.estimate, table.digits
 
-    def number(value: float | None, sign: bool = True) -> str:
+    def number(value: float | None) -> str:
         if value is None:
             return ""
-        text = f"{value:+.{digits}f}" if sign and not table.unit else f"{value:.{digits}f}"
+        text = f"{value:+.{digits}f}" if table.signed else f"{value:.{digits}f}"
         return text.replace("-", "−")
 
     interval = "" if e.low is None else f"[{number(e.low)}, {number(e.high)}]"

@@ -14,8 +14,9 @@ from scipy import stats
 from analysis import correlations as co
 from analysis.panel import Design, Panel, load_panel
 from analysis.paper_numbers import category_of, frame, numbers
-from analysis.paper_tables import build_tables, table5
+from analysis.paper_tables import table5
 from analysis.resampling import DRAWS
+from analysis.tables import build_tables
 from configs.errors import ArtifactError, ConfigError
 from configs.load import BENCHMARKS
 

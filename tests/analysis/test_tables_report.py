@@ -67,9 +67,8 @@ def test_tables_of_a_study(demo: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "outside" in out and "smallest possible p" in out
     folder = demo / "demo/report/tables"
     names = {p.name for p in folder.iterdir()}
-    assert names == {
-        f"{t}.{s}" for t in (*(f"table{n}" for n in range(5, 12)), "coherence") for s in ("csv", "md", "tex")
-    }
+    written = (*(f"table{n}" for n in range(5, 12)), "coherence", "decisions", "fewer_benchmarks")
+    assert names == {f"{table}.{suffix}" for table in written for suffix in ("csv", "md", "tex")}
 
     rows = list(csv.DictReader((folder / "table5.csv").open()))
     assert len(rows) == 2 * 2 * 21
@@ -86,6 +85,19 @@ def test_tables_of_a_study(demo: Path, capsys: pytest.CaptureFixture[str]) -> No
         body = [line for line in tex.splitlines() if line.endswith("\\\\") and "caption" not in line]
         columns = len(re.search(r"\{longtable\}\{([lr]+)\}", tex).group(1))  # type: ignore[union-attr]
         assert len(body) > 40 and {len(re.findall(r"(?<!\\)&", line)) + 1 for line in body} == {columns}
+
+
+def test_decisions_of_a_study(demo: Path) -> None:
+    """Against the pairs counted one by one; the regret is paid after SFT at the larger scale."""
+    panel = load_panel(demo, "demo")
+    table = next(table for table in tables.build_tables(panel) if table.name == "decisions")
+    (row,) = (row for row in table.rows if row.keys == ("mini_s PT", "mini_m SFT", "HellaSwag"))
+    early, late = panel.matrix("mini_s", "PT")[:, 0], panel.matrix("mini_m", "SFT")[:, 0]
+    products = [(early[i] - early[j]) * (late[i] - late[j]) for i in range(9) for j in range(i)]
+    assert row.estimate.value == pytest.approx(np.mean([0.5 if abs(p) < 1e-15 else p > 0 for p in products]))
+    assert row.extra[0] == f"{100 * (late.max() - late[np.argmax(early)]):.1f}"
+    assert row.extra[3] == panel.mixtures[np.argmax(early)] and row.extra[4] == panel.mixtures[np.argmax(late)]
+    assert len(table.rows) == 5 * 25 and sum(row.brief for row in table.rows) == 5 * 5
 
 
 def test_newest_study_is_chosen_and_named(
