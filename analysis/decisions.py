@@ -7,6 +7,7 @@ training on the best of the k mixtures that the early score puts first.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def decide(early: np.ndarray, late: np.ndarray) -> Decision:
     low, high = map(float, rs.percentile_interval(_over_pairs(agreement, rs.bootstrap_counts(len(early)))))
     orders = rs.all_orders(len(early))
     # Around a half, so that the two sides of "no better than a coin" are alike.
-    p, smallest = orders.p_value(np.array(value - 0.5), (part - 0.5 for part in _shuffled(early, late, orders)))
+    p, smallest = orders.p_value(np.array(value - 0.5), [_shuffled(_ties(early), _ties(late)) - 0.5])
     accuracy = Estimate(
         value=value,
         low=None if math.isnan(low) else low,
@@ -116,12 +117,32 @@ def _over_pairs(agreement: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.divide(total, pairs, out=np.full(len(counts), math.nan), where=pairs > 0)
 
 
-def _shuffled(early: np.ndarray, late: np.ndarray, orders: rs.Orders) -> Iterator[np.ndarray]:
-    """Decision accuracy when the late scores are put into other orders, in parts [orders]."""
-    first, second = np.triu_indices(len(early), 1)
-    seen, paid = _signs(early)[first, second], _signs(late)
-    for part in np.array_split(orders.index, -(-orders.index.size * len(early) // rs.CELLS_AT_ONCE)):
-        yield (1 + paid[part[:, first], part[:, second]] @ seen / len(seen)) / 2
+def _ties(values: np.ndarray) -> tuple[int, ...]:
+    """How many mixtures share each score, from the lowest score up."""
+    ascending = np.sort(values)
+    groups = np.cumsum(np.concatenate([[0], np.diff(ascending) > TIED]))
+    return tuple(np.bincount(groups.astype(int)).tolist())
+
+
+@functools.lru_cache(maxsize=64)
+def _shuffled(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndarray:
+    """Decision accuracy for every order of the late scores, [orders]; where the ties are is all it depends on."""
+    early, late = (np.repeat(np.arange(len(ties)), ties).astype(float) for ties in (ties_early, ties_late))
+    pairs = np.triu_indices(len(early), 1)
+    paid = _signs(late).astype(np.int8).ravel()
+    total = np.zeros(len(rs.all_orders(len(early)).index), np.int16)
+    for seen, cell in zip(_signs(early)[pairs], _pair_cells(len(early)), strict=True):
+        if seen:
+            total += (paid[cell] if seen > 0 else -paid[cell]).astype(np.int16)
+    return (1 + total / len(pairs[0])) / 2
+
+
+@functools.cache
+def _pair_cells(mixtures: int) -> np.ndarray:
+    """Where each order puts each pair of mixtures, as a place in a flattened matrix of pairs; [pairs, orders]."""
+    order = rs.all_orders(mixtures).index.astype(np.int16)
+    first, second = np.triu_indices(mixtures, 1)
+    return np.ascontiguousarray((order[:, first] * mixtures + order[:, second]).T)
 
 
 # ---------------------------------------------------------------------------------------------- fewer benchmarks

@@ -176,22 +176,23 @@ def _findings(panel: Panel, tables: list[Table]) -> list[str]:
 
 def _html_table(table: Table) -> dict[str, Any]:
     from analysis.drawing import diverging
-    from analysis.writers import cells, headings
+    from analysis.writers import VERDICT, cells, filled, headings
 
-    header = headings(table)
-    keys, mine, verdict = len(table.keys), len(table.keys) + 1, len(table.keys) + 4
+    header, body = headings(table), [cells(table, row) for row in table.rows]
+    columns = filled(header, body)
+    keys, mine, verdict = len(table.keys), len(table.keys) + 1, len(table.keys) + VERDICT
     rows = []
-    for row in table.rows:
+    for row, texts in zip(table.rows, body, strict=True):
         line = []
-        for i, text in enumerate(cells(table, row)):
+        for i in columns:
             cls = "number" if keys <= i < verdict or i > verdict else ""
             if i == mine and row.estimate.value is not None and table.signed and abs(row.estimate.value) <= 1:
                 cls = f"number {diverging(row.estimate.value)}"
             if i == verdict:
-                cls = "verdict" if text in ("inside", "outside") else "weak"
-            line.append((text, cls))
+                cls = "verdict" if texts[i] in ("inside", "outside") else "weak"
+            line.append((texts[i], cls))
         rows.append(line)
-    return {"table": table, "header": [(h, keys <= i and i != verdict) for i, h in enumerate(header)], "rows": rows}
+    return {"table": table, "header": [(header[i], keys <= i and i != verdict) for i in columns], "rows": rows}
 
 
 def _provenance(runs: Path, panel: Panel) -> list[tuple[str, str]]:

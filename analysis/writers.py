@@ -13,6 +13,8 @@ from pathlib import Path
 from analysis.paper_tables import Row, Table
 from configs.artifacts import write_text
 
+VERDICT = 4
+"""Place of the verdict behind a table's keys."""
 ESTIMATE = ("value", "low", "high", "n", "points", "interval", "p", "null", "arrangements", "smallest_p", "missing")
 
 
@@ -49,6 +51,11 @@ def cells(table: Table, row: Row, *, brief: bool = True) -> list[str]:
     ]
 
 
+def filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Columns in which any row has something to say."""
+    return [i for i in range(len(header)) if not rows or any(row[i] for row in rows)]
+
+
 def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns padded to one width; columns of numbers to the right."""
     width = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
@@ -63,18 +70,25 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def as_text(table: Table) -> str:
     """For the terminal: brief rows, runs of equal keys shown once."""
     shown = [row for row in table.rows if row.brief]
-    body, previous = [], ("",) * len(table.keys)
-    for row in shown:
-        line = cells(table, row)
+    header, body = headings(table), [cells(table, row) for row in shown]
+    columns = filled(header, body)
+    keys = ("",) * len(table.keys)
+    for row, line in zip(shown, body, strict=True):
         for i in range(len(table.keys)):
-            if row.keys[: i + 1] == previous[: i + 1]:
+            if row.keys[: i + 1] == keys[: i + 1]:
                 line[i] = ""
-        previous = row.keys
-        body.append(line)
-    lines = [table.title, *align(headings(table), body), *(f"  {note}" for note in table.notes)]
+        keys = row.keys
+    aligned = align(*_only(columns, header, body))
+    lines = [table.title, *aligned, *(f"  {note}" for note in table.notes)]
     if hidden := len(table.rows) - len(shown):
-        lines.append(f"  {hidden} rows of other readings are in the files")
+        lines.append(f"  {hidden} more rows are in the files")
     return "\n".join(lines)
+
+
+def _only(
+    columns: Sequence[int], header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    return [header[i] for i in columns], [[row[i] for i in columns] for row in rows]
 
 
 def as_csv(table: Table) -> str:
@@ -89,26 +103,27 @@ def as_csv(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    header = headings(table, brief=False)
+    header, rows = headings(table, brief=False), [cells(table, row, brief=False) for row in table.rows]
+    header, rows = _only(filled(header, rows), header, rows)
     lines = [f"# {table.title}", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    lines += [
-        f"| {' | '.join(c.replace('|', chr(92) + '|') for c in cells(table, row, brief=False))} |" for row in table.rows
-    ]
+    lines += [f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |" for row in rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
 
 
 def as_latex(table: Table) -> str:
     """A longtable of booktabs rules; needs the packages longtable and booktabs."""
-    header = headings(table)
-    columns = "l" * len(table.keys) + "rrrr" + "l" + "rrr" + "r" * len(table.extra[: table.brief_extra])
+    header, rows = headings(table), [cells(table, row) for row in table.rows]
+    columns = filled(header, rows)
+    words = {*range(len(table.keys)), len(table.keys) + VERDICT}
+    header, rows = _only(columns, header, rows)
     lines = [
-        f"\\begin{{longtable}}{{{columns}}}",
+        f"\\begin{{longtable}}{{{''.join('l' if i in words else 'r' for i in columns)}}}",
         f"\\caption{{{_tex(table.title)}}}\\\\",
         "\\toprule",
         f"{' & '.join(_tex(h) for h in header)} \\\\",
         "\\midrule",
         "\\endhead",
-        *(f"{' & '.join(_tex(c) for c in cells(table, row))} \\\\" for row in table.rows),
+        *(f"{' & '.join(_tex(c) for c in row)} \\\\" for row in rows),
         "\\bottomrule",
         "\\end{longtable}",
         *(f"% {note}" for note in table.notes),
