@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.decisions import TOP, Decision, Protocol, decide, protocols, subsets
+from analysis.decisions import TOP, Decision, Protocol, decide, decide_on_average, protocols, subsets
 from analysis.estimates import Estimate, absent
 from analysis.panel import Panel
 from analysis.paper_numbers import CATEGORIES, displays
@@ -20,8 +20,22 @@ FEW = 5
 """Benchmarks, up to which sets of them are shown where there is little room."""
 
 
+SIGNALS = {
+    "accuracy": ("accuracy", "sum", 1),
+    "accuracy by character": ("accuracy", "char", 1),
+    "accuracy by byte": ("accuracy", "byte", 1),
+    "accuracy by PMI": ("accuracy", "pmi", 1),
+    "confidence": ("confidence", "sum", 1),
+    "probability of the true answer": ("gold_probability", "sum", 1),
+    "log-probability of the true answer a byte": ("gold_logprob_per_byte", "byte", 1),
+    "margin of the true answer": ("margin", "sum", 1),
+    "NLL of the true answer": ("nll", "sum", -1),
+}
+"""What may be looked at early: metric, normalisation, and whether more or less of it is better."""
+
+
 def decision_tables(panel: Panel) -> list[Table]:
-    return [decision_table(panel), subset_table(panel)]
+    return [decision_table(panel), signal_table(panel), subset_table(panel)]
 
 
 def decision_table(panel: Panel) -> Table:
@@ -38,6 +52,20 @@ def decision_table(panel: Panel) -> Table:
     title = "Decisions: does the early score rank two mixtures as the late one does, and what does its choice cost?"
     extra = (*REGRETS, "first early", "best late")
     return with_q_values("decisions", title, "early late score", rows(), extra, signed=False, brief_extra=len(extra))
+
+
+def signal_table(panel: Panel) -> Table:
+    """Which early metric ranks mixtures most as accuracy does later: decision accuracy, mean over benchmarks."""
+
+    def rows() -> Iterator[Row]:
+        for protocol in protocols(panel):
+            late = panel.matrix(*protocol.late)
+            for signal, (metric, normalisation, sign) in SIGNALS.items():
+                early = sign * panel.matrix(*protocol.early, metric, normalisation)
+                yield Row((*_keys(protocol), signal), decide_on_average(early, late))
+
+    title = "Early signals: how well each ranks mixtures by their later accuracy"
+    return with_q_values("signals", title, "early late signal", rows(), signed=False)
 
 
 def subset_table(panel: Panel) -> Table:

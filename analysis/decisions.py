@@ -86,6 +86,41 @@ def decide(early: np.ndarray, late: np.ndarray) -> Decision:
     return Decision(accuracy, regret, first, best)
 
 
+def decide_on_average(early: np.ndarray, late: np.ndarray) -> Estimate:
+    """Mean over benchmarks of their decision accuracies; early, late: [M, benchmarks].
+
+    Benchmarks that a mixture lacks are left out and counted. Interval: mixtures resampled for all benchmarks together.
+    Null: the late mixtures shuffled alike for all benchmarks.
+    """
+    whole = np.isfinite(early).all(axis=0) & np.isfinite(late).all(axis=0)
+    m = len(early)
+    known = {"n": m, "points": f"mixtures, mean of {int(whole.sum())} benchmarks", "missing": int((~whole).sum())}
+    if not whole.any() or m < 3:
+        return absent("no benchmark measured on all mixtures", **known)
+    pairs = list(zip(early[:, whole].T, late[:, whole].T, strict=True))
+    agreements = np.mean([pair_agreement(a, b) for a, b in pairs], axis=0)
+    value = float(_over_pairs(agreements, np.ones((1, m)))[0])
+    low, high = map(float, rs.percentile_interval(_over_pairs(agreements, rs.bootstrap_counts(m))))
+    order = rs.independent_orders(m, 1)[:, 0]
+    first, second = np.triu_indices(m, 1)
+    null = np.zeros(len(order))
+    for a, b in pairs:
+        null += _signs(b)[order[:, first], order[:, second]] @ _signs(a)[first, second]
+    null /= 2 * len(pairs) * len(first)
+    p, smallest = rs.Orders(order, False, "").p_value(np.array(value - 0.5), [null])
+    return Estimate(
+        value=value,
+        low=None if math.isnan(low) else low,
+        high=None if math.isnan(high) else high,
+        interval="percentile bootstrap over mixtures",
+        p=float(p),
+        null=f"mixtures shuffled, alike for all benchmarks ({rs.DRAWS:,} draws)",
+        arrangements=math.factorial(m),
+        smallest_p=float(smallest),
+        **known,  # type: ignore[arg-type]
+    )
+
+
 def pair_agreement(early: np.ndarray, late: np.ndarray) -> np.ndarray:
     """[M, M]: 1 where both rank a pair alike, 0 where they differ, 1/2 where either has a tie; 0 on the diagonal."""
     agreement = (1 + _signs(early) * _signs(late)) / 2

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from configs.artifacts import atomic_file, fingerprint
 from configs.errors import ArtifactError, user_errors
 from configs.layout import metrics_file, runs_root
-from configs.metrics import METRICS, NORMALISATIONS
+from configs.metrics import F1_BENCHMARKS, METRICS, NORMALISATIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from analysis.scores import Scores
 
-VERSION = "1"
+VERSION = "2"
 KEYS = ("scale", "stage", "recipe", "mixture", "seed", "step", "tokens", "benchmark", "variant")
 COLUMNS = (*KEYS, "metric", "normalisation", "value", "n", "stderr", "fingerprint")
 
@@ -62,8 +63,10 @@ def _benchmark_metrics(slug: str, rows: Any) -> Iterator[tuple[str, str, np.ndar
     """Yield (metric, normalisation, value of each example [rows]); cells average them, or add them up for ties."""
     import numpy as np
 
-    logprob = padded(rows.column("logprob_sum"), -np.inf)
-    gold = rows.column("gold").to_numpy()
+    from analysis import calibration as ca
+
+    logprob, gold = padded(rows.column("logprob_sum"), -np.inf), rows.column("gold").to_numpy()
+    every = np.arange(len(gold))
     candidates = np.isfinite(logprob).sum(axis=1)
     scores = {"sum": logprob}
     for name, column in (("char", "num_chars"), ("token", "num_tokens"), ("byte", "num_bytes")):
@@ -75,12 +78,49 @@ def _benchmark_metrics(slug: str, rows: Any) -> Iterator[tuple[str, str, np.ndar
         chosen, tied = select(score)
         yield "accuracy", name, (chosen == gold).astype(float)
         yield "ties", name, tied.astype(float)
+        if name == "byte":
+            yield "gold_logprob_per_byte", name, score[every, gold]
         if name == "sum":
             yield "confidence", name, confidence(logprob)
             yield "confidence_joint", name, np.exp(logprob.max(axis=1))
+            probability = ca.softmax(logprob)
+            yield "gold_probability", name, probability[every, gold]
+            yield "nll", name, ca.negative_log_likelihood(logprob, gold)
+            yield "brier", name, ca.brier(probability, gold)
+            others = logprob.copy()
+            others[every, gold] = -np.inf
+            yield "margin", name, logprob[every, gold] - others.max(axis=1)
             if slug == "multirc":
                 yield "accuracy_lm_eval", name, (chosen == 1 - gold).astype(float)
     yield "uniform", "", 1.0 / candidates
+
+
+def _cell_metrics(slug: str, rows: Any, cell: np.ndarray, cells: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (metric, value of each cell [cells]) of what is no mean over examples; cell: of each row, int [rows]."""
+    from analysis import calibration as ca
+
+    logprob, gold = padded(rows.column("logprob_sum"), -math.inf), rows.column("gold").to_numpy()
+    chosen, sure = logprob.argmax(axis=1), confidence(logprob)
+    right = chosen == gold
+    for metric, equal_mass in (("ece", False), ("ece_mass", True)):
+        yield metric, ca.reliability(sure, right, cell, cells, equal_mass=equal_mass).expected_error
+    yield "auroc", ca.auroc(sure, right, cell, cells)
+    if slug in F1_BENCHMARKS:
+        yield "f1_macro", f1_macro(chosen, gold, cell, cells)
+
+
+def f1_macro(chosen: np.ndarray, gold: np.ndarray, cell: np.ndarray, cells: int) -> np.ndarray:
+    """Mean over the classes that are true or chosen anywhere in a cell of 2 TP / (2 TP + FP + FN), [cells]."""
+    import numpy as np
+
+    classes = int(max(chosen.max(), gold.max())) + 1
+    counts = [np.bincount(cell * classes + label, minlength=cells * classes) for label in (chosen, gold)]
+    hit = chosen == gold
+    counts.append(np.bincount((cell * classes + gold)[hit], minlength=cells * classes))
+    selected, true, both = (count.reshape(cells, classes) for count in counts)
+    there = selected + true > 0
+    f1 = np.divide(2 * both, selected + true, out=np.zeros(there.shape), where=there)
+    return f1.sum(axis=1) / there.sum(axis=1)
 
 
 def compute(scores: Scores) -> pd.DataFrame:
@@ -139,6 +179,8 @@ def compute(scores: Scores) -> pd.DataFrame:
                 fixed = [slug in BENCHMARKS and load_benchmark(slug).fixed_in(prompt) for prompt in prompts]
                 share = np.where(fixed, majority.max(axis=1) / n, 0.0)
                 add("chance", "", np.maximum(mean, share), np.nan)
+        for metric, found in _cell_metrics(slug, rows, group, len(n)):
+            add(metric, "sum", found, np.nan)
     frame = pd.concat(out, ignore_index=True)[list(COLUMNS)]
     return frame.sort_values([*KEYS, "metric", "normalisation"], ignore_index=True)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.decisions import decide, pair_agreement, subsets, top_regret
+from analysis.decisions import decide, decide_on_average, pair_agreement, subsets, top_regret
 
 LEVELS = st.lists(st.integers(0, 4), min_size=6, max_size=6).map(lambda v: np.array(v) / 4)
 
@@ -85,6 +85,22 @@ def test_what_was_not_measured_is_counted() -> None:
     found = decide(early, late)
     assert found.accuracy.n == 3 and found.accuracy.missing == 1 and found.chosen == (2,) and found.best == (3,)
     assert decide(early, np.full(4, math.nan)).accuracy.reason == "only 0 mixtures"
+
+
+def test_the_mean_over_benchmarks_keeps_mixtures_together() -> None:
+    random = np.random.default_rng(4)
+    early, late = random.normal(size=(2, 7, 3))
+    early[2, 1] = math.nan
+    found = decide_on_average(early, late)
+    each = [decide(early[:, b], late[:, b]).accuracy.value for b in (0, 2)]
+    assert found.value == pytest.approx(np.mean(each)) and found.missing == 1 and found.n == 7
+    null = [
+        np.mean([pair_agreement(early[:, b], late[list(order), b]).sum() / 42 for b in (0, 2)])
+        for order in itertools.permutations(range(7))
+    ]
+    expected = np.mean(np.abs(np.array(null) - 0.5) >= abs(np.mean(each) - 0.5) - 1e-10)
+    assert found.p == pytest.approx(expected, abs=0.02)
+    assert decide_on_average(early[:, 1:2], late[:, 1:2]).reason == "no benchmark measured on all mixtures"
 
 
 def test_constant_scores_decide_nothing() -> None:

@@ -67,7 +67,7 @@ def test_tables_of_a_study(demo: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "outside" in out and "smallest possible p" in out
     folder = demo / "demo/report/tables"
     names = {p.name for p in folder.iterdir()}
-    written = (*(f"table{n}" for n in range(5, 12)), "coherence", "decisions", "fewer_benchmarks")
+    written = (*(f"table{n}" for n in range(5, 12)), "coherence", "decisions", "signals", "fewer_benchmarks")
     assert names == {f"{table}.{suffix}" for table in written for suffix in ("csv", "md", "tex")}
 
     rows = list(csv.DictReader((folder / "table5.csv").open()))
