@@ -1,8 +1,8 @@
 """Is a model as often right as it is sure? Calibration of many cells (a checkpoint on a benchmark) at once.
 
 In: probabilities over the candidates [examples, K] (0 for candidates that a row lacks), gold, and the number of the
-cell of each example. Out: one number a cell, or a temperature. Confidence is the probability of the selected candidate,
-the largest.
+cell of each example. Out: one number a cell. Confidence is the probability of the selected candidate, the largest.
+Temperatures: `analysis.temperature`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.stats import rankdata
 
 BINS = 15
-LOG_TEMPERATURE = 3.0
-"""Temperatures are sought in [exp(-3), exp(3)]."""
-PRIOR_EXAMPLES = 200.0
-"""Examples that the pooled temperature counts for when a benchmark's own is shrunk towards it."""
 
 
 # ---------------------------------------------------------------------------------------------- of one example
@@ -136,22 +131,3 @@ def brier_parts(diagram: Reliability) -> BrierParts:
         resolution=(share * (accuracy - base) ** 2 * (diagram.count > 0)).sum(axis=1),
         uncertainty=(base * (1 - base))[:, 0],
     )
-
-
-# ---------------------------------------------------------------------------------------------- temperature
-
-
-def fit_temperature(logprob: np.ndarray, gold: np.ndarray) -> float:
-    """The temperature that makes the true candidates likeliest; logprob [examples, K], -inf for missing candidates."""
-
-    def loss(log_temperature: float) -> float:
-        return float(negative_log_likelihood(logprob, gold, math.exp(log_temperature)).mean())
-
-    found = minimize_scalar(loss, bounds=(-LOG_TEMPERATURE, LOG_TEMPERATURE), method="bounded", options={"xatol": 1e-6})
-    return math.exp(found.x)
-
-
-def shrink(own: float, examples: int, pooled: float) -> float:
-    """A benchmark's temperature drawn towards the pooled one, the more the fewer examples it was fitted on."""
-    weight = examples / (examples + PRIOR_EXAMPLES)
-    return math.exp(weight * math.log(own) + (1 - weight) * math.log(pooled))

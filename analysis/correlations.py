@@ -205,34 +205,16 @@ def persistence(panel: Panel, scale: str, category: str) -> Estimate:
 
 
 def groups(panel: Panel, by: str) -> dict[str, list[str]]:
-    """Mixtures by web source (`web`) or code percent (`code`); mixtures of unknown design are in no group."""
+    """Mixtures by web source (`web`) or code percent (`code`); mixtures of which it is not known are in no group."""
     found: dict[str, list[str]] = {}
     for mixture, design in panel.design.items():
+        if by == "code" and design.code_percent is None:
+            continue
         found.setdefault(design.web if by == "web" else f"{design.code_percent:g}", []).append(mixture)
     return dict(sorted(found.items(), key=lambda item: float(item[0]))) if by == "code" else found
 
 
 # ---------------------------------------------------------------------------------------------- seeds, declared order
-
-
-def reliability(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:
-    """1 - seed variance / variance between mixtures, [benchmarks]; NaN where no mixture has two seeds.
-
-    Seed variance is pooled over the mixtures that have several seeds; the variance between mixtures is
-    that of the values that are correlated, noise included, so 0 means that mixtures differ no more than seeds do;
-    it may be negative.
-    """
-    noise = seed_spread(panel, scale, stage, metric) ** 2
-    values = panel.matrix(scale, stage, metric)
-    n = np.isfinite(values).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.nansum(values, axis=0) / n
-        observed = np.nansum((values - mean) ** 2, axis=0) / (n - 1)
-        if panel.average_seeds:
-            # A mixture's mean over k seeds has a k-th of the noise; the harmonic mean of k serves unequal counts.
-            counts = np.isfinite(panel.over_seeds(scale, stage, metric)).sum(axis=0).astype(float)
-            noise = noise * np.nanmean(np.where(counts > 0, 1 / counts, np.nan), axis=0)
-        return np.where((n > 1) & (observed > 0), 1 - noise / observed, np.nan)
 
 
 def seed_spread(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:

@@ -5,15 +5,14 @@ In: `Panel`. Out: `Table`s in the form of the paper's, without numbers of the pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from analysis.decisions import TOP, Decision, Protocol, decide, decide_on_average, protocols, subsets
 from analysis.estimates import Estimate, absent
 from analysis.panel import Panel
-from analysis.paper_numbers import CATEGORIES, displays
-from analysis.paper_tables import Row, Table, with_q_values
+from analysis.table import Row, Table, with_q_values
 
 REGRETS = tuple(f"regret, pp, best of {k}" if k > 1 else "regret, pp" for k in TOP)
 FEW = 5
@@ -32,10 +31,6 @@ SIGNALS = {
     "NLL of the true answer": ("nll", "sum", -1),
 }
 """What may be looked at early: metric, normalisation, and whether more or less of it is better."""
-
-
-def decision_tables(panel: Panel) -> list[Table]:
-    return [decision_table(panel), signal_table(panel), subset_table(panel)]
 
 
 def decision_table(panel: Panel) -> Table:
@@ -83,7 +78,7 @@ def subset_table(panel: Panel) -> Table:
                 yield Row((*_keys(protocol), ""), missing)
                 continue
             for subset in subsets(early[whole], late[whole]):
-                names = (displays()[panel.benchmarks[columns[b]]] for b in subset.benchmarks)
+                names = (panel.displays[panel.benchmarks[columns[b]]] for b in subset.benchmarks)
                 stable = zip(names, subset.chosen_in, strict=True)
                 estimate = Estimate(subset.accuracy, n=n, points=points, missing=int((~whole).sum()))
                 chosen = ", ".join(f"{name} ({count})" for name, count in stable)
@@ -100,11 +95,11 @@ def _keys(protocol: Protocol) -> tuple[str, str]:
 
 def _groups(panel: Panel) -> Iterator[tuple[str, list[int]]]:
     yield f"mean of {len(panel.benchmarks)} benchmarks", list(range(len(panel.benchmarks)))
-    for category in CATEGORIES:
+    for category in panel.categories:
         if members := panel.members(category):
             yield f"mean of {category}", members
     for b, slug in enumerate(panel.benchmarks):
-        yield displays()[slug], [b]
+        yield panel.displays[slug], [b]
 
 
 def _mean_of_measured(values: np.ndarray) -> np.ndarray:
@@ -120,3 +115,10 @@ def _regrets(decision: Decision) -> tuple[str, ...]:
 
 def _names(panel: Panel, mixtures: tuple[int, ...]) -> str:
     return ", ".join(panel.mixtures[m] for m in mixtures)
+
+
+MAKERS: dict[str, Callable[[Panel], Table]] = {
+    "decisions": decision_table,
+    "signals": signal_table,
+    "fewer_benchmarks": subset_table,
+}

@@ -97,6 +97,12 @@ def paired_difference(differences: np.ndarray, points: str) -> Estimate:
     )
 
 
+def mean_measured(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is not NaN; NaN where nothing is."""
+    count = np.isfinite(values).sum(axis=0)
+    return np.divide(np.nansum(values, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
 def mean_estimate(values: np.ndarray, points: str) -> Estimate:
     """Mean of measured values [n] with its t interval; no test."""
     measured = values[np.isfinite(values)]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from analysis.drawing import Figure
     from analysis.estimates import Estimate
     from analysis.panel import Panel
-    from analysis.paper_tables import Table
+    from analysis.table import Table
 
 CLEAR = 3.0  # standard errors above chance
 METRICS = ("accuracy", "confidence")
@@ -112,7 +112,7 @@ def above_chance(panel: Panel, scale: str, stage: str) -> list[str]:
 
     Mixtures answer the same examples, so their mean is not credited with a smaller error than a single one.
     """
-    from analysis.panel import mean_measured
+    from analysis.estimates import mean_measured
 
     accuracy = mean_measured(panel.mean_over_seeds(scale, stage))
     chance = mean_measured(panel.mean_over_seeds(scale, stage, "chance", ""))
@@ -154,12 +154,11 @@ def _tiles(
 
 
 def _findings(panel: Panel, tables: list[Table]) -> list[str]:
-    from analysis.paper_numbers import displays
     from analysis.tables import preamble
 
     lines = [line for line in preamble(panel)[1:] if not line.startswith(("═", "SYNTHETIC", "Study "))]
     for scale in panel.scales:
-        names = [displays()[s] for s in above_chance(panel, scale, "PT")]
+        names = [panel.displays[s] for s in above_chance(panel, scale, "PT")]
         lines.append(
             f"{scale}, PT, clearly above chance (more than three standard errors): {', '.join(names) or 'none'}."
         )
@@ -189,7 +188,7 @@ def _html_table(table: Table) -> dict[str, Any]:
             if i == mine and row.estimate.value is not None and table.signed and abs(row.estimate.value) <= 1:
                 cls = f"number {diverging(row.estimate.value)}"
             if i == verdict:
-                cls = "verdict" if texts[i] in ("inside", "outside") else "weak"
+                cls = "verdict" if texts[i].startswith(("inside", "outside")) else "weak"
             line.append((texts[i], cls))
         rows.append(line)
     return {"table": table, "header": [(header[i], keys <= i and i != verdict) for i in columns], "rows": rows}

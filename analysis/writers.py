@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from analysis.paper_tables import Row, Table
+from analysis.table import Row, Table
 from configs.artifacts import write_text
 
 VERDICT = 4
@@ -85,6 +85,29 @@ def as_text(table: Table) -> str:
     return "\n".join(lines)
 
 
+def show(table: Table) -> None:
+    """On the terminal in colours and as wide as it is; elsewhere as `as_text`."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    console = Console()
+    if not console.is_terminal:
+        print(as_text(table), end="\n\n")
+        return
+    shown = [row for row in table.rows if row.brief]
+    header, body = headings(table), [cells(table, row) for row in shown]
+    columns = filled(header, body)
+    grid = Grid(title=table.title, title_justify="left", title_style="bold", row_styles=["", "dim"])
+    for name in _only(columns, header, [])[0]:
+        grid.add_column(name, justify="left" if name.replace(" ", "_") in table.keys or name == "verdict" else "right")
+    for row, line in zip(shown, _only(columns, header, body)[1], strict=True):
+        grid.add_row(*line, style="" if row.estimate.value is not None and not row.no_claim else "bright_black")
+    console.print(grid)
+    for note in table.notes:
+        console.print(f"  {note}", style="bright_black", highlight=False)
+    console.print()
+
+
 def _only(
     columns: Sequence[int], header: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> tuple[list[str], list[list[str]]]:
@@ -139,8 +162,13 @@ def _tex(text: str) -> str:
     return f"{{{text}}}" if text.startswith("[") else text
 
 
+FORMS: dict[str, Callable[[Table], str]] = {"text": as_text, "csv": as_csv, "md": as_markdown, "tex": as_latex}
+"""By what a user calls them; all but text are the suffixes of files."""
+FILES = ("csv", "md", "tex")
+
+
 def write_tables(tables: Sequence[Table], folder: Path) -> None:
     """<folder>/<name>.{csv,md,tex} for every table."""
     for table in tables:
-        for suffix, form in (("csv", as_csv), ("md", as_markdown), ("tex", as_latex)):
-            write_text(folder / f"{table.name}.{suffix}", form(table))
+        for suffix in FILES:
+            write_text(folder / f"{table.name}.{suffix}", FORMS[suffix](table))

@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from analysis import calibration as ca
@@ -95,39 +93,3 @@ def test_scores_against_scikit_learn() -> None:
 def test_auroc_needs_both_kinds_of_answers() -> None:
     found = ca.auroc(np.array([0.4, 0.5, 0.6]), np.array([True, True, False]), np.array([0, 0, 1]), 2)
     assert np.isnan(found).all()
-
-
-@pytest.mark.parametrize("truth", [0.4, 1.0, 2.5])
-def test_the_temperature_that_made_the_answers_is_found(truth: float) -> None:
-    logprob, gold, _ = answers(seed=2, examples=20_000, temperature=truth)
-    found = ca.fit_temperature(logprob, gold)
-    assert found == pytest.approx(truth, rel=0.05)
-
-    def loss(temperature: float) -> float:
-        return float(ca.negative_log_likelihood(logprob, gold, temperature).mean())
-
-    grid = np.exp(np.linspace(-1, 1.5, 200))
-    assert loss(found) <= min(map(loss, grid)) + 1e-9
-    before = ca.softmax(logprob)
-    after = ca.softmax(logprob, found)
-    errors = []
-    for probability in (before, after):
-        confidence, right = probability.max(axis=1), probability.argmax(axis=1) == gold
-        errors.append(ca.reliability(confidence, right, np.zeros(len(gold), int), 1).expected_error[0])
-    assert errors[1] < 0.02 and (truth == 1.0 or errors[1] < errors[0] / 2)
-
-
-def test_temperatures_stay_within_bounds_and_never_change_a_decision() -> None:
-    logprob = np.array([[-1.0, -2.0], [-1.0, -3.0]])
-    assert ca.fit_temperature(logprob, np.array([0, 0])) == pytest.approx(math.exp(-3), rel=1e-3)
-    assert ca.fit_temperature(logprob, np.array([1, 1])) == pytest.approx(math.exp(3), rel=1e-3)
-    assert (ca.softmax(logprob, 7.0).argmax(axis=1) == logprob.argmax(axis=1)).all()
-
-
-@settings(max_examples=100)
-@given(st.floats(0.1, 10), st.floats(0.1, 10), st.integers(0, 10_000))
-def test_shrinking_goes_from_the_pooled_to_the_own(own: float, pooled: float, examples: int) -> None:
-    found = ca.shrink(own, examples, pooled)
-    assert min(own, pooled) - 1e-9 <= found <= max(own, pooled) + 1e-9
-    assert ca.shrink(own, 0, pooled) == pytest.approx(pooled)
-    assert ca.shrink(own, 200, pooled) == pytest.approx(math.sqrt(own * pooled))

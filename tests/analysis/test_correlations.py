@@ -14,9 +14,9 @@ from scipy import stats
 from analysis import correlations as co
 from analysis.panel import Design, Panel, load_panel
 from analysis.paper_numbers import category_of, frame, numbers
-from analysis.paper_tables import table5
 from analysis.resampling import DRAWS
 from analysis.tables import build_tables
+from analysis.transfer_table import transfer_table
 from configs.errors import ArtifactError, ConfigError
 from configs.load import BENCHMARKS
 
@@ -157,25 +157,13 @@ def test_alignment_of_constant_and_incomplete_mixtures_is_missing_and_counted() 
     assert persistence.n == 7 and persistence.value == pytest.approx(stats.pearsonr(each[keep], other[keep]).statistic)
 
 
-def test_reliability_by_hand() -> None:
-    # V1P0 has three seeds with variance 0.01 (sd 0.1); the mixtures' first seeds have variance 0.04
-    values = np.full((3, 3, 1), np.nan)
-    values[0, :, 0] = [0.4, 0.6, 0.8]
-    values[:, 0, 0] = [0.4, 0.3, 0.5]
-    panel = panel_of({("PT", "accuracy"): values}, ("arc_easy",))
-    assert co.seed_spread(panel, "240m", "PT", "accuracy") == pytest.approx([0.1])
-    assert co.reliability(panel, "240m", "PT", "accuracy") == pytest.approx([1 - 0.01 / 0.04])
-    one_seed = panel_of({("PT", "accuracy"): values[:1]}, ("arc_easy",))
-    assert np.isnan(co.reliability(one_seed, "240m", "PT", "accuracy")).all()
-
-
 def test_low_reliability_makes_no_claim_and_unmeasured_is_said() -> None:
     rng = np.random.default_rng(0)
     seeds = rng.random((3, 9, 4))  # seeds differ as much as mixtures
     noisy = panel_of({(s, m): seeds for s in ("PT", "SFT") for m in ("accuracy", "confidence")})
-    assert any(row.verdict.startswith("no claim: reliability") for row in table5(noisy).rows)
+    assert any(row.verdict.startswith("no claim: reliability") for row in transfer_table(noisy).rows)
     single = panel_of({(s, m): seeds[:1] for s in ("PT", "SFT") for m in ("accuracy", "confidence")})
-    assert all(row.extra[0] in ("not measured", "") for row in table5(single).rows)
+    assert all(row.extra[0] in ("not measured", "") for row in transfer_table(single).rows)
 
 
 def test_declared_order_is_spearman() -> None:
@@ -254,7 +242,7 @@ def test_missing_cells_stay_missing_and_are_counted(tmp_path: Path, study_maker:
     panel = load_panel(tmp_path, "demo")
     # without study.yaml the plan is the union of what was scored: V2P1 of mini_s and the SFT of mini_m
     assert panel.coverage() == (20 * (8 + 8 + 9), 20 * 36)
-    table = table5(panel)
+    table = transfer_table(panel)
     small = [r for r in table.rows if r.keys[0] == "mini_s" and r.keys[2] != "Mean"]
     large = [r for r in table.rows if r.keys[0] == "mini_m"]
     assert all(r.estimate.n == 8 and r.estimate.missing == 1 for r in small)

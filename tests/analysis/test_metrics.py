@@ -16,7 +16,8 @@ from scipy.special import softmax
 from score_rows import row, write_rows
 from sklearn.metrics import f1_score, roc_auc_score
 
-from analysis.metrics import COLUMNS, compute, confidence, read_metrics, select, write_metrics
+from analysis.answers import confidence, gather, select
+from analysis.metrics import COLUMNS, compute, read_metrics, write_metrics
 from analysis.scores import read_scores
 from configs.errors import ArtifactError
 
@@ -71,7 +72,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     write_rows(
         runs / "demo/scores/b.parquet", [{**r, "checkpoint": "d" * 64, "mixture": "V1P1", "gold": 1} for r in rows]
     )
-    return compute(read_scores(runs, "demo"))
+    return compute(gather(read_scores(runs, "demo")))
 
 
 @pytest.mark.parametrize(
