@@ -1,7 +1,7 @@
 """Print Tables 5 to 11 of a study beside the paper's numbers, and what its early scores are worth as decisions.
 
 In: score files (or a published metrics.parquet) of a study. Out: tables on the terminal and as csv, md and tex under
-<runs>/<study>/report/tables. Without a study the paper's own tables are printed.
+<runs>/<study>/report/tables. Without a study the paper's own tables are printed, and what follows from them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m analysis.tables                          the newest study under ./runs, or the paper alone
   python -m analysis.tables --study mini
+  python -m analysis.tables --paper                  the paper's tables, and what follows from them
   python -m analysis.tables --runs /data/runs --study paper --recipe table2b
   python -m analysis.tables --seeds mean             each mixture's mean over its seeds
 """
@@ -34,7 +35,9 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
-    parser.add_argument("--study", help="name of the study (default: the one scored last)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--study", help="name of the study (default: the one scored last)")
+    which.add_argument("--paper", action="store_true", help="no study: the paper's tables, and what follows from them")
     parser.add_argument("--recipe", help="SFT recipe to show (default: the study's first)")
     parser.add_argument(
         "--seeds",
@@ -45,9 +48,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     runs = runs_root(args.runs)
 
-    study = choose_study(runs, args.study)
+    study = None if args.paper else choose_study(runs, args.study)
     if study is None:
-        print_paper(runs)
+        from analysis.published_tables import print_paper
+
+        print_paper(None if args.paper else runs)
         return
     from analysis.panel import load_panel
     from analysis.writers import as_text, write_tables
@@ -123,21 +128,6 @@ def preamble(panel: Panel) -> list[str]:
 
 def _others(names: tuple[str, ...], what: str) -> str:
     return f"; other {what}: {', '.join(names)}" if names else ""
-
-
-def print_paper(runs: Path) -> None:
-    """The paper's own tables, and how to get one's own beside them."""
-    from analysis.paper_numbers import TITLES, frame
-    from analysis.writers import align
-
-    print("THE PAPER'S NUMBERS ONLY. No study with scores was found under", runs, end="\n\n")
-    for number, title in TITLES.items():
-        table = frame(f"table{number}")
-        print(f"Table {number}. {title}")
-        print("\n".join(align([str(c) for c in table.columns], table.astype(str).to_numpy().tolist())), end="\n\n")
-    print("To put a run's numbers beside them:")
-    print("  make study                                     the miniature study (synthetic, minutes on two CPU cores)")
-    print("  python -m analysis.tables --runs DIR           published score files: DIR/<study>/scores/**/*.parquet")
 
 
 if __name__ == "__main__":
