@@ -33,9 +33,9 @@ class Estimate:
     interval: str = ""
     """How the interval was made."""
     p: float | None = None
-    """Two-sided permutation p-value."""
+    """Two-sided p-value; by permutation wherever the points are at hand."""
     null: str = ""
-    """What the permutation shuffles."""
+    """What the permutation shuffles, else the hypothesis and its test."""
     arrangements: int | None = None
     """Distinct arrangements under the null."""
     smallest_p: float | None = None

@@ -18,6 +18,13 @@ SCALES = ("240M", "1B")
 CATEGORIES = ("Commonsense", "Science", "NLI", "Semantic")
 WEB_SOURCES = ("RefinedWeb", "FineWeb-Edu", "DCLM")
 
+SETUP_TITLES = {
+    "1": "Model architecture",
+    "2a": "Pretraining",
+    "2b": "Supervised fine-tuning",
+    "3": "Pretraining mixtures",
+    "4": "Evaluation benchmarks",
+}
 TITLES = {
     5: "Cross-stage correlation (PT to SFT) of each benchmark",
     6: "Performance-confidence alignment by category",
@@ -81,3 +88,10 @@ def numbers() -> dict[tuple[str, ...], float]:
                 row["value"]
             )
     return found
+
+
+def in_text(**row: str) -> float:
+    """The one number of the text (values_in_text.csv) in whose row the columns are as given."""
+    records = frame("values_in_text").to_dict("records")
+    (found,) = (record["value"] for record in records if all(record[key] == value for key, value in row.items()))
+    return float(found)

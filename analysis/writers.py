@@ -36,7 +36,6 @@ def cells(table: Table, row: Row, *, brief: bool = True) -> list[str]:
         return text.replace("-", "−")
 
     interval = "" if e.low is None else f"[{number(e.low)}, {number(e.high)}]"
-    chance = ["" if v is None else f"{v:.2g}" if v >= 1e-4 else f"{v:.0e}" for v in (e.p, row.q)]
     difference = "" if row.difference is None else f"{row.difference:+.{digits}f}".replace("-", "−")
     return [
         *row.keys,
@@ -46,9 +45,15 @@ def cells(table: Table, row: Row, *, brief: bool = True) -> list[str]:
         difference,
         row.verdict,
         str(e.n) if e.n else "",
-        *chance,
+        chance(e.p),
+        chance(row.q),
         *(row.extra[: table.brief_extra] if brief else row.extra),
     ]
+
+
+def chance(p: float | None, digits: int = 2) -> str:
+    """A p- or q-value; empty where there is none."""
+    return "" if p is None else f"{p:.{digits}g}" if p >= 1e-4 else f"{p:.0e}"
 
 
 def filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:

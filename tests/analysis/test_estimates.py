@@ -38,7 +38,7 @@ def test_ties_reduce_arrangements_and_raise_the_smallest_p() -> None:
 
 
 def test_interval_at_nine_points_as_published() -> None:
-    # CONTRADICTIONS of the paper, item 9: r = 0.59 at n = 9 has the interval [-0.12, 0.90]
+    # docs/contradictions.md: r = 0.59 at n = 9 has the interval [-0.12, 0.90]
     assert st.fisher_interval(0.59, 9) == pytest.approx((-0.12, 0.90), abs=0.005)
     assert st.fisher_interval(0.70, 9) == pytest.approx((0.07, 0.93), abs=0.005)
     assert st.fisher_interval(0.5, 3) == (None, None)
