@@ -97,6 +97,10 @@ class Panel:
         """Standard error over examples of one checkpoint, [mixtures, benchmarks]; the mean over seeds."""
         return mean_measured(self.stderrs.get((scale, stage, metric, "sum"), self.over_seeds(scale, stage, metric)))
 
+    def has(self, metric: str) -> bool:
+        """Was it measured on any checkpoint?"""
+        return any(key[2] == metric and np.isfinite(values).any() for key, values in self.values.items())
+
     def answers(self, scale: str, stage: str, slug: str, metric: str = "accuracy") -> np.ndarray:
         """float32 [mixtures, examples], of what `matrix` shows: its means over examples; no columns without `items`."""
         over_seeds = self.answers_over_seeds(scale, stage, slug, metric)

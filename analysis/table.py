@@ -11,6 +11,9 @@ from typing import Any
 
 from analysis.estimates import Estimate, benjamini_hochberg
 
+COUNTABLE = 10**15
+"""Arrangements that are written out."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -72,7 +75,7 @@ class Table:
         smallest = [e.smallest_p for e in known if e.smallest_p is not None]
         if counts:
             lines.append(
-                f"distinct arrangements: {_span(min(counts), max(counts), ',')}; "
+                f"distinct arrangements: {_span(min(counts), max(counts), ',' if max(counts) < COUNTABLE else '.1e')}; "
                 f"smallest possible p: {_span(min(smallest), max(smallest), '.2g')}"
             )
         if len(known) < len(self.rows):

@@ -28,7 +28,7 @@ def transfer_table(panel: Panel) -> Table:
     drawn = draw(panel)
 
     def rows() -> Iterator[Row]:
-        for metric in ("accuracy", "confidence"):
+        for metric in filter(panel.has, ("accuracy", "confidence")):
             for scale in panel.scales:
                 sides = [noise(panel, scale, stage, metric) for stage in STAGES]
                 trust, known = np.minimum(*(s.reliability for s in sides)), np.all([s.measured for s in sides], axis=0)
