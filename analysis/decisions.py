@@ -68,17 +68,16 @@ def decide(early: np.ndarray, late: np.ndarray) -> Decision:
     value = float(_over_pairs(agreement, np.ones((1, len(early))))[0])
     low, high = map(float, rs.percentile_interval(_over_pairs(agreement, rs.bootstrap_counts(len(early)))))
     orders = rs.all_orders(len(early))
-    # Around a half, so that the two sides of "no better than a coin" are alike.
-    p, smallest = orders.p_value(np.array(value - 0.5), [_shuffled(_ties(early), _ties(late)) - 0.5])
+    p, smallest = _chance(value, _ties(early), _ties(late))
     accuracy = Estimate(
         value=value,
         low=None if math.isnan(low) else low,
         high=None if math.isnan(high) else high,
         interval="percentile bootstrap over mixtures",
-        p=float(p),
+        p=p,
         null=f"mixtures shuffled ({orders.words})",
         arrangements=rs.distinct_arrangements(late),
-        smallest_p=float(smallest),
+        smallest_p=smallest,
         **known,  # type: ignore[arg-type]
     )
     regret = tuple(top_regret(early, late, k) for k in TOP if k <= len(early))
@@ -103,9 +102,10 @@ def decide_on_average(early: np.ndarray, late: np.ndarray) -> Estimate:
     low, high = map(float, rs.percentile_interval(_over_pairs(agreements, rs.bootstrap_counts(m))))
     order = rs.independent_orders(m, 1)[:, 0]
     first, second = np.triu_indices(m, 1)
-    null = np.zeros(len(order))
-    for a, b in pairs:
-        null += _signs(b)[order[:, first], order[:, second]] @ _signs(a)[first, second]
+    seen = np.array([_signs(a)[first, second] for a, _ in pairs])
+    paid = np.array([_signs(b).ravel() for _, b in pairs])
+    together = seen.T @ paid  # [pairs, where an order puts them]: one sum over benchmarks serves every order
+    null = together[np.arange(len(first)), order[:, first] * m + order[:, second]].sum(axis=1)
     null /= 2 * len(pairs) * len(first)
     p, smallest = rs.Orders(order, False, "").p_value(np.array(value - 0.5), [null])
     return Estimate(
@@ -152,16 +152,34 @@ def _over_pairs(agreement: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.divide(total, pairs, out=np.full(len(counts), math.nan), where=pairs > 0)
 
 
+def _chance(value: float, ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> tuple[float, float]:
+    """Two-sided p of a decision accuracy among all orders of the late scores, and the smallest possible.
+
+    Around a half, so that the two sides of "no better than a coin" are alike.
+    """
+    mixtures = sum(ties_early)
+    counts = _margins(*sorted((ties_early, ties_late)))
+    margin = round(abs(2 * value - 1) * (mixtures * (mixtures - 1) // 2))
+    extreme, most, total = int(counts[margin:].sum()), int(counts[np.flatnonzero(counts)[-1]]), int(counts.sum())
+    if rs.all_orders(mixtures).exact:
+        return extreme / total, most / total
+    return (extreme + 1) / (total + 1), 1 / (total + 1)
+
+
 def _ties(values: np.ndarray) -> tuple[int, ...]:
-    """How many mixtures share each score, from the lowest score up."""
+    """How many mixtures share each score, from the lowest score up or from the highest down: p does not tell."""
     ascending = np.sort(values)
     groups = np.cumsum(np.concatenate([[0], np.diff(ascending) > TIED]))
-    return tuple(np.bincount(groups.astype(int)).tolist())
+    ties = tuple(np.bincount(groups.astype(int)).tolist())
+    return min(ties, ties[::-1])
 
 
-@functools.lru_cache(maxsize=64)
-def _shuffled(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndarray:
-    """Decision accuracy for every order of the late scores, [orders]; where the ties are is all it depends on."""
+@functools.cache
+def _margins(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndarray:
+    """How many orders of the late scores rank k more pairs alike than not, or k fewer; [pairs + 1].
+
+    Where the ties are is all it depends on.
+    """
     early, late = (np.repeat(np.arange(len(ties)), ties).astype(float) for ties in (ties_early, ties_late))
     pairs = np.triu_indices(len(early), 1)
     paid = _signs(late).astype(np.int8).ravel()
@@ -169,7 +187,7 @@ def _shuffled(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.nda
     for seen, cell in zip(_signs(early)[pairs], _pair_cells(len(early)), strict=True):
         if seen:
             total += (paid[cell] if seen > 0 else -paid[cell]).astype(np.int16)
-    return (1 + total / len(pairs[0])) / 2
+    return np.bincount(np.abs(total), minlength=len(pairs[0]) + 1)
 
 
 @functools.cache

@@ -62,9 +62,12 @@ class Table:
     brief_extra: int = 1
     """How many of `extra` are shown where there is little room: on the terminal, in LaTeX, in the report."""
 
+    caveats: tuple[str, ...] = ()
+    """What the numbers alone would hide."""
+
     @property
     def notes(self) -> list[str]:
-        """What points, intervals and nulls are; ranges where rows differ."""
+        """What points, intervals and nulls are, ranges where rows differ; then the caveats."""
         known = [row.estimate for row in self.rows if row.estimate.value is not None]
         lines = []
         for field, label in (("points", "points"), ("interval", "95 % interval"), ("null", "null of p")):
@@ -80,7 +83,7 @@ class Table:
             )
         if len(known) < len(self.rows):
             lines.append(f"{len(self.rows) - len(known)} of {len(self.rows)} numbers are missing and left empty")
-        return lines
+        return [*lines, *self.caveats]
 
     def count(self, verdict: str) -> int:
         return sum(row.verdict.partition(",")[0] == verdict for row in self.rows)

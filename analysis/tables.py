@@ -91,15 +91,21 @@ def _print_study(runs: Path, study: str, args: argparse.Namespace) -> None:
 
 def makers() -> dict[str, Callable[[Panel], Table]]:
     """Name -> what makes the table, in the order in which they are shown."""
-    from analysis import calibration_tables, decision_tables, paper_tables
+    from analysis import calibration_tables, decision_tables, paper_tables, protocol_tables
 
-    return {**paper_tables.MAKERS, **decision_tables.MAKERS, **calibration_tables.MAKERS}
+    return {
+        **paper_tables.MAKERS,
+        **protocol_tables.MAKERS,
+        **decision_tables.MAKERS,
+        **calibration_tables.MAKERS,
+    }
 
 
 def build_tables(panel: Panel, names: Sequence[str] | None = None) -> list[Table]:
-    """names: of `makers`, default all."""
-    known = makers()
-    return [known[name](panel) for name in (known if names is None else names)]
+    """names: of `makers`; default: all that have a row, as scale differences of one scale have none."""
+    if names is None:
+        return [table for make in makers().values() if (table := make(panel)).rows]
+    return [makers()[name](panel) for name in names]
 
 
 def chosen(given: str | None) -> list[str] | None:

@@ -126,7 +126,7 @@ def test_a_study_that_names_a_path_is_refused(tmp_path: Path, writer: Callable[.
 def test_decisions_of_a_study(demo: Path) -> None:
     """Against the pairs counted one by one; the regret is paid after SFT at the larger scale."""
     panel = load_panel(demo, "demo")
-    table = next(table for table in tables.build_tables(panel) if table.name == "decisions")
+    (table,) = tables.build_tables(panel, ["decisions"])
     (row,) = (row for row in table.rows if row.keys == ("mini_s PT", "mini_m SFT", "HellaSwag"))
     early, late = panel.matrix("mini_s", "PT")[:, 0], panel.matrix("mini_m", "SFT")[:, 0]
     products = [(early[i] - early[j]) * (late[i] - late[j]) for i in range(9) for j in range(i)]
