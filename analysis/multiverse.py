@@ -9,7 +9,7 @@ leave out what a claim does not look at (Steegen et al., 2016; Simonsohn et al.,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,7 +21,7 @@ from analysis.findings import CLAIMS, Claim
 from analysis.panel import STAGES, Panel
 from analysis.paper_numbers import SCALES as PAPER_SCALES
 from analysis.paper_numbers import displays
-from analysis.paper_tables import Row, Table, with_q_values
+from analysis.table import Row, Table, with_q_values
 from analysis.view import METRICS, View
 
 NORMALISATIONS = ("sum", "char", "token", "byte", "pmi")
@@ -124,10 +124,10 @@ def multiverse(panel: Panel) -> list[Outcome]:
 
 
 def multiverse_table(panel: Panel) -> Table:
-    """One row a claim; its number is the share of the specifications in which it holds."""
+    """One row a claim; its number is the share of the specifications in which it holds. None for given numbers."""
 
     def rows() -> Iterator[Row]:
-        for outcome in multiverse(panel):
+        for outcome in multiverse(panel) if panel.beside_paper else ():
             reason = "" if outcome.judged else "cannot be judged in any specification"
             estimate = Estimate(outcome.share, n=outcome.judged, points="specifications", reason=reason)
             extra = (
@@ -141,7 +141,16 @@ def multiverse_table(panel: Panel) -> Table:
 
     title = "Multiverse: in what share of all specifications does each claim of the paper hold?"
     extra = ("in the reference", "in the paper's tables", "flipped by leaving out", "by normalisation", "by confidence")
-    return with_q_values("multiverse", title, "claim predicate", rows(), extra, signed=False, brief_extra=3)
+    caveats = (
+        "every specification counts alike, those too that leave out what a claim never looks at",
+        "a claim that two things differ, or that a sign changes, holds often where there is nothing but noise",
+    )
+    return with_q_values(
+        "multiverse", title, "claim predicate", rows(), extra, signed=False, brief_extra=3, caveats=caveats
+    )
+
+
+MAKERS: dict[str, Callable[[Panel], Table]] = {"multiverse": multiverse_table}
 
 
 def _view(panel: Panel, normalisation: str, reading: str) -> View:

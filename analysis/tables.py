@@ -91,13 +91,14 @@ def _print_study(runs: Path, study: str, args: argparse.Namespace) -> None:
 
 def makers() -> dict[str, Callable[[Panel], Table]]:
     """Name -> what makes the table, in the order in which they are shown."""
-    from analysis import calibration_tables, decision_tables, paper_tables, protocol_tables
+    from analysis import calibration_tables, decision_tables, multiverse, paper_tables, protocol_tables
 
     return {
         **paper_tables.MAKERS,
         **protocol_tables.MAKERS,
         **decision_tables.MAKERS,
         **calibration_tables.MAKERS,
+        **multiverse.MAKERS,
     }
 
 
