@@ -16,9 +16,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis import statistics as st
+from analysis import estimates as st
+from analysis import resampling as rs
+from analysis.association import Association, associate, associate_one, pearson, pearson_matrix, ranks, unit
+from analysis.estimates import Estimate
 from analysis.panel import STAGES, Panel
-from analysis.statistics import Estimate
 
 PROTOCOLS = ("PT", "SFT", "cross")
 READINGS = ("averaged", "pooled", "chance-adjusted")
@@ -28,10 +30,10 @@ SPREADS_KNOWN = 2  # seeds of a mixture that seed noise needs
 # ---------------------------------------------------------------------------------------------- equations 1, 2
 
 
-def cross_stage(panel: Panel, scale: str, metric: str) -> list[Estimate]:
-    """Equations 1 (accuracy) and 2 (confidence): PT against SFT over mixtures, one estimate a benchmark."""
-    pt, sft = (panel.matrix(scale, stage, metric) for stage in STAGES)
-    return [st.pearson(pt[:, b], sft[:, b], "mixtures") for b in range(len(panel.benchmarks))]
+def cross_stage(panel: Panel, scale: str, metric: str) -> list[Association]:
+    """Equations 1 (accuracy) and 2 (confidence): PT against SFT over mixtures, one association a benchmark."""
+    pt, sft = (panel.matrix(scale, stage, metric).T for stage in STAGES)
+    return associate(pt, sft, "mixtures", panel.web_blocks())
 
 
 def mean_cross_stage(panel: Panel, scale: str, metric: str) -> Estimate:
@@ -39,33 +41,29 @@ def mean_cross_stage(panel: Panel, scale: str, metric: str) -> Estimate:
 
     Interval: mixtures resampled for all benchmarks together. Null: SFT's mixtures shuffled alike for all benchmarks.
     """
-    pt, sft = (panel.matrix(scale, stage, metric) for stage in STAGES)
-    keep = [b for b in range(pt.shape[1]) if np.isfinite(pt[:, b]).all() and np.isfinite(sft[:, b]).all()]
-    keep = [b for b in keep if not math.isnan(st.correlation(pt[:, b], sft[:, b]))]
-    missing, m = pt.shape[1] - len(keep), pt.shape[0]
-    if not keep or m < 3:
+    pt, sft = (panel.matrix(scale, stage, metric).T for stage in STAGES)  # [benchmarks, mixtures]
+    whole = np.isfinite(pt).all(axis=1) & np.isfinite(sft).all(axis=1)
+    u, v = unit(pt[whole]), unit(sft[whole])
+    keep = np.isfinite(u[:, 0]) & np.isfinite(v[:, 0])
+    x, y, u, v = pt[whole][keep], sft[whole][keep], u[keep], v[keep]
+    missing, m = len(pt) - len(x), pt.shape[1]
+    if not len(x) or m < 3:
         return st.absent("no benchmark has a correlation", missing=missing, points="mixtures", n=m)
-    x, y = pt[:, keep].T, sft[:, keep].T  # [benchmarks, mixtures]
-    value = float((st.standardise(x) * st.standardise(y)).sum(axis=1).mean())
-
-    def resampled(index: np.ndarray) -> np.ndarray:
-        r = (st.standardise(x[:, index]) * st.standardise(y[:, index])).sum(axis=2)
-        return _mean_defined(r, axis=0)
-
-    null = np.einsum("bm,bdm->d", st.standardise(x), st.standardise(y)[:, st.random_orders(m)[:, 0]]) / len(keep)
-    p, smallest = st.two_sided(value, null, exact=False)
-    low, high = st.bootstrap_interval(resampled, m)
+    value = np.array((u * v).sum(axis=1).mean())
+    orders = rs.all_orders(m)
+    p, smallest = orders.p_value(value, orders.sums((u[:, :, None] * v[:, None]).mean(axis=0)))
+    low, high = _ends(rs.percentile_interval(_mean_defined(pearson(x, y, rs.bootstrap_counts(m)), axis=1)))
     return Estimate(
-        value=value,
+        value=float(value),
         n=m,
-        points=f"mixtures, mean of {len(keep)} benchmarks",
+        points=f"mixtures, mean of {len(x)} benchmarks",
         low=low,
         high=high,
         interval="percentile bootstrap over mixtures",
-        p=p,
-        null=f"mixtures shuffled, alike for all benchmarks ({st.DRAWS} draws)",
+        p=float(p),
+        null=f"mixtures shuffled, alike for all benchmarks ({orders.words})",
         arrangements=math.factorial(m),
-        smallest_p=smallest,
+        smallest_p=float(smallest),
         missing=missing,
     )
 
@@ -87,7 +85,7 @@ def coherence(panel: Panel, scale: str, category: str, protocol: str, metric: st
     x, y = first[whole].T, second[whole].T  # [benchmarks, mixtures]
     m = x.shape[1]
     if m >= 3:
-        varies = np.isfinite(st.standardise(x)[:, 0]) & np.isfinite(st.standardise(y)[:, 0])
+        varies = np.isfinite(unit(x)[:, 0]) & np.isfinite(unit(y)[:, 0])
         x, y = x[varies], y[varies]
     b = len(x)
     missing = len(panel.members(category)) - b
@@ -99,26 +97,21 @@ def coherence(panel: Panel, scale: str, category: str, protocol: str, metric: st
     def mean(r: np.ndarray) -> np.ndarray:
         return _mean_defined(np.where(weight > 0, r, np.nan).reshape(*r.shape[:-2], -1), axis=-1)
 
-    u, v = st.standardise(x), st.standardise(y)
+    u, v = unit(x), unit(y)
     value = float(mean(u @ v.T))
-
-    def resampled(index: np.ndarray) -> np.ndarray:
-        s, t = st.standardise(x[:, index]), st.standardise(y[:, index])
-        return mean(np.einsum("idm,jdm->dij", s, t))
-
-    order, rows = st.random_orders(m, b), np.arange(b)[:, None]
+    order, rows = rs.independent_orders(m, b), np.arange(b)[:, None]
     null = np.einsum("dim,djm,ij->d", u[rows, order], v[rows, order], weight, optimize=True) / weight.sum()
-    p, smallest = st.two_sided(value, null, exact=False)
-    low, high = st.bootstrap_interval(resampled, m)
+    p, smallest = rs.Orders(order, False, "").p_value(np.array(value), [null])
+    low, high = _ends(rs.percentile_interval(mean(pearson_matrix(x, y, rs.bootstrap_counts(m)))))
     return Estimate(
         value=value,
         low=low,
         high=high,
         interval="percentile bootstrap over mixtures",
-        p=p,
-        null=f"mixtures of each benchmark shuffled on their own ({st.DRAWS} draws)",
+        p=float(p),
+        null=f"mixtures of each benchmark shuffled on their own ({rs.DRAWS:,} draws)",
         arrangements=math.factorial(m) ** (b - 1),
-        smallest_p=smallest,
+        smallest_p=float(smallest),
         **known,
     )
 
@@ -153,9 +146,10 @@ def alignment_vectors(
 def alignment_by_mixture(panel: Panel, scale: str, stage: str, category: str, adjusted: bool = False) -> np.ndarray:
     """Equation 8 for each mixture, [mixtures]: accuracy against confidence over a category's benchmarks, or NaN."""
     accuracy, confidence, whole = alignment_vectors(panel, scale, stage, category, adjusted)
-    return np.array(
-        [st.correlation(a, c) if ok else math.nan for a, c, ok in zip(accuracy, confidence, whole, strict=True)]
-    )
+    found = np.full(len(whole), math.nan)
+    if whole.any() and accuracy.shape[1] >= 3:
+        found[whole] = pearson(accuracy[whole], confidence[whole], np.ones((1, accuracy.shape[1])))[0]
+    return found
 
 
 def alignment(
@@ -176,33 +170,30 @@ def alignment(
     known = {"n": b, "points": f"benchmarks, {len(a)} mixtures", "missing": len(names) - len(a)}
     if b < 3 or len(a) == 0:
         return st.absent("fewer than 3 benchmarks or no mixture measured", **known)
-    order = st.orders(b)
     if reading == "pooled":
-        u, v = st.standardise(a.ravel()), st.standardise(c.ravel())
-        value = float(u @ v)
-        by_benchmark = u.reshape(a.shape).T @ v.reshape(c.shape)  # [i, j]: accuracy of i with confidence of j
+        (u,), (v,) = unit(a.reshape(1, -1)), unit(c.reshape(1, -1))
+        cells = u.reshape(a.shape).T @ v.reshape(c.shape)  # [i, j]: accuracy of i with confidence of j
     else:
-        u, v = st.standardise(a), st.standardise(c)
+        u, v = unit(a), unit(c)
         defined = np.isfinite(u[:, 0]) & np.isfinite(v[:, 0])
         known["missing"] = len(names) - int(defined.sum())
-        u, v = u[defined], v[defined]
-        by_benchmark = u.T @ v / max(1, len(u))
-        value = float(np.trace(by_benchmark)) if len(u) else math.nan
+        cells = u[defined].T @ v[defined] / max(1, int(defined.sum())) if defined.any() else np.full((b, b), math.nan)
+    value = np.trace(cells)
     if math.isnan(value):
         return st.absent("no variation", **known)
-    value = float(np.clip(value, -1.0, 1.0))
-    null = by_benchmark[np.arange(b), order].sum(axis=1)
-    p, smallest = st.two_sided(value, null, exact=True)
-    low, high = st.fisher_interval(value, b)
+    value = np.clip(value, -1.0, 1.0)
+    orders = rs.all_orders(b)
+    p, smallest = orders.p_value(value, orders.sums(cells))
+    low, high = st.fisher_interval(float(value), b)
     return Estimate(
-        value=value,
+        value=float(value),
         low=low,
         high=high,
         interval="Fisher z over benchmarks" if b > 3 else "",
-        p=p,
-        null="benchmarks shuffled, alike for all mixtures (all orders)",
-        arrangements=len(order),
-        smallest_p=smallest,
+        p=float(p),
+        null=f"benchmarks shuffled, alike for all mixtures ({orders.words})",
+        arrangements=math.factorial(b),
+        smallest_p=float(smallest),
         **known,
     )
 
@@ -210,38 +201,20 @@ def alignment(
 def persistence(panel: Panel, scale: str, category: str) -> Estimate:
     """Table 10: alignment of each mixture after PT against after SFT, over mixtures."""
     pt, sft = (alignment_by_mixture(panel, scale, stage, category) for stage in STAGES)
-    return st.pearson(pt, sft, "mixtures")
+    return associate_one(pt, sft, "mixtures", panel.web_blocks()).estimate
 
 
 def groups(panel: Panel, by: str) -> dict[str, list[str]]:
-    """Mixtures by web source (`web`) or code percent (`code`); mixtures of unknown design are in no group."""
+    """Mixtures by web source (`web`) or code percent (`code`); mixtures of which it is not known are in no group."""
     found: dict[str, list[str]] = {}
     for mixture, design in panel.design.items():
+        if by == "code" and design.code_percent is None:
+            continue
         found.setdefault(design.web if by == "web" else f"{design.code_percent:g}", []).append(mixture)
     return dict(sorted(found.items(), key=lambda item: float(item[0]))) if by == "code" else found
 
 
 # ---------------------------------------------------------------------------------------------- seeds, declared order
-
-
-def reliability(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:
-    """1 - seed variance / variance between mixtures, [benchmarks]; NaN where no mixture has two seeds.
-
-    Seed variance is pooled over the mixtures that have several seeds; the variance between mixtures is
-    that of the values that are correlated, noise included, so 0 means that mixtures differ no more than seeds do;
-    it may be negative.
-    """
-    noise = seed_spread(panel, scale, stage, metric) ** 2
-    values = panel.matrix(scale, stage, metric)
-    n = np.isfinite(values).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.nansum(values, axis=0) / n
-        observed = np.nansum((values - mean) ** 2, axis=0) / (n - 1)
-        if panel.average_seeds:
-            # A mixture's mean over k seeds has a k-th of the noise; the harmonic mean of k serves unequal counts.
-            counts = np.isfinite(panel.over_seeds(scale, stage, metric)).sum(axis=0).astype(float)
-            noise = noise * np.nanmean(np.where(counts > 0, 1 / counts, np.nan), axis=0)
-        return np.where((n > 1) & (observed > 0), 1 - noise / observed, np.nan)
 
 
 def seed_spread(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:
@@ -267,14 +240,14 @@ def declared_order(panel: Panel, learnable: dict[str, dict[str, float]], scale: 
         dose = np.array([float(doses.get(m, math.nan)) for m in panel.mixtures])
         value = accuracy[:, panel.benchmarks.index(slug)]
         both = np.isfinite(dose) & np.isfinite(value)
-        found[slug] = st.pearson(_ranks(dose[both]), _ranks(value[both]), "mixtures (ranks)")
+        found[slug] = associate_one(ranks(dose[both]), ranks(value[both]), "mixtures (ranks)").estimate
     return found
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, ties share their mean rank; [n]."""
-    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[inverse]
+def _ends(interval: tuple[np.ndarray, np.ndarray]) -> tuple[float | None, float | None]:
+    """An interval as `Estimate` holds it."""
+    low, high = map(float, interval)
+    return (None, None) if math.isnan(low) else (low, high)
 
 
 def _mean_defined(values: np.ndarray, axis: int) -> np.ndarray:

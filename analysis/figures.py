@@ -9,10 +9,9 @@ import numpy as np
 
 from analysis import correlations as co
 from analysis.drawing import WIDTH, Axis, Figure, Scene, diverging, sequential
-from analysis.panel import STAGES, Panel, mean_measured
-from analysis.paper_numbers import CATEGORIES, category_of, displays
-from analysis.paper_tables import Row, Table
-from analysis.statistics import Estimate
+from analysis.estimates import Estimate, mean_measured
+from analysis.panel import STAGES, Panel
+from analysis.table import Row, Table
 
 NAMES = 128  # room for a benchmark's name
 ROW = 19
@@ -86,7 +85,7 @@ def accuracy_heatmap(panel: Panel) -> Figure:
             scene.text(start + cell_w * (m + 0.5), top + 46, mixture, "soft small", "middle")
         for b, slug in enumerate(panel.benchmarks):
             y = top + 52 + ROW * b
-            scene.text(left + NAMES, y + 13, displays()[slug], category_of()[slug].lower(), "end")
+            scene.text(left + NAMES, y + 13, panel.displays[slug], panel.category_of[slug].lower(), "end")
             level = chance[np.isfinite(chance[:, b]), b]
             scene.text(left + NAMES + 50, y + 13, f"{level[0]:.2f}" if len(level) else "", "soft small", "end")
             for m, mixture in enumerate(panel.mixtures):
@@ -98,11 +97,11 @@ def accuracy_heatmap(panel: Panel) -> Figure:
                         cell_w - 2,
                         ROW - 2,
                         cls="empty",
-                        tip=f"{displays()[slug]}, {mixture}: not measured",
+                        tip=f"{panel.displays[slug]}, {mixture}: not measured",
                     )
                     continue
                 fill, ink = sequential((value - 0.2) / 0.7)
-                tip = f"{displays()[slug]}, {mixture}: {value:.3f} ± {stderr[m, b]:.3f}, chance {chance[m, b]:.3f}"
+                tip = f"{panel.displays[slug]}, {mixture}: {value:.3f} ± {stderr[m, b]:.3f}, chance {chance[m, b]:.3f}"
                 scene.rect(x, y, cell_w - 1, ROW - 1, fill, tip=tip)
                 clear = value - chance[m, b] > 3 * stderr[m, b]
                 words = f"{value:.2f}".lstrip("0") or "0"
@@ -135,10 +134,10 @@ def alignment_scatter(panel: Panel) -> Figure:
                     scene.text(x(0) - 6, y(tick) + 4, f"{tick:g}", "soft small", "end")
         scene.line(x(0), y(0), x(1), y(1), "dashed", "confidence = accuracy")
         accuracy, confidence = panel.matrix(scale, stage), panel.matrix(scale, stage, "confidence")
-        for k, category in enumerate(CATEGORIES):
+        for k, category in enumerate(panel.categories):
             for b in panel.members(category):
                 for m in np.flatnonzero(np.isfinite(accuracy[:, b]) & np.isfinite(confidence[:, b])):
-                    tip = f"{displays()[panel.benchmarks[b]]}, {panel.mixtures[m]}"
+                    tip = f"{panel.displays[panel.benchmarks[b]]}, {panel.mixtures[m]}"
                     tip += f": accuracy {accuracy[m, b]:.3f}, confidence {confidence[m, b]:.3f}"
                     scene.dot(x(accuracy[m, b]), y(confidence[m, b]), 2.6, f"cloud {category.lower()}", tip)
             e = co.alignment(panel, scale, stage, category, "averaged")
@@ -188,7 +187,7 @@ def seed_noise(panel: Panel) -> Figure | None:
         for b, slug in enumerate(panel.benchmarks):
             y = 36 + ROW * b
             if i == 0:
-                scene.text(NAMES, y + 4, displays()[slug], category_of()[slug].lower(), "end")
+                scene.text(NAMES, y + 4, panel.displays[slug], panel.category_of[slug].lower(), "end")
             if np.isfinite(sample[b]):
                 scene.line(
                     x(sample[b]), y - 5, x(sample[b]), y + 5, "tick", f"standard error over examples {sample[b]:.3f}"
@@ -197,7 +196,7 @@ def seed_noise(panel: Panel) -> Figure | None:
                 scene.dot(x(seeds[b]), y, 4, "hollow", f"standard deviation over seeds {seeds[b]:.3f}")
             if np.isfinite(mixtures[b]):
                 tip = f"standard deviation over mixtures {mixtures[b]:.3f}"
-                scene.dot(x(mixtures[b]), y, 4, category_of()[slug].lower(), tip)
+                scene.dot(x(mixtures[b]), y, 4, panel.category_of[slug].lower(), tip)
     return Figure(
         "seed_noise",
         "Is the difference between mixtures more than noise?",
@@ -219,8 +218,8 @@ def declared_order(panel: Panel, found: dict[tuple[str, str], dict[str, Estimate
         for k, slug in enumerate([*slugs, "mean"]):
             y = 24 + ROW * k + (6 if slug == "mean" else 0)
             if i == 0:
-                name = "Mean" if slug == "mean" else displays()[slug]
-                scene.text(NAMES, y + 13, name, "strong" if slug == "mean" else category_of()[slug].lower(), "end")
+                name = "Mean" if slug == "mean" else panel.displays[slug]
+                scene.text(NAMES, y + 13, name, "strong" if slug == "mean" else panel.category_of[slug].lower(), "end")
             value = (float(np.mean(values)) if values else None) if slug == "mean" else estimates[slug].value
             if value is None:
                 scene.rect(left + 12, y, wide - 24, ROW - 2, cls="empty")

@@ -1,9 +1,8 @@
 """Scores to metrics.parquet: one row per cell (checkpoint, benchmark, variant), metric and normalisation.
 
-In: the rows of `analysis.scores`. Out: <runs>/<study>/metrics.parquet; this module alone writes it. Candidates of a
-benchmark lie in one padded matrix [examples, candidates], cells are sums over rows: no Python loop over examples. What
-cannot be derived (PMI without unconditional scores, per token without the candidates' tokens) has no row. Equal score
-files give equal bytes.
+In: `analysis.answers`, in which a cell is a slice. Out: <runs>/<study>/metrics.parquet and, for what needs single
+examples, answers.parquet beside it; this module alone writes them. What cannot be derived has no row. Equal score files
+give equal bytes.
 
     python -m analysis.metrics --runs runs --study mini
 """
@@ -12,78 +11,30 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.artifacts import atomic_file, fingerprint
+from configs.artifacts import atomic_file
 from configs.errors import ArtifactError, user_errors
-from configs.layout import metrics_file, runs_root
-from configs.metrics import METRICS, NORMALISATIONS
+from configs.layout import answers_file, metrics_file, runs_root
+from configs.metrics import F1_BENCHMARKS, METRICS, NORMALISATIONS
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import pyarrow as pa
 
-    from analysis.scores import Scores
+    from analysis.answers import Answers
 
-VERSION = "1"
+VERSION = "3"
 KEYS = ("scale", "stage", "recipe", "mixture", "seed", "step", "tokens", "benchmark", "variant")
+"""Of a cell."""
 COLUMNS = (*KEYS, "metric", "normalisation", "value", "n", "stderr", "fingerprint")
 
 
-def padded(column: Any, fill: float) -> np.ndarray:
-    """A list column as float64 [rows, longest list]; short rows are filled."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    length = pc.list_value_length(column).to_numpy()
-    out = np.full((len(length), int(length.max())), fill)
-    out[np.arange(out.shape[1]) < length[:, None]] = pc.list_flatten(column).to_numpy()
-    return out
-
-
-def select(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The chosen candidate [rows] (ties: the lowest index) and whether the row was tied [rows]; score [rows, K]."""
-    import numpy as np
-
-    best = score.max(axis=1, keepdims=True)
-    return np.argmax(score, axis=1), (score == best).sum(axis=1) > 1
-
-
-def confidence(logprob: np.ndarray) -> np.ndarray:
-    """Reading A, [rows]: softmax over the candidates at the selected one, the largest; logprob [rows, K], -inf pads."""
-    import numpy as np
-
-    return 1.0 / np.exp(logprob - logprob.max(axis=1, keepdims=True)).sum(axis=1)
-
-
-def _benchmark_metrics(slug: str, rows: Any) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield (metric, normalisation, value of each example [rows]); cells average them, or add them up for ties."""
-    import numpy as np
-
-    logprob = padded(rows.column("logprob_sum"), -np.inf)
-    gold = rows.column("gold").to_numpy()
-    candidates = np.isfinite(logprob).sum(axis=1)
-    scores = {"sum": logprob}
-    for name, column in (("char", "num_chars"), ("token", "num_tokens"), ("byte", "num_bytes")):
-        if rows.column(column).null_count == 0:
-            scores[name] = logprob / padded(rows.column(column), 1.0)
-    if rows.column("logprob_unconditional").null_count == 0:
-        scores["pmi"] = logprob - padded(rows.column("logprob_unconditional"), 0.0)
-    for name, score in scores.items():
-        chosen, tied = select(score)
-        yield "accuracy", name, (chosen == gold).astype(float)
-        yield "ties", name, tied.astype(float)
-        if name == "sum":
-            yield "confidence", name, confidence(logprob)
-            yield "confidence_joint", name, np.exp(logprob.max(axis=1))
-            if slug == "multirc":
-                yield "accuracy_lm_eval", name, (chosen == 1 - gold).astype(float)
-    yield "uniform", "", 1.0 / candidates
-
-
-def compute(scores: Scores) -> pd.DataFrame:
+def compute(answers: Answers) -> pd.DataFrame:
     """The metrics of every cell, sorted by key; columns `COLUMNS`, float64 values, missing stderr is NaN.
 
     stderr is the sample standard deviation over examples / sqrt(n), as lm-evaluation-harness reports it.
@@ -91,76 +42,138 @@ def compute(scores: Scores) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    from configs.load import BENCHMARKS, load_benchmark
-
-    table = scores.table
-    keys = pd.DataFrame({name: scores.codes(name)[0] for name in KEYS if name not in ("seed", "step", "tokens")})
-    for name in ("seed", "step", "tokens"):
-        keys[name] = table.column(name).to_numpy()
-    cell = keys.groupby(list(KEYS), sort=False).ngroup().to_numpy()
-    file = table.column("file").to_numpy()
-    benchmark, slugs = scores.codes("benchmark")
-
+    head = answers.cells.drop(columns=["checkpoint", "temperature"])
     out = []
-    for code, slug in enumerate(slugs):
-        index = np.flatnonzero(benchmark == code)
-        rows = table.take(index)
-        _, first, group, n = np.unique(cell[index], return_index=True, return_inverse=True, return_counts=True)
-        head = keys.iloc[index[first]].copy()
-        for name in KEYS:
-            if name not in ("seed", "step", "tokens"):
-                head[name] = np.array(scores.codes(name)[1], dtype=object)[head[name].to_numpy()]
-        files: list[set[str]] = [set() for _ in n]
-        for pair in np.unique(np.stack([group, file[index]], axis=1), axis=0):
-            files[pair[0]].add(scores.sha256[pair[1]])
-        head["n"], head["fingerprint"] = n, [fingerprint(sorted(found)) for found in files]
-
-        def add(
-            metric: str, name: str, value: np.ndarray, stderr: np.ndarray | float, head: pd.DataFrame = head
-        ) -> None:
-            assert metric in METRICS and name in NORMALISATIONS
-            out.append(head.assign(metric=metric, normalisation=name, value=value, stderr=stderr))
-
-        for metric, name, example in _benchmark_metrics(slug, rows):
-            total = np.bincount(group, example, minlength=len(n))
-            mean = total / n
-            if metric == "ties":
-                add(metric, name, total, np.nan)
-                continue
-            square = np.bincount(group, (example - mean[group]) ** 2, minlength=len(n))
-            with np.errstate(invalid="ignore", divide="ignore"):
-                stderr = np.sqrt(square / (n - 1) / n)  # one example: no estimate
-            add(metric, name, mean, np.nan if metric == "uniform" else stderr)
-            if metric == "uniform":
-                gold = rows.column("gold").to_numpy()
-                majority = np.zeros((len(n), int(gold.max()) + 1))
-                np.add.at(majority, (group, gold), 1)
-                prompts = (variant.split("/")[0] for variant in head["variant"])
-                fixed = [slug in BENCHMARKS and load_benchmark(slug).fixed_in(prompt) for prompt in prompts]
-                share = np.where(fixed, majority.max(axis=1) / n, 0.0)
-                add("chance", "", np.maximum(mean, share), np.nan)
+    for metric, name, value, stderr in _metrics(answers):
+        assert metric in METRICS and name in NORMALISATIONS
+        known = np.isfinite(value)
+        out.append(head.assign(metric=metric, normalisation=name, value=value, stderr=stderr)[known])
     frame = pd.concat(out, ignore_index=True)[list(COLUMNS)]
     return frame.sort_values([*KEYS, "metric", "normalisation"], ignore_index=True)
 
 
-def write_metrics(runs: Path, study: str) -> Path:
-    """Derive metrics.parquet from the study's score files; does nothing where it is already made from these files."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _metrics(answers: Answers) -> Iterator[tuple[str, str, np.ndarray, np.ndarray | float]]:
+    """Yield (metric, normalisation, value [cells], stderr [cells]); NaN: not derivable."""
+    import numpy as np
 
+    starts, n = answers.starts, answers.cells["n"].to_numpy()
+    for (metric, name), values in answers.values.items():
+        exact = values.astype(float)
+        total = np.add.reduceat(exact, starts)
+        if metric == "ties":
+            yield metric, name, total, np.nan
+            continue
+        square = np.add.reduceat((exact - np.repeat(total / n, n)) ** 2, starts)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            stderr = np.sqrt(square / (n - 1) / n)  # one example: no estimate
+        yield metric, name, total / n, np.nan if metric == "uniform" else stderr
+    yield "chance", "", _chance(answers), np.nan
+    for metric, value in _of_whole_cells(answers):
+        yield metric, "sum", value, np.nan
+
+
+def _chance(answers: Answers) -> np.ndarray:
+    """`uniform`, or a larger share of the majority class where all rows have the same candidates; [cells]."""
+    import numpy as np
+
+    from configs.load import BENCHMARKS, load_benchmark
+
+    cells, n = answers.cells, answers.cells["n"].to_numpy()
+    fixed = {
+        (slug, variant): slug in BENCHMARKS and load_benchmark(slug).fixed_in(variant.split("/")[0])
+        for slug, variant in set(zip(cells["benchmark"], cells["variant"], strict=True))
+    }
+    classes = int(answers.gold.max()) + 1
+    counts = np.bincount(answers.cell * classes + answers.gold, minlength=len(cells) * classes)
+    majority = counts.reshape(len(cells), classes).max(axis=1) / n
+    same = np.array([fixed[cell] for cell in zip(cells["benchmark"], cells["variant"], strict=True)], bool)
+    uniform = np.add.reduceat(answers.values["uniform", ""], answers.starts) / n
+    return np.maximum(uniform, np.where(same, majority, 0.0))
+
+
+def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (metric, value [cells]) of what is no mean over examples; NaN where it does not apply."""
+    import numpy as np
+
+    from analysis import calibration as ca
+
+    cells, cell, slugs = len(answers.cells), answers.cell, answers.cells["benchmark"]
+    sure, right = answers.values["confidence", "sum"], answers.values["accuracy", "sum"] > 0
+    for metric, equal_mass in (("ece", False), ("ece_mass", True)):
+        yield metric, ca.reliability(sure, right, cell, cells, equal_mass=equal_mass).expected_error
+    for suffix in ("scaled", "pt_scaled"):
+        scaled = answers.values[f"confidence_{suffix}", "sum"]
+        known = np.isfinite(np.add.reduceat(scaled, answers.starts))
+        error = ca.reliability(np.nan_to_num(scaled), right, cell, cells).expected_error
+        yield f"ece_{suffix}", np.where(known, error, np.nan)
+    yield "temperature", answers.cells["temperature"].to_numpy()
+    yield "auroc", ca.auroc(sure, right, cell, cells)
+    f1 = f1_macro(answers.chosen, answers.gold, cell, cells)
+    yield "f1_macro", np.where(slugs.isin(F1_BENCHMARKS), f1, np.nan)
+    inverted = np.bincount(cell, answers.chosen == 1 - answers.gold, cells) / answers.cells["n"].to_numpy()
+    yield "accuracy_lm_eval", np.where(slugs == "multirc", inverted, np.nan)
+
+
+def f1_macro(chosen: np.ndarray, gold: np.ndarray, cell: np.ndarray, cells: int) -> np.ndarray:
+    """Mean over the classes that are true or chosen anywhere in a cell of 2 TP / (2 TP + FP + FN), [cells]."""
+    import numpy as np
+
+    classes = int(max(chosen.max(), gold.max())) + 1
+    counts = [np.bincount(cell * classes + label, minlength=cells * classes) for label in (chosen, gold)]
+    hit = chosen == gold
+    counts.append(np.bincount((cell * classes + gold)[hit], minlength=cells * classes))
+    selected, true, both = (count.reshape(cells, classes) for count in counts)
+    there = selected + true > 0
+    f1 = np.divide(2 * both, selected + true, out=np.zeros(there.shape), where=there)
+    return f1.sum(axis=1) / there.sum(axis=1)
+
+
+def write_metrics(runs: Path, study: str) -> Path:
+    """Derive metrics.parquet and answers.parquet from the study's score files, unless they are made from these."""
+    import pyarrow as pa
+
+    from analysis.answers import as_table, gather
     from analysis.scores import files_fingerprint, read_scores, score_files
 
-    path = metrics_file(runs, study)
-    if path.is_file() and _made_from(path) == files_fingerprint(score_files(runs, study)):
-        return path
-    scores = read_scores(runs, study)
-    table = pa.Table.from_pandas(compute(scores), _schema(), preserve_index=False)
-    table = table.replace_schema_metadata({"schema_version": VERSION, "scores": scores.fingerprint, "study": study})
+    path, beside = metrics_file(runs, study), answers_file(runs, study)
+    if all(_made_from(file) is not None for file in (path, beside)):
+        wanted = files_fingerprint(score_files(runs, study))
+        if all(_made_from(file) == wanted for file in (path, beside)):
+            return path
+    answers = gather(read_scores(runs, study))
+    metadata = {"schema_version": VERSION, "scores": answers.fingerprint, "study": study}
+    _write(as_table(answers), beside, metadata)
+    _write(pa.Table.from_pandas(compute(answers), _schema(), preserve_index=False), path, metadata)
+    return path
+
+
+def write_given(
+    frame: pd.DataFrame, path: Path, study: str, categories: dict[str, str], groups: dict[str, str]
+) -> None:
+    """Metrics that were not derived here; categories: of the benchmarks, groups: of the mixtures, "" where unknown."""
+    import pyarrow as pa
+
+    described = {"categories": json.dumps(categories), "groups": json.dumps(groups)}
+    table = pa.Table.from_pandas(frame, _schema(), preserve_index=False)
+    _write(table, path, {"schema_version": VERSION, "study": study} | described)
+
+
+def read_described(runs: Path, study: str) -> tuple[dict[str, str], dict[str, str]]:
+    """(categories, groups) as `write_given` has them; empty for metrics that were derived from scores."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(metrics_file(runs, study)).metadata or {}
+    categories, groups = (json.loads(metadata.get(key, b"{}")) for key in (b"categories", b"groups"))
+    return categories, groups
+
+
+def _write(table: pa.Table, path: Path, metadata: dict[str, str]) -> None:
+    import pyarrow.parquet as pq
+
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
     with atomic_file(path) as stream:
         stream.write(buffer.getvalue())
-    return path
 
 
 def read_metrics(runs: Path, study: str) -> pd.DataFrame:
@@ -188,6 +201,7 @@ def read_metrics(runs: Path, study: str) -> pd.DataFrame:
 
 
 def _made_from(path: Path) -> str | None:
+    """Fingerprint of the score files that a file of this version was made from."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

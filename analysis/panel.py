@@ -7,16 +7,18 @@ that was not measured is NaN; nothing is filled in.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from analysis.metrics import read_metrics
+from analysis import paper_numbers
+from analysis.estimates import mean_measured
+from analysis.items import Items, load_items
+from analysis.metrics import KEYS, read_described, read_metrics
 from analysis.paper_numbers import SCALES as PAPER_SCALES
-from analysis.paper_numbers import category_of
 from analysis.scores import score_files
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import metrics_file
@@ -24,6 +26,8 @@ from configs.load import BENCHMARKS, load, load_mixture, load_sources
 from configs.schema import StudyConfig
 
 STAGES = ("PT", "SFT")
+OTHER = "Other"
+"""Category of a benchmark of which none is known."""
 Cube = dict[
     tuple[str, str, str, str], np.ndarray
 ]  # (scale, stage, metric, normalisation) -> [seeds, mixtures, benchmarks]
@@ -35,8 +39,8 @@ class Design:
 
     web: str
     """Display name of the web source; several are joined by " + "."""
-    code_percent: float
-    """Share of the training tokens from code sources, in per cent."""
+    code_percent: float | None
+    """Share of the training tokens from code sources, in per cent; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,14 @@ class Panel:
     """Standard errors over examples of `values`."""
     examples: int
     """Scored examples behind the shown cells."""
+    beside_paper: bool = True
+    """False for numbers that were given, which stand for no scale of the paper."""
+    items: Items | None = None
+    """Single answers of the shown cells; None where only metrics are known."""
+    category_of: dict[str, str] = field(default_factory=paper_numbers.category_of)
+    """Slug -> category; by default the paper's, as `displays`."""
+    displays: dict[str, str] = field(default_factory=paper_numbers.displays)
+    """Slug -> name."""
 
     def over_seeds(self, scale: str, stage: str, metric: str = "accuracy", normalisation: str = "sum") -> np.ndarray:
         """float64 [seeds, mixtures, benchmarks]; NaN where not measured."""
@@ -85,12 +97,39 @@ class Panel:
         """Standard error over examples of one checkpoint, [mixtures, benchmarks]; the mean over seeds."""
         return mean_measured(self.stderrs.get((scale, stage, metric, "sum"), self.over_seeds(scale, stage, metric)))
 
+    def has(self, metric: str) -> bool:
+        """Was it measured on any checkpoint?"""
+        return any(key[2] == metric and np.isfinite(values).any() for key, values in self.values.items())
+
+    def answers(self, scale: str, stage: str, slug: str, metric: str = "accuracy") -> np.ndarray:
+        """float32 [mixtures, examples], of what `matrix` shows: its means over examples; no columns without `items`."""
+        over_seeds = self.answers_over_seeds(scale, stage, slug, metric)
+        return mean_measured(over_seeds) if self.average_seeds else over_seeds[0]
+
+    def answers_over_seeds(self, scale: str, stage: str, slug: str, metric: str = "accuracy") -> np.ndarray:
+        """float32 [seeds, mixtures, examples], NaN for checkpoints that were not scored."""
+        known = self.items.values if self.items else {}
+        empty = np.full((len(self.seeds), len(self.mixtures), 0), np.nan, np.float32)
+        return known.get((scale, stage, slug, metric), empty)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.category_of.values()))
+
     def members(self, category: str) -> list[int]:
         """Columns of the category's benchmarks."""
-        return [i for i, slug in enumerate(self.benchmarks) if category_of()[slug] == category]
+        return [i for i, slug in enumerate(self.benchmarks) if self.category_of[slug] == category]
+
+    def web_blocks(self) -> tuple[int, ...] | None:
+        """Number of each mixture's web source; None where one is unknown or all are the same."""
+        webs = [self.design[mixture].web for mixture in self.mixtures if mixture in self.design]
+        names = sorted(set(webs))
+        return tuple(map(names.index, webs)) if len(webs) == len(self.mixtures) and len(names) > 1 else None
 
     def paper_scale(self, scale: str) -> str | None:
         """The paper's scale that this one stands for: the smallest for 240M, the largest for 1B, if there are two."""
+        if not self.beside_paper:
+            return None
         by_name = {name.lower(): name for name in PAPER_SCALES}
         if scale.lower() in by_name:
             return by_name[scale.lower()]
@@ -99,6 +138,11 @@ class Panel:
         if scale == self.scales[0]:
             return PAPER_SCALES[0]
         return PAPER_SCALES[1] if scale == self.scales[-1] else None
+
+    def paper_number(self, scale: str, *key: str) -> float | None:
+        """One of `paper_numbers.numbers`; "{}" in the key is the paper's scale that `scale` stands for."""
+        paper = self.paper_scale(scale)
+        return None if paper is None else paper_numbers.numbers().get(tuple(part.format(paper) for part in key))
 
     def planned(self) -> list[tuple[str, str, str, int]]:
         """(scale, stage, mixture, seed) of every final checkpoint that the shown recipe needs.
@@ -122,12 +166,6 @@ class Panel:
             values = self.over_seeds(scale, stage)[self.seeds.index(seed), self.mixtures.index(mixture)]
             done += int(np.isfinite(values).sum())
         return done, len(planned) * len(self.benchmarks)
-
-
-def mean_measured(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is not NaN; NaN where nothing is."""
-    count = np.isfinite(values).sum(axis=0)
-    return np.divide(np.nansum(values, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
 def studies(runs: Path) -> list[str]:
@@ -178,6 +216,12 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
     mixtures = config.mixtures if config else tuple(sorted(set(metrics["mixture"])))
     wanted = (config.benchmarks or BENCHMARKS) if config else set(metrics["benchmark"])
     benchmarks = tuple(slug for slug in BENCHMARKS if slug in wanted)
+    categories, groups = read_described(runs, study)
+    own = {slug: category or OTHER for slug, category in categories.items() if slug not in BENCHMARKS}
+    benchmarks += tuple(sorted(own, key=lambda slug: (own[slug], slug)))
+    names = {slug: paper_numbers.displays().get(slug, slug) for slug in benchmarks}
+    named = {slug: paper_numbers.category_of().get(slug, own.get(slug, OTHER)) for slug in benchmarks}
+    shown_as: dict[str, Any] = {"category_of": named, "displays": names} if own else {}
     return Panel(
         study=study,
         config=config,
@@ -190,10 +234,13 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
         other_variants=tuple(sorted({v for cell, found in variants.items() for v in found if v != plain[cell]})),
         seeds=seeds,
         average_seeds=average_seeds,
-        design={m: d for m in mixtures if (d := _design(m)) is not None},
+        design={m: d for m in mixtures if (d := _design(m, groups.get(m, ""))) is not None},
         values=_cube(metrics, "value", seeds, mixtures, benchmarks),
         stderrs=_cube(metrics, "stderr", seeds, mixtures, benchmarks),
         examples=int(metrics.loc[(metrics["metric"] == "accuracy") & (metrics["normalisation"] == "sum"), "n"].sum()),
+        items=load_items(runs, study, metrics[list(KEYS)], seeds, mixtures),
+        beside_paper=not categories,
+        **shown_as,
     )
 
 
@@ -234,8 +281,10 @@ def _by_size(metrics: pd.DataFrame) -> tuple[str, ...]:
     return tuple(sorted(set(metrics["scale"]), key=rank))
 
 
-def _design(mixture: str) -> Design | None:
-    """From configs/mixtures; None where the mixture is unknown here (scores from elsewhere)."""
+def _design(mixture: str, group: str) -> Design | None:
+    """From configs/mixtures; a mixture that is unknown here has the group it was given, or None."""
+    if group:
+        return Design(group, None)
     try:
         weights, sources = load_mixture(mixture).weights, load_sources().sources
     except ConfigError:

@@ -18,6 +18,13 @@ SCALES = ("240M", "1B")
 CATEGORIES = ("Commonsense", "Science", "NLI", "Semantic")
 WEB_SOURCES = ("RefinedWeb", "FineWeb-Edu", "DCLM")
 
+SETUP_TITLES = {
+    "1": "Model architecture",
+    "2a": "Pretraining",
+    "2b": "Supervised fine-tuning",
+    "3": "Pretraining mixtures",
+    "4": "Evaluation benchmarks",
+}
 TITLES = {
     5: "Cross-stage correlation (PT to SFT) of each benchmark",
     6: "Performance-confidence alignment by category",
@@ -50,11 +57,12 @@ def category_of() -> dict[str, str]:
 
 @functools.cache
 def numbers() -> dict[tuple[str, ...], float]:
-    """Every number of Tables 5 to 11, keyed by table number and what it describes.
+    """Every number of Tables 5 to 11 and some of the text, keyed by table number or name and what it describes.
 
     ("5", metric, scale, slug or "mean"), ("6", scale, stage, category), ("7", quantity, scale, category),
     ("8", scale, stage, web, category), ("9", scale, stage, code %, category), ("10", scale, category),
-    ("11", web, category) and ("coherence", metric, protocol, scale, category) from Finding 8. Table 7's accuracy is
+    ("11", web, category); from the text ("coherence", metric, protocol, scale, category), Finding 8; ("similarity",
+    metric, scale), Finding 3; ("code", scale, stage, category or slug), Figures 14 and 15. Table 7's accuracy is
     in percentage points, Table 11's in per cent.
     """
     found: dict[tuple[str, ...], float] = {}
@@ -76,8 +84,19 @@ def numbers() -> dict[tuple[str, ...], float]:
         for web in WEB_SOURCES:
             found["11", web, row["category"]] = float(row[web])
     for row in frame("values_in_text").to_dict("records"):
-        if row["quantity"] == "intra-category accuracy coherence":
-            found["coherence", "accuracy", row["stage"], row["scale"], row["category_or_benchmark"]] = float(
-                row["value"]
-            )
+        what, scale, stage, name = (row[c] for c in ("quantity", "scale", "stage", "category_or_benchmark"))
+        if what == "intra-category accuracy coherence":
+            found["coherence", "accuracy", stage, scale, name] = float(row["value"])
+        elif what == "correlation of PT-PT and SFT-SFT confidence matrices":
+            found["similarity", "confidence", scale] = float(row["value"])
+        elif what.startswith("code proportion vs"):
+            # The first counts: for HellaSwag at 1B, C.4.2 repeats the number that Figure 15 has for 240M.
+            found.setdefault(("code", scale, stage, slugs.get(name, name)), float(row["value"]))
     return found
+
+
+def in_text(**row: str) -> float:
+    """The one number of the text (values_in_text.csv) in whose row the columns are as given."""
+    records = frame("values_in_text").to_dict("records")
+    (found,) = (record["value"] for record in records if all(record[key] == value for key, value in row.items()))
+    return float(found)

@@ -1,4 +1,4 @@
-"""Tables 5 to 11 of the paper beside the same numbers of a study, and the coherence of equations 3 to 6.
+"""Tables 6 to 11 of the paper beside the same numbers of a study, and the coherence of equations 3 to 6.
 
 In: `Panel`. Out: `Table`s: one row a number, with the paper's number, the difference, and whether the paper's lies
 inside this run's 95 % interval. Every table carries Benjamini-Hochberg q-values over its p-values.
@@ -7,142 +7,18 @@ inside this run's 95 % interval. Every table carries Benjamini-Hochberg q-values
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from analysis import correlations as co
-from analysis import statistics as st
+from analysis import estimates as st
 from analysis.panel import STAGES, Panel
-from analysis.paper_numbers import CATEGORIES, TITLES, category_of, displays, numbers
-from analysis.statistics import Estimate
-
-RELIABILITY_FLOOR = 0.2  # below it, differences between mixtures are mostly seed noise: no claim
-
-
-@dataclass(frozen=True)
-class Row:
-    keys: tuple[str, ...]
-    estimate: Estimate
-    paper: float | None = None
-    extra: tuple[str, ...] = ()
-    no_claim: str = ""
-    """Why the number supports no claim, if it does not."""
-    q: float | None = None
-    brief: bool = True
-    """Shown on the terminal; files have every row."""
-
-    @property
-    def difference(self) -> float | None:
-        return None if self.paper is None or self.estimate.value is None else self.estimate.value - self.paper
-
-    @property
-    def verdict(self) -> str:
-        """Where the paper's number lies relative to this run's interval, or why that cannot be said."""
-        if self.estimate.value is None:
-            return f"missing: {self.estimate.reason}"
-        if self.no_claim:
-            return f"no claim: {self.no_claim}"
-        if self.paper is None:
-            return ""
-        inside = self.estimate.inside(self.paper)
-        return "no interval" if inside is None else "inside" if inside else "outside"
-
-
-@dataclass(frozen=True)
-class Table:
-    name: str
-    """File name without suffix."""
-    title: str
-    keys: tuple[str, ...]
-    extra: tuple[str, ...]
-    rows: tuple[Row, ...]
-    unit: str = ""
-    digits: int = 2
-
-    @property
-    def notes(self) -> list[str]:
-        """What points, intervals and nulls are; ranges where rows differ."""
-        known = [row.estimate for row in self.rows if row.estimate.value is not None]
-        lines = []
-        for field, label in (("points", "points"), ("interval", "95 % interval"), ("null", "null of p")):
-            names = list(dict.fromkeys(getattr(e, field) for e in known if getattr(e, field)))
-            if names:
-                lines.append(f"{label}: {'; '.join(names)}")
-        counts = [e.arrangements for e in known if e.arrangements is not None]
-        smallest = [e.smallest_p for e in known if e.smallest_p is not None]
-        if counts:
-            lines.append(
-                f"distinct arrangements: {_span(min(counts), max(counts), ',')}; "
-                f"smallest possible p: {_span(min(smallest), max(smallest), '.2g')}"
-            )
-        if len(known) < len(self.rows):
-            lines.append(f"{len(self.rows) - len(known)} of {len(self.rows)} numbers are missing and left empty")
-        return lines
-
-    def count(self, verdict: str) -> int:
-        return sum(row.verdict == verdict for row in self.rows)
-
-
-def _span(low: float, high: float, spec: str) -> str:
-    return f"{low:{spec}}" if low == high else f"{low:{spec}} to {high:{spec}}"
-
-
-def build_tables(panel: Panel) -> list[Table]:
-    """Tables 5 to 11 and the coherence table, in this order."""
-    makers = {5: table5, 6: table6, 7: table7, 8: table8, 9: table9, 10: table10, 11: table11}
-    tables = [make(panel) for make in makers.values()]
-    return [*tables, coherence_table(panel)]
-
-
-def _table(
-    name: str, title: str, keys: str, rows: Iterator[Row], extra: tuple[str, ...] = (), unit: str = "", digits: int = 2
-) -> Table:
-    listed = list(rows)
-    q = st.benjamini_hochberg([row.estimate.p for row in listed])
-    done = tuple(
-        Row(r.keys, r.estimate, r.paper, r.extra, r.no_claim, q=value, brief=r.brief)
-        for r, value in zip(listed, q, strict=True)
-    )
-    return Table(name, title, tuple(keys.split()), extra, done, unit, digits)
-
-
-def _paper(panel: Panel, scale: str, *key: str) -> float | None:
-    """The paper's number for the scale that `scale` stands for; "{}" in the key is that scale."""
-    stands_for = panel.paper_scale(scale)
-    return None if stands_for is None else numbers().get(tuple(part.format(stands_for) for part in key))
-
+from analysis.paper_numbers import TITLES, numbers
+from analysis.table import Row, Table, with_q_values
+from analysis.transfer_table import transfer_table
 
 # ---------------------------------------------------------------------------------------------- the tables
-
-
-def table5(panel: Panel) -> Table:
-    """Equations 1 and 2."""
-
-    def rows() -> Iterator[Row]:
-        for metric in ("accuracy", "confidence"):
-            for scale in panel.scales:
-                trust = [co.reliability(panel, scale, stage, metric) for stage in STAGES]
-                for b, estimate in enumerate(co.cross_stage(panel, scale, metric)):
-                    slug = panel.benchmarks[b]
-                    least = min(part[b] for part in trust) if all(np.isfinite(part[b]) for part in trust) else math.nan
-                    low = bool(least < RELIABILITY_FLOOR)
-                    yield Row(
-                        (scale, metric, category_of()[slug], displays()[slug]),
-                        estimate,
-                        _paper(panel, scale, "5", metric, "{}", slug),
-                        ("not measured" if math.isnan(least) else f"{least:.2f}",),
-                        f"reliability {least:.2f}" if low else "",
-                    )
-                yield Row(
-                    (scale, metric, "Mean", f"{len(panel.benchmarks)} benchmarks"),
-                    co.mean_cross_stage(panel, scale, metric),
-                    _paper(panel, scale, "5", metric, "{}", "mean"),
-                    ("",),
-                )
-
-    return _table("table5", f"Table 5. {TITLES[5]}", "scale metric category benchmark", rows(), ("reliability",))
 
 
 def table6(panel: Panel) -> Table:
@@ -151,15 +27,17 @@ def table6(panel: Panel) -> Table:
     def rows() -> Iterator[Row]:
         for scale in panel.scales:
             for stage in STAGES:
-                for category in CATEGORIES:
+                for category in panel.categories:
                     for reading in co.READINGS:
                         paper = (
-                            _paper(panel, scale, "6", "{}", stage, category) if reading != "chance-adjusted" else None
+                            panel.paper_number(scale, "6", "{}", stage, category)
+                            if reading != "chance-adjusted"
+                            else None
                         )
                         estimate = co.alignment(panel, scale, stage, category, reading)
                         yield Row((scale, stage, category, reading), estimate, paper)
 
-    return _table("table6", f"Table 6. {TITLES[6]}", "scale stage category reading", rows())
+    return with_q_values("table6", f"Table 6. {TITLES[6]}", "scale stage category reading", rows())
 
 
 def table7(panel: Panel) -> Table:
@@ -168,31 +46,31 @@ def table7(panel: Panel) -> Table:
     def rows() -> Iterator[Row]:
         for quantity in ("accuracy", "alignment"):
             for scale in panel.scales:
-                for category in CATEGORIES:
+                for category in panel.categories:
                     values = (
                         100 * _category_accuracy(panel, scale, "PT", category)
                         if quantity == "accuracy"
                         else co.alignment_by_mixture(panel, scale, "PT", category)
                     )
                     estimate = st.paired_difference(_web_differences(panel, values), "shares")
-                    paper = _paper(panel, scale, "7", quantity, "{}", category)
+                    paper = panel.paper_number(scale, "7", quantity, "{}", category)
                     yield Row(
                         (scale, f"{quantity} (pp)" if quantity == "accuracy" else quantity, category), estimate, paper
                     )
 
-    return _table("table7", f"Table 7. {TITLES[7]}", "scale quantity category", rows())
+    return with_q_values("table7", f"Table 7. {TITLES[7]}", "scale quantity category", rows())
 
 
 def table8(panel: Panel) -> Table:
     """Equation 8 over the mixtures of one web source."""
-    return _table(
+    return with_q_values(
         "table8", f"Table 8. {TITLES[8]}", "scale stage web_source category reading", _grouped(panel, "web", "8")
     )
 
 
 def table9(panel: Panel) -> Table:
     """Equation 8 over the mixtures of one code percent."""
-    return _table(
+    return with_q_values(
         "table9", f"Table 9. {TITLES[9]}", "scale stage code_percent category reading", _grouped(panel, "code", "9")
     )
 
@@ -201,10 +79,10 @@ def _grouped(panel: Panel, by: str, number: str) -> Iterator[Row]:
     for scale in panel.scales:
         for stage in STAGES:
             for group, mixtures in co.groups(panel, by).items():
-                for category in CATEGORIES:
+                for category in panel.categories:
                     for reading in co.READINGS:
                         estimate = co.alignment(panel, scale, stage, category, reading, mixtures)
-                        paper = _paper(panel, scale, number, "{}", stage, group, category)
+                        paper = panel.paper_number(scale, number, "{}", stage, group, category)
                         keys = (scale, stage, group, category, reading)
                         adjusted = reading == "chance-adjusted"
                         yield Row(keys, estimate, None if adjusted else paper, brief=reading == "averaged")
@@ -215,14 +93,14 @@ def table10(panel: Panel) -> Table:
 
     def rows() -> Iterator[Row]:
         for scale in panel.scales:
-            for category in CATEGORIES:
+            for category in panel.categories:
                 yield Row(
                     (scale, category),
                     co.persistence(panel, scale, category),
-                    _paper(panel, scale, "10", "{}", category),
+                    panel.paper_number(scale, "10", "{}", category),
                 )
 
-    return _table("table10", f"Table 10. {TITLES[10]}", "scale category", rows())
+    return with_q_values("table10", f"Table 10. {TITLES[10]}", "scale category", rows())
 
 
 def table11(panel: Panel) -> Table:
@@ -232,12 +110,14 @@ def table11(panel: Panel) -> Table:
         scale = panel.scales[-1]
         for web, mixtures in co.groups(panel, "web").items():
             index = [panel.mixtures.index(m) for m in mixtures]
-            for category in CATEGORIES:
+            for category in panel.categories:
                 values = 100 * _category_accuracy(panel, scale, "SFT", category)[index]
                 paper = numbers().get(("11", web, category)) if panel.paper_scale(scale) == "1B" else None
                 yield Row((scale, web, category), st.mean_estimate(values, "mixtures"), paper)
 
-    return _table("table11", f"Table 11. {TITLES[11]}", "scale web_source category", rows(), unit="%", digits=1)
+    return with_q_values(
+        "table11", f"Table 11. {TITLES[11]}", "scale web_source category", rows(), unit="%", digits=1, signed=False
+    )
 
 
 def coherence_table(panel: Panel) -> Table:
@@ -248,13 +128,13 @@ def coherence_table(panel: Panel) -> Table:
             for scale in panel.scales:
                 for protocol in co.PROTOCOLS:
                     for reading in ("ordered", "i<j") if protocol == "cross" else ("ordered",):
-                        for category in CATEGORIES:
+                        for category in panel.categories:
                             estimate = co.coherence(panel, scale, category, protocol, metric, reading)
-                            paper = _paper(panel, scale, "coherence", metric, protocol, "{}", category)
+                            paper = panel.paper_number(scale, "coherence", metric, protocol, "{}", category)
                             yield Row((scale, metric, protocol, reading, category), estimate, paper)
 
     title = "Intra-category coherence, equations 3 to 6 (Finding 8)"
-    return _table("coherence", title, "scale metric protocol reading category", rows())
+    return with_q_values("coherence", title, "scale metric protocol reading category", rows())
 
 
 # ---------------------------------------------------------------------------------------------- parts
@@ -271,8 +151,22 @@ def _web_differences(panel: Panel, values: np.ndarray) -> np.ndarray:
     """FineWeb-Edu minus RefinedWeb at each code percent that both have, [shares]; values [mixtures]."""
     by_cell: dict[tuple[str, float], list[float]] = {}
     for mixture, design in panel.design.items():
+        if design.code_percent is None:
+            continue
         by_cell.setdefault((design.web, design.code_percent), []).append(values[panel.mixtures.index(mixture)])
     shares = sorted(
         {code for web, code in by_cell if web == "FineWeb-Edu"} & {c for w, c in by_cell if w == "RefinedWeb"}
     )
     return np.array([np.mean(by_cell["FineWeb-Edu", s]) - np.mean(by_cell["RefinedWeb", s]) for s in shares])
+
+
+MAKERS: dict[str, Callable[[Panel], Table]] = {
+    "table5": transfer_table,
+    "table6": table6,
+    "table7": table7,
+    "table8": table8,
+    "table9": table9,
+    "table10": table10,
+    "table11": table11,
+    "coherence": coherence_table,
+}

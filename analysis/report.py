@@ -19,9 +19,9 @@ from configs.layout import metrics_file, report_dir, runs_root
 
 if TYPE_CHECKING:
     from analysis.drawing import Figure
+    from analysis.estimates import Estimate
     from analysis.panel import Panel
-    from analysis.paper_tables import Table
-    from analysis.statistics import Estimate
+    from analysis.table import Table
 
 CLEAR = 3.0  # standard errors above chance
 METRICS = ("accuracy", "confidence")
@@ -35,7 +35,7 @@ def build_report(runs: Path, study: str) -> Path:
     """
     from analysis import drawing, figures
     from analysis.panel import load_panel
-    from analysis.paper_tables import build_tables
+    from analysis.tables import build_tables
     from analysis.training import loss_curves, loss_figure
     from analysis.writers import write_tables
 
@@ -66,7 +66,7 @@ def build_report(runs: Path, study: str) -> Path:
             sections=[
                 ("summary", "Summary"),
                 *((name, title) for name, title, _ in parts),
-                ("tables", "Tables 5 to 11"),
+                ("tables", "Tables"),
                 ("provenance", "Provenance"),
             ],
             tiles=_tiles(panel, tables, declared),
@@ -112,7 +112,7 @@ def above_chance(panel: Panel, scale: str, stage: str) -> list[str]:
 
     Mixtures answer the same examples, so their mean is not credited with a smaller error than a single one.
     """
-    from analysis.panel import mean_measured
+    from analysis.estimates import mean_measured
 
     accuracy = mean_measured(panel.mean_over_seeds(scale, stage))
     chance = mean_measured(panel.mean_over_seeds(scale, stage, "chance", ""))
@@ -154,19 +154,18 @@ def _tiles(
 
 
 def _findings(panel: Panel, tables: list[Table]) -> list[str]:
-    from analysis.paper_numbers import displays
     from analysis.tables import preamble
 
     lines = [line for line in preamble(panel)[1:] if not line.startswith(("═", "SYNTHETIC", "Study "))]
     for scale in panel.scales:
-        names = [displays()[s] for s in above_chance(panel, scale, "PT")]
+        names = [panel.displays[s] for s in above_chance(panel, scale, "PT")]
         lines.append(
             f"{scale}, PT, clearly above chance (more than three standard errors): {', '.join(names) or 'none'}."
         )
     rows = [row for row in tables[0].rows if row.keys[2] != "Mean"]
     significant = sum(row.q is not None and row.q < 0.05 for row in rows)
     unsupported = sum(bool(row.no_claim) for row in rows)
-    unknown = sum(row.extra == ("not measured",) for row in rows)
+    unknown = sum(row.extra[0] == "not measured" for row in rows)
     lines.append(
         f"Of {len(rows)} cross-stage correlations {significant} have q < 0.05; {unsupported} rest on benchmarks that "
         f"differ little more between mixtures than between seeds; for {unknown} the reliability is not measured."
@@ -176,22 +175,23 @@ def _findings(panel: Panel, tables: list[Table]) -> list[str]:
 
 def _html_table(table: Table) -> dict[str, Any]:
     from analysis.drawing import diverging
-    from analysis.writers import cells, headings
+    from analysis.writers import VERDICT, cells, filled, headings
 
-    header = headings(table)
-    keys, mine, verdict = len(table.keys), len(table.keys) + 1, len(table.keys) + 4
+    header, body = headings(table), [cells(table, row) for row in table.rows]
+    columns = filled(header, body)
+    keys, mine, verdict = len(table.keys), len(table.keys) + 1, len(table.keys) + VERDICT
     rows = []
-    for row in table.rows:
+    for row, texts in zip(table.rows, body, strict=True):
         line = []
-        for i, text in enumerate(cells(table, row)):
+        for i in columns:
             cls = "number" if keys <= i < verdict or i > verdict else ""
-            if i == mine and row.estimate.value is not None and not table.unit and abs(row.estimate.value) <= 1:
+            if i == mine and row.estimate.value is not None and table.signed and abs(row.estimate.value) <= 1:
                 cls = f"number {diverging(row.estimate.value)}"
             if i == verdict:
-                cls = "verdict" if text in ("inside", "outside") else "weak"
-            line.append((text, cls))
+                cls = "verdict" if texts[i].startswith(("inside", "outside")) else "weak"
+            line.append((texts[i], cls))
         rows.append(line)
-    return {"table": table, "header": [(h, keys <= i and i != verdict) for i, h in enumerate(header)], "rows": rows}
+    return {"table": table, "header": [(header[i], keys <= i and i != verdict) for i in columns], "rows": rows}
 
 
 def _provenance(runs: Path, panel: Panel) -> list[tuple[str, str]]:

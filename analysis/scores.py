@@ -1,18 +1,17 @@
-"""Score files to one checked Arrow table.
+"""Score files to checked Arrow tables, one at a time.
 
-In: <runs>/<study>/scores/**/*.parquet, one row per example and checkpoint, any folder depth. Out: `Scores`. Nothing is
-believed before it is checked: a file that is truncated, lacks a column or holds an impossible row is refused by name,
-and so is a checkpoint that was scored on other examples than the rest of the study.
+In: <runs>/<study>/scores/**/*.parquet, one row per example and checkpoint, any folder depth. Out: `ScoreFile`s. Nothing
+is believed before it is checked: a file that is truncated, lacks a column or holds an impossible row is refused by
+name. What takes all files to see (doubled rows, missing examples) `analysis.answers` refuses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -41,24 +40,16 @@ TYPES = (
 )
 NULLABLE = ("logprob_unconditional", "num_tokens", "truncated")
 """What imported scores (ray_eval.import_results) may lack; everything that needs it is missing then, not guessed."""
-CELL = ("scale", "mixture", "seed", "stage", "recipe", "step", "tokens", "checkpoint", "benchmark", "variant")
 ROUNDING = 1e-3  # a log-probability may exceed 0 by the rounding of bf16 scoring, not by more
 RESCORE = "delete the file and score the checkpoint again"
 
 
 @dataclass(frozen=True)
-class Scores:
-    """All rows of a study with where they came from."""
-
+class ScoreFile:
+    path: Path
+    sha256: str
     table: pa.Table
-    """DESIGN's columns (strings dictionary-encoded, one dictionary a column) and `file`, an index into `files`."""
-    files: tuple[Path, ...]
-    sha256: tuple[str, ...]
-    """Of each file, in the order of `files`."""
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(sorted(self.sha256))
+    """DESIGN's columns; strings are dictionary-encoded."""
 
     def codes(self, name: str) -> tuple[np.ndarray, list[str]]:
         """A string column as int codes [rows] and the strings they stand for."""
@@ -71,38 +62,33 @@ def score_files(runs: Path, study: str) -> tuple[Path, ...]:
     return tuple(sorted(p for p in scores_dir(runs, study).rglob("*.parquet") if not p.name.startswith(".")))
 
 
-def files_fingerprint(files: tuple[Path, ...]) -> str:
-    """The fingerprint that `Scores` of these files would have, without reading their rows."""
+def files_fingerprint(files: Iterable[Path]) -> str:
+    """What everything derived from these files carries; their order does not matter."""
     return fingerprint(sorted(sha256_file(path) for path in files))
 
 
-def read_scores(runs: Path, study: str) -> Scores:
-    """Read and check every score file of a study.
+def read_scores(runs: Path, study: str) -> Iterator[ScoreFile]:
+    """Every score file of a study, checked, one at a time.
 
-    Raises ArtifactError naming the file (and row) that is missing, damaged, malformed, doubled or incomplete.
+    Raises ArtifactError naming the file (and row) that is missing, damaged or malformed.
     """
     files = score_files(runs, study)
     if not files:
         raise ArtifactError(
             "no score file", where=scores_dir(runs, study), hint="train and score first: python study.py run <study>"
         )
-    tables: list[pa.Table] = []
-    for index, path in enumerate(files):
-        table = _read_file(path)
-        columns = [_encode(table.column(name)) if name in STRINGS else table.column(name) for name in TYPES]
-        plain = pa.table(
-            columns, names=list(TYPES)
-        ).combine_chunks()  # one chunk: row numbers count from the file's start
-        _check_rows(plain, path, study)
-        tables.append(plain.append_column("file", pa.array(np.full(len(plain), index, np.int32))))
-    table = pa.concat_tables(tables).unify_dictionaries()
-    scores = Scores(
-        table=table,
-        files=files,
-        sha256=tuple(sha256_file(path) for path in files),
-    )
-    _check_whole(scores)
-    return scores
+    for path in files:
+        yield read_score_file(path, study)
+
+
+def read_score_file(path: Path, study: str | None = None) -> ScoreFile:
+    """study: to which it must belong, if any. Raises as `read_scores`."""
+    table = _read_file(path)
+    columns = [_encode(table.column(name)) if name in STRINGS else table.column(name) for name in TYPES]
+    # One chunk: row numbers count from the file's start.
+    checked = pa.table(columns, names=list(TYPES)).combine_chunks()
+    _check_rows(checked, path, study)
+    return ScoreFile(path, sha256_file(path), checked)
 
 
 def read_metadata(files: tuple[Path, ...]) -> dict[str, list[str]]:
@@ -153,7 +139,7 @@ def _encode(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(target) if pa.types.is_dictionary(column.type) else column.cast(pa.string()).dictionary_encode()
 
 
-def _check_rows(table: pa.Table, path: Path, study: str) -> None:
+def _check_rows(table: pa.Table, path: Path, study: str | None) -> None:
     """Refuse the first impossible row of one file."""
 
     def refuse(problem: str, bad: np.ndarray | None = None) -> None:
@@ -167,7 +153,8 @@ def _check_rows(table: pa.Table, path: Path, study: str) -> None:
         if name not in NULLABLE and column.null_count:
             refuse(f"{name} is null", column.is_null().to_numpy())
 
-    for name, valid in (("study", {study}), ("stage", {"PT", "SFT"})):
+    expected = {"stage": {"PT", "SFT"}} | ({"study": {study}} if study else {})
+    for name, valid in expected.items():
         found = set(table.column(name).unique().to_pylist())
         if wrong := sorted(found - valid):
             refuse(f"{name} is {wrong[0]!r}, expected {' or '.join(sorted(valid))}")
@@ -198,34 +185,3 @@ def _check_rows(table: pa.Table, path: Path, study: str) -> None:
     gold = table.column("gold").to_numpy()
     if ((gold < 0) | (gold >= candidates)).any():
         refuse("gold is not the index of a candidate", (gold < 0) | (gold >= candidates))
-
-
-def _check_whole(scores: Scores) -> None:
-    """Refuse doubled rows, and cells that were not scored on the study's examples of their benchmark."""
-    names = ("checkpoint", "benchmark", "variant", "example_id")
-    keys = pd.DataFrame({name: scores.codes(name)[0] for name in names})
-    file = scores.table.column("file").to_numpy()
-    doubled = keys.duplicated().to_numpy()
-    if doubled.any():
-        row = int(np.flatnonzero(doubled)[0])
-        first = int(np.flatnonzero((keys == keys.iloc[row]).all(axis=1))[0])
-        found = {name: scores.codes(name)[1][keys[name].iloc[row]] for name in names}
-        raise ArtifactError(
-            f"{int(doubled.sum())} rows appear twice; the first is {found['benchmark']} {found['example_id']} "
-            f"({found['variant']}) of checkpoint {found['checkpoint'][:12]}, also in {scores.files[file[first]]}",
-            where=scores.files[file[row]],
-            hint="keep one of the two files",
-        )
-    count = keys.groupby(["benchmark", "variant", "checkpoint"], sort=True)["example_id"].size()
-    whole = keys.groupby(["benchmark", "variant"], sort=True)["example_id"].nunique()
-    expected = whole.reindex(pd.MultiIndex.from_frame(count.index.to_frame()[["benchmark", "variant"]])).to_numpy()
-    short = count.to_numpy() < expected
-    if short.any():
-        benchmark, variant, checkpoint = count.index[int(np.flatnonzero(short)[0])]
-        mine = (keys["benchmark"] == benchmark) & (keys["variant"] == variant) & (keys["checkpoint"] == checkpoint)
-        raise ArtifactError(
-            f"{scores.codes('benchmark')[1][benchmark]} ({scores.codes('variant')[1][variant]}) has "
-            f"{int(mine.sum())} examples here, the study has {int(expected[short][0])}",
-            where=scores.files[file[int(np.flatnonzero(mine)[0])]],
-            hint="every checkpoint of a study is scored on the same examples; score it again with the study's sample",
-        )

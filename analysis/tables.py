@@ -1,39 +1,55 @@
-"""Print Tables 5 to 11 of a study beside the paper's numbers.
+"""Print a study's tables: the paper's numbers beside its own, and what its early scores are worth as decisions.
 
-In: score files (or a published metrics.parquet) of a study. Out: tables on the terminal and as csv, md and tex under
-<runs>/<study>/report/tables. Without a study the paper's own tables are printed.
+In: score files (or a published metrics.parquet) of a study. Out: tables on the terminal or in another form on standard
+output, and with --out as files. Without a study the paper's own tables are printed, and what follows from them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from configs.errors import ArtifactError, user_errors
-from configs.layout import report_dir, runs_root
+from configs.errors import ArtifactError, ConfigError, user_errors
+from configs.layout import runs_root, scores_dir
 
 if TYPE_CHECKING:
     from analysis.panel import Panel
+    from analysis.table import Table
 
 EXAMPLES = """examples:
   python -m analysis.tables                          the newest study under ./runs, or the paper alone
-  python -m analysis.tables --study mini
-  python -m analysis.tables --runs /data/runs --study paper --recipe table2b
+  python -m analysis.tables --study mini --table 5,decisions
+  python -m analysis.tables --table 5 --format tex --scores DIR     score files from anywhere
+  python -m analysis.tables --out tables             every table as csv, md and tex
   python -m analysis.tables --seeds mean             each mixture's mean over its seeds
+  python -m analysis.tables --paper                  the paper's tables, and what follows from them
 """
+FORMATS = ("text", "csv", "md", "tex")
 
 
 @user_errors
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m analysis.tables",
-        description="Print Tables 5 to 11 beside the paper's numbers: this run's number, interval and verdict.",
+        description="Print a study's tables beside the paper's numbers: this run's number, its interval, the verdict.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
-    parser.add_argument("--study", help="name of the study (default: the one scored last)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--study", help="name of the study (default: the one scored last)")
+    which.add_argument("--scores", type=Path, metavar="DIR", help="score files of one study, wherever they are")
+    which.add_argument("--paper", action="store_true", help="no study: the paper's tables, and what follows from them")
+    parser.add_argument("--table", metavar="NAMES", help="which, e.g. 5 or 5,11,decisions (default: all)")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="on standard output (default: text)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write files here instead: csv, md and tex of each table"
+    )
     parser.add_argument("--recipe", help="SFT recipe to show (default: the study's first)")
     parser.add_argument(
         "--seeds",
@@ -42,27 +58,93 @@ def main(argv: list[str] | None = None) -> None:
         help="first: the first seed of every mixture, as in the paper (default); mean: average over a mixture's seeds",
     )
     args = parser.parse_args(argv)
-    runs = runs_root(args.runs)
+    with contextlib.ExitStack() as stack:
+        runs, study = runs_root(args.runs), args.study
+        if args.scores:
+            runs, study = stack.enter_context(borrowed(args.scores))
+        study = None if args.paper else choose_study(runs, study, sys.stdout if args.format == "text" else sys.stderr)
+        if study is None:
+            from analysis.published_tables import print_paper
 
-    study = choose_study(runs, args.study)
-    if study is None:
-        print_paper(runs)
-        return
+            print_paper(None if args.paper else runs)
+            return
+        _print_study(runs, study, args)
+
+
+def _print_study(runs: Path, study: str, args: argparse.Namespace) -> None:
     from analysis.panel import load_panel
-    from analysis.paper_tables import build_tables
-    from analysis.writers import as_text, write_tables
+    from analysis.writers import FORMS, show, write_tables
 
     panel = load_panel(runs, study, args.recipe, average_seeds=args.seeds == "mean")
-    tables = build_tables(panel)
+    tables = build_tables(panel, chosen(args.table))
+    if args.out:
+        write_tables(tables, args.out)
+        print(f"written: {args.out}/*.csv, *.md, *.tex")
+        return
+    if args.format != "text":
+        print("\n".join(FORMS[args.format](table) for table in tables), end="")
+        return
     print("\n".join(preamble(panel)), end="\n\n")
     for table in tables:
-        print(as_text(table), end="\n\n")
-    folder = report_dir(runs, study) / "tables"
-    write_tables(tables, folder)
-    print(f"written: {folder}/*.csv, *.md, *.tex")
+        show(table)
 
 
-def choose_study(runs: Path, name: str | None) -> str | None:
+def makers() -> dict[str, Callable[[Panel], Table]]:
+    """Name -> what makes the table, in the order in which they are shown."""
+    from analysis import calibration_tables, decision_tables, multiverse, paper_tables, protocol_tables
+
+    return {
+        **paper_tables.MAKERS,
+        **protocol_tables.MAKERS,
+        **decision_tables.MAKERS,
+        **calibration_tables.MAKERS,
+        **multiverse.MAKERS,
+    }
+
+
+def build_tables(panel: Panel, names: Sequence[str] | None = None) -> list[Table]:
+    """names: of `makers`; default: all that have a row, as scale differences of one scale have none."""
+    if names is None:
+        return [table for make in makers().values() if (table := make(panel)).rows]
+    return [makers()[name](panel) for name in names]
+
+
+def chosen(given: str | None) -> list[str] | None:
+    """Names of tables from what a user writes: 5 is table5. Raises ConfigError for others."""
+    if given is None:
+        return None
+    names = [f"table{part}" if part.isdigit() else part for part in (p.strip() for p in given.split(","))]
+    if unknown := [name for name in names if name not in makers()]:
+        valid = ", ".join(name.removeprefix("table") for name in makers())
+        raise ConfigError(f"no table {unknown[0].removeprefix('table')!r}", where="--table", valid=valid)
+    return names
+
+
+@contextlib.contextmanager
+def borrowed(scores: Path) -> Iterator[tuple[Path, str]]:
+    """(folder of studies, study) of score files in any folder; what is derived from them does not outlive the context.
+
+    Raises ArtifactError where there are none.
+    """
+    import pyarrow.parquet as pq
+
+    files = sorted(path for path in scores.rglob("*.parquet") if not path.name.startswith("."))
+    if not files:
+        raise ArtifactError("no score file", where=scores, hint="a folder that holds *.parquet, at any depth")
+    try:
+        study = str(pq.read_table(files[0], columns=["study"]).column("study")[0].as_py())
+    except (OSError, ValueError, IndexError) as error:
+        raise ArtifactError(f"not a readable score file ({str(error).splitlines()[0]})", where=files[0]) from None
+    with tempfile.TemporaryDirectory() as runs:
+        folder = scores_dir(Path(runs), study)
+        if Path(study).name != study or not folder.is_relative_to(runs):
+            raise ArtifactError(f"study is {study!r}", where=files[0], valid="a name")
+        folder.parent.mkdir()
+        folder.symlink_to(scores.resolve(), target_is_directory=True)
+        yield Path(runs), study
+
+
+def choose_study(runs: Path, name: str | None, aloud: TextIO | None = None) -> str | None:
     """`name`, else the study with the newest scores; None where there is none. Says aloud which of several it is.
 
     Raises ArtifactError where the named study has neither scores nor metrics.
@@ -72,7 +154,7 @@ def choose_study(runs: Path, name: str | None) -> str | None:
     found = studies(runs)
     if name is None:
         if len(found) > 1:
-            print(f"study {found[0]} (the newest); others: {', '.join(found[1:])}\n")
+            print(f"study {found[0]} (the newest); others: {', '.join(found[1:])}\n", file=aloud or sys.stdout)
         return found[0] if found else None
     if name not in found:
         raise ArtifactError(
@@ -115,21 +197,6 @@ def preamble(panel: Panel) -> list[str]:
 
 def _others(names: tuple[str, ...], what: str) -> str:
     return f"; other {what}: {', '.join(names)}" if names else ""
-
-
-def print_paper(runs: Path) -> None:
-    """The paper's own tables, and how to get one's own beside them."""
-    from analysis.paper_numbers import TITLES, frame
-    from analysis.writers import align
-
-    print("THE PAPER'S NUMBERS ONLY. No study with scores was found under", runs, end="\n\n")
-    for number, title in TITLES.items():
-        table = frame(f"table{number}")
-        print(f"Table {number}. {title}")
-        print("\n".join(align([str(c) for c in table.columns], table.astype(str).to_numpy().tolist())), end="\n\n")
-    print("To put a run's numbers beside them:")
-    print("  make study                                     the miniature study (synthetic, minutes on two CPU cores)")
-    print("  python -m analysis.tables --runs DIR           published score files: DIR/<study>/scores/**/*.parquet")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def loss_figure(panel: Panel, curves: Sequence[Curve]) -> Figure | None:
             same = [m for m, d in panel.design.items() if design and d.web == design.web]
             hue = f"hue{webs.index(design.web) % 3}" if design else ""
             dash = f"dash{same.index(c.mixture) % 3}" if design else ""
-            tip = f"{c.mixture}" + (f": {design.web}, {design.code_percent:g} % code" if design else "")
+            tip = f"{c.mixture}" + (f": {design.web}, {design.code_percent or 0:g} % code" if design else "")
             scene.path([(x(t), y(loss)) for t, loss in c.points if loss <= high], f"curve {hue} {dash}", tip)
             for t, loss in c.validation:
                 scene.dot(x(t), y(loss), 3.2, f"end {hue}", f"{tip}; validation loss {loss:.3f}")

@@ -7,33 +7,35 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from analysis.paper_tables import Row, Table
+from analysis.table import Row, Table
 from configs.artifacts import write_text
 
+VERDICT = 4
+"""Place of the verdict behind a table's keys."""
 ESTIMATE = ("value", "low", "high", "n", "points", "interval", "p", "null", "arrangements", "smallest_p", "missing")
 
 
-def headings(table: Table) -> list[str]:
-    """Columns of the rounded forms."""
+def headings(table: Table, *, brief: bool = True) -> list[str]:
+    """Columns of the rounded forms. brief: where there is little room."""
     keys = [key.replace("_", " ") for key in table.keys]
-    return [*keys, "paper", "this run", "95 % interval", "difference", "verdict", "n", "p", "q", *table.extra]
+    extra = table.extra[: table.brief_extra] if brief else table.extra
+    return [*keys, "paper", "this run", "95 % interval", "difference", "verdict", "n", "p", "q", *extra]
 
 
-def cells(table: Table, row: Row) -> list[str]:
-    """One row of the rounded forms; missing numbers are empty."""
+def cells(table: Table, row: Row, *, brief: bool = True) -> list[str]:
+    """One row under `headings`; missing numbers are empty."""
     e, digits = row.estimate, table.digits
 
-    def number(value: float | None, sign: bool = True) -> str:
+    def number(value: float | None) -> str:
         if value is None:
             return ""
-        text = f"{value:+.{digits}f}" if sign and not table.unit else f"{value:.{digits}f}"
+        text = f"{value:+.{digits}f}" if table.signed else f"{value:.{digits}f}"
         return text.replace("-", "−")
 
     interval = "" if e.low is None else f"[{number(e.low)}, {number(e.high)}]"
-    chance = ["" if v is None else f"{v:.2g}" if v >= 1e-4 else f"{v:.0e}" for v in (e.p, row.q)]
     difference = "" if row.difference is None else f"{row.difference:+.{digits}f}".replace("-", "−")
     return [
         *row.keys,
@@ -43,9 +45,20 @@ def cells(table: Table, row: Row) -> list[str]:
         difference,
         row.verdict,
         str(e.n) if e.n else "",
-        *chance,
-        *row.extra,
+        chance(e.p),
+        chance(row.q),
+        *(row.extra[: table.brief_extra] if brief else row.extra),
     ]
+
+
+def chance(p: float | None, digits: int = 2) -> str:
+    """A p- or q-value; empty where there is none."""
+    return "" if p is None else f"{p:.{digits}g}" if p >= 1e-4 else f"{p:.0e}"
+
+
+def filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Columns in which any row has something to say."""
+    return [i for i in range(len(header)) if not rows or any(row[i] for row in rows)]
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -62,18 +75,48 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def as_text(table: Table) -> str:
     """For the terminal: brief rows, runs of equal keys shown once."""
     shown = [row for row in table.rows if row.brief]
-    body, previous = [], ("",) * len(table.keys)
-    for row in shown:
-        line = cells(table, row)
+    header, body = headings(table), [cells(table, row) for row in shown]
+    columns = filled(header, body)
+    keys = ("",) * len(table.keys)
+    for row, line in zip(shown, body, strict=True):
         for i in range(len(table.keys)):
-            if row.keys[: i + 1] == previous[: i + 1]:
+            if row.keys[: i + 1] == keys[: i + 1]:
                 line[i] = ""
-        previous = row.keys
-        body.append(line)
-    lines = [table.title, *align(headings(table), body), *(f"  {note}" for note in table.notes)]
+        keys = row.keys
+    aligned = align(*_only(columns, header, body))
+    lines = [table.title, *aligned, *(f"  {note}" for note in table.notes)]
     if hidden := len(table.rows) - len(shown):
-        lines.append(f"  {hidden} rows of other readings are in the files")
+        lines.append(f"  {hidden} more rows are in the files")
     return "\n".join(lines)
+
+
+def show(table: Table) -> None:
+    """On the terminal in colours and as wide as it is; elsewhere as `as_text`."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    console = Console()
+    if not console.is_terminal:
+        print(as_text(table), end="\n\n")
+        return
+    shown = [row for row in table.rows if row.brief]
+    header, body = headings(table), [cells(table, row) for row in shown]
+    columns = filled(header, body)
+    grid = Grid(title=table.title, title_justify="left", title_style="bold", row_styles=["", "dim"])
+    for name in _only(columns, header, [])[0]:
+        grid.add_column(name, justify="left" if name.replace(" ", "_") in table.keys or name == "verdict" else "right")
+    for row, line in zip(shown, _only(columns, header, body)[1], strict=True):
+        grid.add_row(*line, style="" if row.estimate.value is not None and not row.no_claim else "bright_black")
+    console.print(grid)
+    for note in table.notes:
+        console.print(f"  {note}", style="bright_black", highlight=False)
+    console.print()
+
+
+def _only(
+    columns: Sequence[int], header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    return [header[i] for i in columns], [[row[i] for i in columns] for row in rows]
 
 
 def as_csv(table: Table) -> str:
@@ -88,24 +131,27 @@ def as_csv(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    header = headings(table)
+    header, rows = headings(table, brief=False), [cells(table, row, brief=False) for row in table.rows]
+    header, rows = _only(filled(header, rows), header, rows)
     lines = [f"# {table.title}", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    lines += [f"| {' | '.join(c.replace('|', chr(92) + '|') for c in cells(table, row))} |" for row in table.rows]
+    lines += [f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |" for row in rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
 
 
 def as_latex(table: Table) -> str:
     """A longtable of booktabs rules; needs the packages longtable and booktabs."""
-    header = headings(table)
-    columns = "l" * len(table.keys) + "rrrr" + "l" + "rrr" + "r" * len(table.extra)
+    header, rows = headings(table), [cells(table, row) for row in table.rows]
+    columns = filled(header, rows)
+    words = {*range(len(table.keys)), len(table.keys) + VERDICT}
+    header, rows = _only(columns, header, rows)
     lines = [
-        f"\\begin{{longtable}}{{{columns}}}",
+        f"\\begin{{longtable}}{{{''.join('l' if i in words else 'r' for i in columns)}}}",
         f"\\caption{{{_tex(table.title)}}}\\\\",
         "\\toprule",
         f"{' & '.join(_tex(h) for h in header)} \\\\",
         "\\midrule",
         "\\endhead",
-        *(f"{' & '.join(_tex(c) for c in cells(table, row))} \\\\" for row in table.rows),
+        *(f"{' & '.join(_tex(c) for c in row)} \\\\" for row in rows),
         "\\bottomrule",
         "\\end{longtable}",
         *(f"% {note}" for note in table.notes),
@@ -121,8 +167,13 @@ def _tex(text: str) -> str:
     return f"{{{text}}}" if text.startswith("[") else text
 
 
+FORMS: dict[str, Callable[[Table], str]] = {"text": as_text, "csv": as_csv, "md": as_markdown, "tex": as_latex}
+"""By what a user calls them; all but text are the suffixes of files."""
+FILES = ("csv", "md", "tex")
+
+
 def write_tables(tables: Sequence[Table], folder: Path) -> None:
     """<folder>/<name>.{csv,md,tex} for every table."""
     for table in tables:
-        for suffix, form in (("csv", as_csv), ("md", as_markdown), ("tex", as_latex)):
-            write_text(folder / f"{table.name}.{suffix}", form(table))
+        for suffix in FILES:
+            write_text(folder / f"{table.name}.{suffix}", FORMS[suffix](table))

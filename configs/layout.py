@@ -13,6 +13,7 @@
                                                      tensorboard/, hang/ after a hang and, last, DONE
 <runs>/<study>/scores/**/*.parquet
 <runs>/<study>/metrics.parquet
+<runs>/<study>/answers.parquet                       of every cell which examples were right and how sure
 <runs>/<study>/report/index.html
 """
 
@@ -111,6 +112,10 @@ def scores_dir(runs: Path, study: str) -> Path:
 
 def metrics_file(runs: Path, study: str) -> Path:
     return runs / study / "metrics.parquet"
+
+
+def answers_file(runs: Path, study: str) -> Path:
+    return runs / study / "answers.parquet"
 
 
 def report_dir(runs: Path, study: str) -> Path:

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 from score_rows import row, write_rows
+from sklearn.metrics import f1_score, roc_auc_score
 
-from analysis.metrics import COLUMNS, compute, confidence, read_metrics, select, write_metrics
+from analysis.answers import confidence, gather, select
+from analysis.metrics import COLUMNS, compute, read_metrics, write_metrics
 from analysis.scores import read_scores
 from configs.errors import ArtifactError
 
@@ -70,7 +72,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     write_rows(
         runs / "demo/scores/b.parquet", [{**r, "checkpoint": "d" * 64, "mixture": "V1P1", "gold": 1} for r in rows]
     )
-    return compute(read_scores(runs, "demo"))
+    return compute(gather(read_scores(runs, "demo")))
 
 
 @pytest.mark.parametrize(
@@ -171,8 +173,42 @@ def test_whole_study_against_a_row_by_row_reference(demo: Path) -> None:
                 assert cell(frame, "accuracy", name, **where)["value"] == pytest.approx(np.mean(right), abs=1e-12)
             conf = np.mean([softmax(r["logprob_sum"]).max() for r in mine])
             assert cell(frame, "confidence", **where)["value"] == pytest.approx(conf, abs=1e-12)
+            _check_probabilities(frame, mine, where)
             has_pmi = ((frame[list(where)] == pd.Series(where)).all(axis=1) & (frame["normalisation"] == "pmi")).any()
             assert has_pmi == (slug != "winogrande")
+
+
+def _check_probabilities(frame: pd.DataFrame, rows: list[dict[str, Any]], where: dict[str, Any]) -> None:
+    """Every metric of probabilities, one row after another."""
+    expected: dict[str, list[float]] = {}
+    labels = []
+    for one in rows:
+        logprob, gold = np.array(one["logprob_sum"]), one["gold"]
+        probability = softmax(logprob)
+        found = {
+            "gold_probability": probability[gold],
+            "nll": -np.log(probability[gold]),
+            "brier": sum((p - (k == gold)) ** 2 for k, p in enumerate(probability)),
+            "margin": logprob[gold] - np.delete(logprob, gold).max(),
+        }
+        for name, value in found.items():
+            expected.setdefault(name, []).append(float(value))
+        expected.setdefault("gold_logprob_per_byte", []).append(logprob[gold] / one["num_bytes"][gold])
+        labels.append((int(np.argmax(logprob)), gold, float(probability.max())))
+    for name, values in expected.items():
+        normalisation = "byte" if name == "gold_logprob_per_byte" else "sum"
+        found = cell(frame, name, normalisation, **where)
+        assert found["value"] == pytest.approx(np.mean(values), abs=1e-12)
+        assert found["stderr"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(len(values)), abs=1e-12)
+    chosen, gold, sure = (np.array(part) for part in zip(*labels, strict=True))
+    right = chosen == gold
+    if 0 < right.sum() < len(right):
+        assert cell(frame, "auroc", **where)["value"] == pytest.approx(roc_auc_score(right, sure))
+    if where["benchmark"] == "cb":
+        assert cell(frame, "f1_macro", **where)["value"] == pytest.approx(f1_score(gold, chosen, average="macro"))
+    bins = [(sure > b / 15) & (sure <= (b + 1) / 15) for b in range(15)]
+    ece = sum(abs(sure[b].sum() - right[b].sum()) for b in bins) / len(sure)
+    assert cell(frame, "ece", **where)["value"] == pytest.approx(ece, abs=1e-12)
 
 
 def test_same_bytes_again_and_fingerprint_of_the_files(tmp_path: Path, study_maker: Callable[..., Path]) -> None:

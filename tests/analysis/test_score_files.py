@@ -6,15 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.answers import Answers, gather
 from analysis.scores import TYPES, read_scores
 from configs.errors import ArtifactError
 
 Write = Callable[..., Path]
 Row = Callable[..., dict[str, Any]]
+
+
+def read(runs: Path) -> Answers:
+    return gather(read_scores(runs, "demo"))
 
 
 def scores_file(runs: Path, name: str = "a") -> Path:
@@ -28,10 +34,8 @@ def test_reads_any_depth_and_strings_with_or_without_dictionary(tmp_path: Path, 
     plain = pq.read_table(path)
     pq.write_table(pa.table({n: plain[n].cast(t) if t == pa.string() else plain[n] for n, t in TYPES.items()}), path)
     writer(scores_file(tmp_path, ".half.tmp"), [make_row(gold=7)])  # still being written: not read
-    scores = read_scores(tmp_path, "demo")
-    assert len(scores.files) == 2 and len(scores.table) == 2
-    codes, names = scores.codes("mixture")
-    assert {names[c] for c in codes} == {"V1P0", "V2P0"}
+    answers = read(tmp_path)
+    assert len(answers.cells) == len(answers.gold) == 2 and set(answers.cells["mixture"]) == {"V1P0", "V2P0"}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +62,7 @@ def test_impossible_row_is_refused_by_name(
 ) -> None:
     path = writer(scores_file(tmp_path), [make_row(), make_row(example_id="validation/1", **change)])
     with pytest.raises(ArtifactError) as error:
-        read_scores(tmp_path, "demo")
+        read(tmp_path)
     assert message in str(error.value) and str(path) in str(error.value)
 
 
@@ -68,7 +72,7 @@ def test_row_number_of_the_problem(tmp_path: Path, writer: Write, make_row: Row)
     table = pq.read_table(path)
     pq.write_table(table, path, row_group_size=2)  # rows are counted over row groups
     with pytest.raises(ArtifactError, match="row 3"):
-        read_scores(tmp_path, "demo")
+        read(tmp_path)
 
 
 def _chunks(path: Path) -> list[Any]:
@@ -102,7 +106,7 @@ def test_damaged_file_is_refused_by_name_and_left_alone(
         pq.write_table(table.replace_schema_metadata({"schema_version": "2"}), path)
     found = path.read_bytes()
     with pytest.raises(ArtifactError) as error:
-        read_scores(tmp_path, "demo")
+        read(tmp_path)
     assert str(path) in str(error.value) and path.read_bytes() == found
 
 
@@ -110,26 +114,56 @@ def test_doubled_rows_are_refused_with_both_files(tmp_path: Path, writer: Write,
     first = writer(scores_file(tmp_path, "a"), [make_row()])
     second = writer(scores_file(tmp_path, "b"), [make_row()])
     with pytest.raises(ArtifactError) as error:
-        read_scores(tmp_path, "demo")
+        read(tmp_path)
     assert str(first) in str(error.value) and str(second) in str(error.value)
 
 
 def test_another_variant_of_the_same_example_is_no_double(tmp_path: Path, writer: Write, make_row: Row) -> None:
     writer(scores_file(tmp_path), [make_row(), make_row(variant="lm_eval/5shot")])
-    assert len(read_scores(tmp_path, "demo").table) == 2
+    assert len(read(tmp_path).cells) == 2
+
+
+def test_two_checkpoints_in_one_place_are_refused_with_both_files(tmp_path: Path, writer: Write, make_row: Row) -> None:
+    first = writer(scores_file(tmp_path, "a"), [make_row()])
+    second = writer(scores_file(tmp_path, "b"), [make_row(checkpoint="d" * 64)])
+    with pytest.raises(ArtifactError, match="two checkpoints were scored for the same place") as error:
+        read(tmp_path)
+    assert str(first) in str(error.value) and str(second) in str(error.value)
+
+
+def test_one_checkpoint_in_two_places_is_refused_with_both_files(tmp_path: Path, writer: Write, make_row: Row) -> None:
+    first = writer(scores_file(tmp_path, "a"), [make_row()])
+    second = writer(scores_file(tmp_path, "b"), [make_row(mixture="V2P0")])
+    with pytest.raises(ArtifactError, match="one checkpoint was scored for two places") as error:
+        read(tmp_path)
+    assert str(first) in str(error.value) and str(second) in str(error.value)
+
+
+def test_rows_of_a_cell_may_come_in_any_order_and_from_several_files(
+    tmp_path: Path, writer: Write, make_row: Row
+) -> None:
+    rows = [make_row(example_id=f"validation/{i}", gold=i % 2, logprob_sum=[-1.0 - i, -2.0]) for i in range(12)]
+    writer(tmp_path / "one/demo/scores/a.parquet", rows)
+    writer(tmp_path / "two/demo/scores/a.parquet", rows[7:])
+    writer(tmp_path / "two/demo/scores/b.parquet", rows[6::-1])
+    whole, parts = read(tmp_path / "one"), read(tmp_path / "two")
+    assert whole.examples == parts.examples and len(parts.cells) == 1
+    for key, values in whole.values.items():
+        assert np.array_equal(values, parts.values[key], equal_nan=True)
+    assert np.array_equal(whole.gold, parts.gold) and whole.fingerprint != parts.fingerprint
 
 
 def test_cell_scored_on_fewer_examples_is_refused(tmp_path: Path, writer: Write, make_row: Row) -> None:
     writer(scores_file(tmp_path, "a"), [make_row(example_id=f"validation/{i}") for i in range(3)])
     short = writer(scores_file(tmp_path, "b"), [make_row(checkpoint="d" * 64, mixture="V1P1")])
     with pytest.raises(ArtifactError, match="1 examples here, the study has 3") as error:
-        read_scores(tmp_path, "demo")
+        read(tmp_path)
     assert str(short) in str(error.value)
 
 
 def test_no_score_file(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no score file"):
-        read_scores(tmp_path, "demo")
+        read(tmp_path)
 
 
 def test_the_scorer_writes_what_is_read_here() -> None:

@@ -12,16 +12,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from analysis import report, tables, training
 from analysis.panel import load_panel
-from configs.errors import ArtifactError
+from configs.errors import ArtifactError, ConfigError
 from configs.layout import PROJECT_ROOT
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+
+
+MODULES = ("tables", "report", "metrics", "compare", "planner", "tidy")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +34,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("module", ["analysis.tables", "analysis.report", "analysis.metrics"])
+@pytest.mark.parametrize("module", [f"analysis.{m}" for m in MODULES])
 def test_help_has_examples_and_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_module({module!r}, run_name='__main__')\n"
     code += "except SystemExit: print('HEAVY', {'pandas', 'numpy', 'scipy', 'pyarrow', 'pydantic'} & set(sys.modules))"
@@ -39,7 +43,8 @@ def test_help_has_examples_and_loads_nothing_heavy(module: str) -> None:
 
 
 def test_analysis_needs_neither_torch_nor_megatron() -> None:
-    code = "import sys, analysis.report, analysis.figures, analysis.paper_tables, analysis.training\n"
+    code = "import sys, analysis.report, analysis.figures, analysis.training, analysis.compare, analysis.tidy\n"
+    code += "import analysis.tables; analysis.tables.makers()\n"
     code += "print({'torch', 'megatron', 'ray', 'mixtures', 'megatron_train', 'ray_eval'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
@@ -58,18 +63,19 @@ def test_unknown_study_is_a_user_error(demo: Path) -> None:
     assert done.returncode == 2 and "demo" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_tables_of_a_study(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_of_a_study(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables.main(["--runs", str(demo)])
     out = capsys.readouterr().out
     assert "mini_s stands beside the paper's 240M" in out and "880 of 880" in out
     for number in range(5, 12):
         assert f"Table {number}." in out
     assert "outside" in out and "smallest possible p" in out
-    folder = demo / "demo/report/tables"
+    folder = tmp_path / "tables"
+    tables.main(["--runs", str(demo), "--out", str(folder)])
+    assert capsys.readouterr().out == f"written: {folder}/*.csv, *.md, *.tex\n"
     names = {p.name for p in folder.iterdir()}
-    assert names == {
-        f"{t}.{s}" for t in (*(f"table{n}" for n in range(5, 12)), "coherence") for s in ("csv", "md", "tex")
-    }
+    assert names == {f"{table}.{suffix}" for table in tables.makers() for suffix in ("csv", "md", "tex")}
+    assert len(names) > 3 * 12
 
     rows = list(csv.DictReader((folder / "table5.csv").open()))
     assert len(rows) == 2 * 2 * 21
@@ -86,6 +92,48 @@ def test_tables_of_a_study(demo: Path, capsys: pytest.CaptureFixture[str]) -> No
         body = [line for line in tex.splitlines() if line.endswith("\\\\") and "caption" not in line]
         columns = len(re.search(r"\{longtable\}\{([lr]+)\}", tex).group(1))  # type: ignore[union-attr]
         assert len(body) > 40 and {len(re.findall(r"(?<!\\)&", line)) + 1 for line in body} == {columns}
+
+
+def test_one_table_in_any_form_from_scores_anywhere(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(demo / "demo/scores", tmp_path / "published/deep")
+    told = ["--scores", str(tmp_path / "published"), "--table"]
+    tables.main([*told, "5", "--format", "csv"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("scale,metric,category,benchmark,paper,value") and len(lines) == 1 + 2 * 2 * 21
+    tables.main(["--runs", str(demo), "--study", "demo", "--table", "5", "--format", "csv"])
+    assert capsys.readouterr().out.splitlines() == lines
+    tables.main([*told, "11, decisions", "--format", "md"])
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line.startswith("# ")] == [
+        "# Table 11. Mean accuracy by web source, larger scale after SFT",
+        "# Decisions: does the early score rank two mixtures as the late one does, and what does its choice cost?",
+    ]
+    assert [*tmp_path.iterdir()] == [tmp_path / "published"]  # nothing is left beside other people's files
+    with pytest.raises(ConfigError, match="no table '4x'"):
+        tables.chosen("5,4x")
+    with pytest.raises(ArtifactError, match="no score file"), tables.borrowed(tmp_path / "none"):
+        pass
+
+
+def test_a_study_that_names_a_path_is_refused(tmp_path: Path, writer: Callable[..., Path], make_row: Any) -> None:
+    writer(tmp_path / "in/a.parquet", [make_row(study="../../elsewhere")])
+    with pytest.raises(ArtifactError, match="study is "), tables.borrowed(tmp_path / "in"):
+        pass
+
+
+def test_decisions_of_a_study(demo: Path) -> None:
+    """Against the pairs counted one by one; the regret is paid after SFT at the larger scale."""
+    panel = load_panel(demo, "demo")
+    (table,) = tables.build_tables(panel, ["decisions"])
+    (row,) = (row for row in table.rows if row.keys == ("mini_s PT", "mini_m SFT", "HellaSwag"))
+    early, late = panel.matrix("mini_s", "PT")[:, 0], panel.matrix("mini_m", "SFT")[:, 0]
+    products = [(early[i] - early[j]) * (late[i] - late[j]) for i in range(9) for j in range(i)]
+    assert row.estimate.value == pytest.approx(np.mean([0.5 if abs(p) < 1e-15 else p > 0 for p in products]))
+    assert row.extra[0] == f"{100 * (late.max() - late[np.argmax(early)]):.1f}"
+    assert row.extra[3] == panel.mixtures[np.argmax(early)] and row.extra[4] == panel.mixtures[np.argmax(late)]
+    assert len(table.rows) == 5 * 25 and sum(row.brief for row in table.rows) == 5 * 5
 
 
 def test_newest_study_is_chosen_and_named(

@@ -1,0 +1,337 @@
+"""What each checkpoint answered to each example: was it right, how sure was it.
+
+In: score files, read and let go one after another. Out: `Answers`, rows sorted by cell (checkpoint, benchmark, variant)
+and example, from which metrics are means over slices, and in which the same place of two cells of a benchmark is the
+same example. What cannot be derived (PMI without unconditional scores, per token without the candidates' tokens) is
+NaN.
+
+Refused by name are rows that appear twice, two checkpoints in the same place of a study, one checkpoint in two places,
+and a checkpoint that was scored on other examples than the rest of the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis import calibration as ca
+from analysis.metrics import KEYS
+from analysis.scores import ScoreFile
+from analysis.temperature import Curves, fold_of, likelihoods, temperatures
+from configs.artifacts import fingerprint
+from configs.errors import ArtifactError
+
+NUMBERS = ("seed", "step", "tokens")
+LENGTHS = {"char": "num_chars", "token": "num_tokens", "byte": "num_bytes"}
+
+RIGHT = "right_"
+"""What the names of columns begin with that say which answers were right."""
+
+Measures = dict[tuple[str, str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Answers:
+    cells: pd.DataFrame
+    """`KEYS`, checkpoint, temperature, n (examples) and fingerprint (of the score files) of each cell, sorted."""
+    example: np.ndarray
+    """int32 [rows]: index into `examples`, ascending within a cell."""
+    examples: tuple[str, ...]
+    gold: np.ndarray
+    """int16 [rows]"""
+    chosen: np.ndarray
+    """int16 [rows]: candidate with the largest summed log-probability."""
+    values: Measures
+    """(metric, normalisation) -> float [rows]; NaN where it cannot be derived."""
+    fingerprint: str
+    """Of all score files."""
+
+    @property
+    def starts(self) -> np.ndarray:
+        """First row of each cell, int64 [cells]."""
+        n = self.cells["n"].to_numpy()
+        return np.cumsum(n) - n
+
+    @property
+    def cell(self) -> np.ndarray:
+        """Number of the cell of each row, int64 [rows]."""
+        return np.repeat(np.arange(len(self.cells)), self.cells["n"].to_numpy())
+
+
+# ---------------------------------------------------------------------------------------------- of one example
+
+
+def padded(column: Any, fill: float) -> np.ndarray:
+    """A list column as float64 [rows, longest list]; short rows are filled, rows without a list wholly."""
+    length = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    out = np.full((len(length), int(length.max())), fill)
+    out[np.arange(out.shape[1]) < length[:, None]] = pc.list_flatten(column).to_numpy()
+    return out
+
+
+def select(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The chosen candidate [rows] (ties: the lowest index) and whether the row was tied [rows]; score [rows, K]."""
+    best = score.max(axis=1, keepdims=True)
+    return np.argmax(score, axis=1), (score == best).sum(axis=1) > 1
+
+
+def confidence(logprob: np.ndarray) -> np.ndarray:
+    """Reading A, [rows]: softmax over the candidates at the selected one, the largest; logprob [rows, K], -inf pads."""
+    return 1.0 / np.exp(logprob - logprob.max(axis=1, keepdims=True)).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Some rows."""
+
+    gold: np.ndarray
+    chosen: np.ndarray
+    relative: np.ndarray
+    """Log-probabilities less the row's largest, float32 [rows, K], -inf for candidates that a row lacks."""
+    values: Measures
+
+
+def measure(rows: pa.Table) -> Measured:
+    logprob, gold = padded(rows.column("logprob_sum"), -np.inf), rows.column("gold").to_numpy()
+    every = np.arange(len(gold))
+    chosen, _ = select(logprob)
+    probability = ca.softmax(logprob)
+    others = logprob.copy()
+    others[every, gold] = -np.inf
+    values: Measures = {
+        ("confidence", "sum"): probability.max(axis=1),
+        ("confidence_joint", "sum"): np.exp(logprob.max(axis=1)),
+        ("gold_probability", "sum"): probability[every, gold],
+        ("nll", "sum"): ca.negative_log_likelihood(logprob, gold),
+        ("brier", "sum"): ca.brier(probability, gold),
+        ("margin", "sum"): logprob[every, gold] - others.max(axis=1),
+        ("uniform", ""): 1.0 / np.isfinite(logprob).sum(axis=1),
+    }
+    for name, score, there in _normalised(rows, logprob):
+        picked, tied = select(score)
+        values["accuracy", name] = _where(there, picked == gold)
+        values["ties", name] = _where(there, tied)
+        if name == "byte":
+            values["gold_logprob_per_byte", name] = np.where(there, score[every, gold], np.nan)
+    relative = (logprob - logprob.max(axis=1, keepdims=True)).astype(np.float32)
+    return Measured(gold.astype(np.int16), chosen.astype(np.int16), relative, values)
+
+
+def _normalised(rows: pa.Table, logprob: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(normalisation, scores [rows, K], which rows have it [rows])."""
+    yield "sum", logprob, np.ones(len(logprob), bool)
+    for name, column in LENGTHS.items():
+        yield name, logprob / _like(logprob, rows.column(column), 1.0), rows.column(column).is_valid().to_numpy()
+    alone = rows.column("logprob_unconditional")
+    yield "pmi", logprob - _like(logprob, alone, 0.0), alone.is_valid().to_numpy()
+
+
+def _like(logprob: np.ndarray, column: Any, fill: float) -> np.ndarray:
+    """A list column, filled to as many candidates as `logprob` has."""
+    values = padded(column, fill)
+    return np.pad(values, ((0, 0), (0, logprob.shape[1] - values.shape[1])), constant_values=fill)
+
+
+def _where(there: np.ndarray, holds: np.ndarray) -> np.ndarray:
+    """1, 0 or NaN as float32 [rows]."""
+    return np.where(there, holds, np.float32(np.nan)).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------- of a study
+
+
+@dataclass
+class _Part:
+    """One file's rows, in its own order."""
+
+    cell: np.ndarray
+    example: np.ndarray
+    fold: np.ndarray
+    measured: Measured
+
+
+def gather(files: Iterable[ScoreFile]) -> Answers:
+    """Raises ArtifactError as the module says, and what reading the files raises."""
+    paths, hashes, parts = [], [], []
+    cells: dict[tuple[Any, ...], int] = {}
+    examples: dict[str, int] = {}
+    folds: list[int] = []
+    curves = Curves.empty()
+    for file in files:
+        cell, example, measured = _cells(file, cells), _examples(file, examples), measure(file.table)
+        folds += map(fold_of, list(examples)[len(folds) :])
+        part = _Part(cell, example, np.array(folds, np.int8)[example], measured)
+        curves.add(cell, part.fold, likelihoods(measured.relative, measured.gold))
+        parts.append(part)
+        paths.append(file.path)
+        hashes.append(file.sha256)
+    head = pd.DataFrame(list(cells), columns=[*KEYS, "checkpoint"])
+    _scale(head, curves, parts)
+
+    order = head.sort_values([*KEYS, "checkpoint"]).index.to_numpy()
+    head, cell = head.iloc[order].reset_index(drop=True), _places(order)[np.concatenate([p.cell for p in parts])]
+    names = sorted(examples)
+    example = _places(np.array([examples[name] for name in names]))[np.concatenate([p.example for p in parts])]
+    source = np.repeat(np.arange(len(parts)), [len(p.cell) for p in parts])
+    order = np.argsort(cell.astype(np.int64) * len(names) + example)
+    cell, example, source = cell[order], example[order], source[order]
+    gold, chosen = (np.concatenate([getattr(p.measured, name) for p in parts])[order] for name in ("gold", "chosen"))
+    values = {}
+    for key in list(parts[0].measured.values):  # one after another, so that nothing is here twice
+        values[key] = np.concatenate([p.measured.values.pop(key) for p in parts])[order]
+    head["n"] = np.bincount(cell, minlength=len(head))
+    head["fingerprint"] = _fingerprints(cell, source, hashes)
+    answers = Answers(head, example, tuple(names), gold, chosen, values, fingerprint(sorted(hashes)))
+    _check(answers, source, paths)
+    return answers
+
+
+def _scale(head: pd.DataFrame, curves: Curves, parts: list[_Part]) -> None:
+    """Add the temperature of each cell, and what it and that of its pretraining make of each example."""
+    alike = [name for name in KEYS if name != "benchmark"]
+    own, whole = temperatures(curves, head.groupby([*alike, "checkpoint"], sort=False).ngroup().to_numpy())
+    head["temperature"] = whole
+    before = _pretraining(head)
+    inherited = np.where(before >= 0, whole[before], np.nan)
+    for part in parts:
+        for suffix, temperature in (("scaled", own[part.cell, part.fold]), ("pt_scaled", inherited[part.cell])):
+            some = part.measured
+            with np.errstate(invalid="ignore"):
+                logprob = some.relative / temperature.astype(np.float32)[:, None]
+            probability = ca.softmax(logprob)
+            some.values[f"confidence_{suffix}", "sum"] = probability.max(axis=1)
+            some.values[f"nll_{suffix}", "sum"] = ca.negative_log_likelihood(logprob, some.gold)
+            some.values[f"brier_{suffix}", "sum"] = ca.brier(probability, some.gold)
+        part.measured = replace(some, relative=np.empty((0, 0), np.float32))
+
+
+def _pretraining(head: pd.DataFrame) -> np.ndarray:
+    """For each SFT cell the number of the PT cell that it was fine-tuned from, asked alike; -1 where there is none."""
+    same = ["scale", "mixture", "seed", "benchmark", "variant"]
+    pt = head[head["stage"] == "PT"].sort_values("step").drop_duplicates(same, keep="last")
+    number = {key: int(i) for i, key in zip(pt.index, pt[same].itertuples(index=False, name=None), strict=True)}
+    keys = head[same].itertuples(index=False, name=None)
+    return np.array(
+        [number.get(key, -1) if stage == "SFT" else -1 for key, stage in zip(keys, head["stage"], strict=True)]
+    )
+
+
+def _places(order: np.ndarray) -> np.ndarray:
+    """Where each number stands in an order."""
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order))
+    return place
+
+
+def _fingerprints(cell: np.ndarray, source: np.ndarray, hashes: list[str]) -> list[str]:
+    """Of the files behind each cell; cell, source (number of the file): of each row."""
+    behind: list[list[str]] = [[] for _ in range(int(cell.max()) + 1)]
+    for pair in np.unique(cell.astype(np.int64) * len(hashes) + source).tolist():
+        behind[pair // len(hashes)].append(hashes[pair % len(hashes)])
+    return [fingerprint(sorted(found)) for found in behind]
+
+
+def _cells(file: ScoreFile, known: dict[tuple[Any, ...], int]) -> np.ndarray:
+    """Number of each row's cell, int32 [rows]; new cells are added to `known` by `KEYS` and checkpoint."""
+    names: dict[str, list[str]] = {}
+    frame = {}
+    for key in (*KEYS, "checkpoint"):
+        if key in NUMBERS:
+            frame[key] = file.table.column(key).to_numpy()
+        else:
+            frame[key], names[key] = file.codes(key)
+    columns = pd.DataFrame(frame)
+    group = columns.groupby(list(columns), sort=False)
+    numbers = []
+    for row in columns.iloc[group.head(1).index].itertuples(index=False):
+        spelt = tuple(names[key][value] if key in names else value for key, value in zip(columns, row, strict=True))
+        numbers.append(known.setdefault(spelt, len(known)))
+    return np.array(numbers, np.int32)[group.ngroup().to_numpy()]
+
+
+def _examples(file: ScoreFile, known: dict[str, int]) -> np.ndarray:
+    """Number of each row's example, int32 [rows]."""
+    codes, names = file.codes("example_id")
+    return np.array([known.setdefault(name, len(known)) for name in names], np.int32)[codes]
+
+
+def as_table(answers: Answers) -> pa.Table:
+    """A row for each cell: `KEYS`, checkpoint, examples (a fingerprint of their ids in order), confidence before and
+    after its temperature and, by normalisation, right; lists in the order of the examples, null where not derivable."""
+    columns = {name: pa.array(answers.cells[name]) for name in (*KEYS, "checkpoint")}
+    n = answers.cells["n"].to_numpy()
+    known: dict[bytes, str] = {}
+    prints = []
+    for start, size in zip(answers.starts.tolist(), n.tolist(), strict=True):
+        mine = answers.example[start : start + size]
+        key = mine.tobytes()
+        if key not in known:
+            known[key] = fingerprint([answers.examples[i] for i in mine])
+        prints.append(known[key])
+    columns["examples"] = pa.array(prints)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(n)]), pa.int32())
+    for name in ("confidence", "confidence_scaled"):
+        sure = answers.values[name, "sum"].astype(np.float32)
+        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(sure))
+    for (metric, name), values in answers.values.items():
+        if metric == "accuracy":
+            absent = pa.array(np.isnan(np.add.reduceat(values, answers.starts)))
+            columns[f"{RIGHT}{name}"] = pa.ListArray.from_arrays(offsets, pa.array(values > 0), mask=absent)
+    return pa.table(columns)
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
+
+
+def _check(answers: Answers, source: np.ndarray, paths: list[Path]) -> None:
+    """source: number of the file of each row."""
+    cells, starts = answers.cells, answers.starts
+
+    def path(cell: int) -> Path:
+        return paths[source[starts[cell]]]
+
+    def name(cell: int) -> str:
+        return f"{cells['benchmark'].iloc[cell]} ({cells['variant'].iloc[cell]})"
+
+    cell = answers.cell
+    doubled = np.flatnonzero((np.diff(cell) == 0) & (np.diff(answers.example) == 0))
+    if len(doubled):
+        row = int(doubled[0])
+        raise ArtifactError(
+            f"{len(doubled)} rows appear twice; the first is {name(cell[row])} {answers.examples[answers.example[row]]}"
+            f" of checkpoint {cells['checkpoint'].iloc[cell[row]][:12]}, also in {paths[source[row]]}",
+            where=paths[source[row + 1]],
+            hint="keep one of the two files",
+        )
+    for columns, what in (
+        (list(KEYS), "two checkpoints were scored for the same place in the study"),
+        (["checkpoint", "benchmark", "variant"], "one checkpoint was scored for two places in the study"),
+    ):
+        again = cells.duplicated(columns).to_numpy()
+        if again.any():
+            second = int(np.flatnonzero(again)[0])
+            first = int(np.flatnonzero((cells[columns] == cells.loc[second, columns]).all(axis=1))[0])
+            raise ArtifactError(
+                f"{what}: {name(second)}, also in {path(first)}",
+                where=path(second),
+                hint="keep one of the two files",
+            )
+    for _, group in cells.groupby(["benchmark", "variant"], sort=False):
+        seen = np.zeros(len(answers.examples), bool)
+        for start, n in zip(starts[group.index], group["n"], strict=True):
+            seen[answers.example[start : start + n]] = True
+        short = group.index[group["n"] < seen.sum()]
+        if len(short):
+            raise ArtifactError(
+                f"{name(short[0])} has {cells['n'][short[0]]} examples here, the study has {seen.sum()}",
+                where=path(short[0]),
+                hint="every checkpoint of a study is scored on the same examples; score it again with the study's"
+                " sample",
+            )

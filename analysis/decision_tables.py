@@ -1,0 +1,124 @@
+"""Decisions as tables: what ranking mixtures early is worth, and how few benchmarks are enough.
+
+In: `Panel`. Out: `Table`s in the form of the paper's, without numbers of the paper, which measured no decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from analysis.decisions import TOP, Decision, Protocol, decide, decide_on_average, protocols, subsets
+from analysis.estimates import Estimate, absent
+from analysis.panel import Panel
+from analysis.table import Row, Table, with_q_values
+
+REGRETS = tuple(f"regret, pp, best of {k}" if k > 1 else "regret, pp" for k in TOP)
+FEW = 5
+"""Benchmarks, up to which sets of them are shown where there is little room."""
+
+
+SIGNALS = {
+    "accuracy": ("accuracy", "sum", 1),
+    "accuracy by character": ("accuracy", "char", 1),
+    "accuracy by byte": ("accuracy", "byte", 1),
+    "accuracy by PMI": ("accuracy", "pmi", 1),
+    "confidence": ("confidence", "sum", 1),
+    "probability of the true answer": ("gold_probability", "sum", 1),
+    "log-probability of the true answer a byte": ("gold_logprob_per_byte", "byte", 1),
+    "margin of the true answer": ("margin", "sum", 1),
+    "NLL of the true answer": ("nll", "sum", -1),
+}
+"""What may be looked at early: metric, normalisation, and whether more or less of it is better."""
+
+
+def decision_table(panel: Panel) -> Table:
+    """Decision accuracy and regret, by accuracy over all benchmarks, over a category and on each benchmark."""
+
+    def rows() -> Iterator[Row]:
+        for protocol in protocols(panel):
+            early, late = (panel.matrix(*side) for side in (protocol.early, protocol.late))
+            for what, columns in _groups(panel):
+                decision = decide(*(_mean_of_measured(side[:, columns]) for side in (early, late)))
+                extra = (*_regrets(decision), _names(panel, decision.chosen), _names(panel, decision.best))
+                yield Row((*_keys(protocol), what), decision.accuracy, extra=extra, brief=len(columns) > 1)
+
+    title = "Decisions: does the early score rank two mixtures as the late one does, and what does its choice cost?"
+    extra = (*REGRETS, "first early", "best late")
+    return with_q_values("decisions", title, "early late score", rows(), extra, signed=False, brief_extra=len(extra))
+
+
+def signal_table(panel: Panel) -> Table:
+    """Which early metric ranks mixtures most as accuracy does later: decision accuracy, mean over benchmarks."""
+
+    def rows() -> Iterator[Row]:
+        for protocol in protocols(panel):
+            late = panel.matrix(*protocol.late)
+            for signal, (metric, normalisation, sign) in SIGNALS.items():
+                early = sign * panel.matrix(*protocol.early, metric, normalisation)
+                yield Row((*_keys(protocol), signal), decide_on_average(early, late))
+
+    title = "Early signals: how well each ranks mixtures by their later accuracy"
+    return with_q_values("signals", title, "early late signal", rows(), signed=False)
+
+
+def subset_table(panel: Panel) -> Table:
+    """Decision accuracy of the mean over few benchmarks, on mixtures that had no part in choosing them."""
+
+    def rows() -> Iterator[Row]:
+        for protocol in protocols(panel):
+            early, late = (panel.matrix(*side) for side in (protocol.early, protocol.late))
+            columns = np.flatnonzero(np.isfinite(early).any(axis=0) & np.isfinite(late).any(axis=0))
+            early, late = early[:, columns], late[:, columns]
+            whole = np.isfinite(early).all(axis=1) & np.isfinite(late).all(axis=1)
+            n, points = int(whole.sum()), "mixtures, each left out of the choice"
+            if n < 4 or not len(columns):
+                missing = absent("fewer than 4 mixtures", n=n, points=points, missing=int((~whole).sum()))
+                yield Row((*_keys(protocol), ""), missing)
+                continue
+            for subset in subsets(early[whole], late[whole]):
+                names = (panel.displays[panel.benchmarks[columns[b]]] for b in subset.benchmarks)
+                stable = zip(names, subset.chosen_in, strict=True)
+                estimate = Estimate(subset.accuracy, n=n, points=points, missing=int((~whole).sum()))
+                chosen = ", ".join(f"{name} ({count})" for name, count in stable)
+                yield Row((*_keys(protocol), str(subset.size)), estimate, extra=(chosen,), brief=subset.size <= FEW)
+
+    title = "Fewer benchmarks: decisions by the mean of some, against the late mean of all"
+    extra = ("greedy choice (in how many of the leave-one-mixture-out choices)",)
+    return with_q_values("fewer_benchmarks", title, "early late benchmarks", rows(), extra, signed=False)
+
+
+def _keys(protocol: Protocol) -> tuple[str, str]:
+    return " ".join(protocol.early), " ".join(protocol.late)
+
+
+def _groups(panel: Panel) -> Iterator[tuple[str, list[int]]]:
+    yield f"mean of {len(panel.benchmarks)} benchmarks", list(range(len(panel.benchmarks)))
+    for category in panel.categories:
+        if members := panel.members(category):
+            yield f"mean of {category}", members
+    for b, slug in enumerate(panel.benchmarks):
+        yield panel.displays[slug], [b]
+
+
+def _mean_of_measured(values: np.ndarray) -> np.ndarray:
+    """Mean over the benchmarks that any mixture has, [M]; NaN for a mixture that lacks one of them."""
+    values = values[:, np.isfinite(values).any(axis=0)]
+    return values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
+
+
+def _regrets(decision: Decision) -> tuple[str, ...]:
+    shown = [f"{100 * regret:.1f}" for regret in decision.regret]
+    return (*shown, *[""] * (len(TOP) - len(shown)))
+
+
+def _names(panel: Panel, mixtures: tuple[int, ...]) -> str:
+    return ", ".join(panel.mixtures[m] for m in mixtures)
+
+
+MAKERS: dict[str, Callable[[Panel], Table]] = {
+    "decisions": decision_table,
+    "signals": signal_table,
+    "fewer_benchmarks": subset_table,
+}

@@ -1,0 +1,255 @@
+"""How much of what is seen between mixtures is noise: of the examples that were asked, and of the seed.
+
+In: the single answers and the seeds of a `Panel`. Out: error variances, reliabilities, correlations corrected for them,
+and draws of a whole study with other examples and seeds, from which come intervals "for these same mixtures".
+
+Examples. Mixtures answer the same examples, so an easy sample moves all of them alike and moves no difference; what is
+left is the residual of the mixtures x examples table, and p (1 - p) / n overstates the noise. PT and SFT answer the
+same examples too, so their errors are correlated, and a correlation between stages is corrected for that as well.
+
+Seeds. The spread of a mixture's seeds on the same examples holds the residual of seeds x examples, which the mixtures'
+residual holds too; it is counted once. With one seed, seed noise is not measured, which is not none: a reliability is
+then a ceiling.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.correlations import seed_spread
+from analysis.estimates import Z95
+from analysis.panel import STAGES, Panel
+from analysis.resampling import SEED
+
+ITEM_DRAWS = 2000
+FLOOR = 0.2
+"""Reliability below which a benchmark supports no claim about mixtures."""
+
+
+# ---------------------------------------------------------------------------------------------- variances
+
+
+def residual_covariance(x: np.ndarray, y: np.ndarray) -> float:
+    """Covariance over mixtures that the sample of examples gives their means; x, y: [mixtures, examples], complete.
+
+    Sum of the products of the residuals from both margins / ((M - 1) (E - 1)) / E: a two-way analysis of variance
+    without replication (Brennan 2001, Generalizability Theory, section 3.2), here of two tables at once.
+    """
+    m, e = x.shape
+    if m < 2 or e < 2:
+        return math.nan
+    u, v = (table - table.mean(axis=1, keepdims=True) for table in (x.astype(float), y.astype(float)))
+    u, v = u - u.mean(axis=0), v - v.mean(axis=0)
+    return float((u * v).sum() / ((m - 1) * (e - 1)) / e)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Variances between mixtures of one (scale, stage, metric), [benchmarks] each."""
+
+    observed: np.ndarray
+    examples: np.ndarray
+    """Error from the sample of examples; NaN where single answers are not here."""
+    seeds: np.ndarray
+    """What seeds add to it; NaN where no mixture has two."""
+
+    @property
+    def measured(self) -> np.ndarray:
+        """Are both kinds of noise measured? [benchmarks] bool"""
+        return np.isfinite(self.examples) & np.isfinite(self.seeds)
+
+    @property
+    def reliability(self) -> np.ndarray:
+        """1 - noise / observed variance; a ceiling where one kind of noise is not `measured`, NaN where neither is.
+
+        0 means that mixtures differ no more than noise does; it may be negative.
+        """
+        known = np.isfinite(self.examples) | np.isfinite(self.seeds)
+        total = np.nan_to_num(self.examples) + np.nan_to_num(self.seeds)
+        return np.where(known, 1 - total / np.where(self.observed > 0, self.observed, np.nan), np.nan)
+
+
+def noise(panel: Panel, scale: str, stage: str, metric: str) -> Noise:
+    values = panel.matrix(scale, stage, metric)
+    observed = np.array([_variance(column) for column in values.T])
+    examples = np.full(len(panel.benchmarks), np.nan)
+    within = np.full(len(panel.benchmarks), np.nan)
+    for b, slug in enumerate(panel.benchmarks):
+        table = panel.answers(scale, stage, slug, metric)
+        table = table[np.isfinite(table).all(axis=1)]
+        examples[b] = residual_covariance(table, table)
+        within[b] = _within_mixtures(panel.answers_over_seeds(scale, stage, slug, metric))
+    spread = seed_spread(panel, scale, stage, metric) ** 2
+    each = np.isfinite(panel.over_seeds(scale, stage, metric)).sum(axis=0)
+    if panel.average_seeds:
+        with np.errstate(divide="ignore"):
+            share = np.nanmean(np.where(each > 0, 1 / each, np.nan), axis=0)  # of a mean over k seeds: a k-th
+        spread, within = spread * share, within * share
+    return Noise(observed, examples, np.maximum(spread - np.nan_to_num(within), 0.0))
+
+
+def _within_mixtures(values: np.ndarray) -> float:
+    """The residual of seeds x examples, pooled over mixtures with several; values [seeds, mixtures, examples]."""
+    found, weights = [], []
+    for m in range(values.shape[1]):
+        table = values[np.isfinite(values[:, m]).all(axis=1), m] if values.shape[2] else values[:0, m]
+        if len(table) > 1:
+            found.append(residual_covariance(table, table))
+            weights.append(len(table) - 1)
+    return float(np.average(found, weights=weights)) if found else math.nan
+
+
+def _variance(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(values.var(ddof=1)) if len(values) > 1 else math.nan
+
+
+# ---------------------------------------------------------------------------------------------- corrected correlations
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A cross-stage correlation without its noise (Spearman 1904, with correlated errors)."""
+
+    value: float | None
+    refused: str = ""
+    """Why there is none."""
+    provisional: bool = False
+    """Seed noise is not measured: only the examples' is taken out."""
+
+
+def corrected(panel: Panel, scale: str, metric: str) -> list[Corrected]:
+    """(covariance - that of the errors) / sqrt of the product of the true variances, for each benchmark.
+
+    Refused where a reliability is below `FLOOR`. The corrected value may leave [-1, 1] by chance; it is then refused
+    too, since it says that the noise was estimated too large or the spread too small.
+    """
+    sides = [noise(panel, scale, stage, metric) for stage in STAGES]
+    shared = _shared_seed_noise(panel, scale, metric)
+    pt, sft = (panel.matrix(scale, stage, metric) for stage in STAGES)
+    found = []
+    for b, slug in enumerate(panel.benchmarks):
+        tables = [panel.answers(scale, stage, slug, metric) for stage in STAGES]
+        both = np.isfinite(pt[:, b]) & np.isfinite(sft[:, b])
+        asked = {panel.items.examples.get((scale, stage, slug)) if panel.items else None for stage in STAGES}
+        if both.sum() < 3 or len(asked) > 1 or None in asked:
+            found.append(Corrected(None, "fewer than 3 mixtures, or not the same examples in both stages"))
+            continue
+        trust = [float(side.reliability[b]) for side in sides]
+        if not min(trust) >= FLOOR:
+            found.append(Corrected(None, f"reliability {min(trust):.2f} is below {FLOOR}"))
+            continue
+        provisional = not all(side.measured[b] for side in sides)
+        covariance = np.cov(pt[both, b], sft[both, b])[0, 1]
+        errors = residual_covariance(tables[0][both], tables[1][both]) + (0.0 if provisional else shared[b])
+        true = math.prod(t * side.observed[b] for t, side in zip(trust, sides, strict=True))
+        value = (covariance - errors) / math.sqrt(true)
+        if abs(value) > 1:
+            found.append(Corrected(None, f"{value:+.2f} is beyond 1: too little spread for its noise", provisional))
+        else:
+            found.append(Corrected(float(value), provisional=provisional))
+    return found
+
+
+def _shared_seed_noise(panel: Panel, scale: str, metric: str) -> np.ndarray:
+    """Covariance over the seeds of a mixture of its scores after PT and after SFT, [benchmarks]; NaN: no two seeds."""
+    pt, sft = (panel.over_seeds(scale, stage, metric) for stage in STAGES)
+    both = np.isfinite(pt) & np.isfinite(sft)
+    n = both.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = [np.where(both, values, 0).sum(axis=0) / n for values in (pt, sft)]
+        products = np.where(both, (pt - means[0]) * (sft - means[1]), 0).sum(axis=0)
+        freedom = np.where(n > 1, n - 1, 0).sum(axis=0)
+        pooled = np.where(freedom > 0, np.where(n > 1, products, 0).sum(axis=0) / freedom, np.nan)
+        return pooled * np.nanmean(np.where(n > 0, 1 / n, np.nan), axis=0) if panel.average_seeds else pooled
+
+
+# ---------------------------------------------------------------------------------------------- other examples, seeds
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The study with other examples, and other seeds where they are known, `ITEM_DRAWS` times."""
+
+    values: dict[tuple[str, str, str], np.ndarray]
+    """(scale, stage, metric) -> float64 [draws, mixtures, benchmarks]; NaN where not measured."""
+    what: str
+    """examples, or examples and seeds."""
+
+    def interval(self, value: float, drawn: np.ndarray) -> tuple[float, float] | None:
+        """95 % interval of a correlation whose draws are given, [draws].
+
+        Fisher's z -+ 1.96 standard deviations of the drawn z: draws carry their noise twice, so they lie around a
+        smaller r than the one observed, and their own quantiles would miss it.
+        """
+        drawn = drawn[np.isfinite(drawn)]
+        if len(drawn) < ITEM_DRAWS / 2 or abs(value) >= 1:
+            return None
+        half = Z95 * float(np.arctanh(np.clip(drawn, -1 + 1e-12, 1 - 1e-12)).std())
+        return math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half)
+
+
+def draw(panel: Panel, metrics: tuple[str, ...] = ("accuracy", "confidence"), draws: int = ITEM_DRAWS) -> Draws | None:
+    """Examples of a benchmark are drawn once for all checkpoints; a mixture's seed deviates alike in both stages.
+
+    None without single answers.
+    """
+    if panel.items is None:
+        return None
+    random = np.random.default_rng([SEED, draws])
+    sides = [(scale, stage, metric) for scale in panel.scales for stage in STAGES for metric in metrics]
+    shape = draws, len(panel.mixtures), len(panel.benchmarks)
+    values = {side: np.full(shape, np.nan) for side in sides}
+    for b, slug in enumerate(panel.benchmarks):
+        tables = {(scale, stage, metric): panel.answers(scale, stage, slug, metric) for scale, stage, metric in sides}
+        asked = {side: panel.items.examples.get((*side[:2], slug)) for side in sides}
+        for same in dict.fromkeys(filter(None, asked.values())):
+            mine = [side for side in sides if asked[side] == same]
+            columns = np.concatenate([tables[side] for side in mine]).T  # [examples, checkpoints]
+            means = _resampled_means(columns, random, draws)
+            for side, part in zip(mine, np.split(means, len(mine), axis=1), strict=True):
+                values[side][:, :, b] = part
+    seeded = _add_seeds(panel, values, random)
+    return Draws(values, "examples and seeds" if seeded else "examples")
+
+
+def _resampled_means(columns: np.ndarray, random: np.random.Generator, draws: int) -> np.ndarray:
+    """Means over examples drawn with replacement, [draws, checkpoints]; columns: [examples, checkpoints]."""
+    size = len(columns)
+    out = np.empty((draws, columns.shape[1]))
+    at_once = max(1, (1 << 22) // size)
+    for start in range(0, draws, at_once):
+        some = min(at_once, draws - start)
+        places = random.integers(0, size, (some, size)) + size * np.arange(some)[:, None]
+        counts = np.bincount(places.ravel(), minlength=some * size).reshape(some, size).astype(np.float32)
+        out[start : start + some] = counts @ columns / size
+    return out
+
+
+def _add_seeds(panel: Panel, values: dict[tuple[str, str, str], np.ndarray], random: np.random.Generator) -> bool:
+    """Add the deviation of a random run from the mean of its mixture's seeds; False where no mixture has two seeds."""
+    found = False
+    for scale in panel.scales:
+        sides = [side for side in values if side[0] == scale]
+        runs = [panel.over_seeds(*side) for side in sides]
+        there = np.all([np.isfinite(run).any(axis=2) for run in runs], axis=0)  # [seeds, mixtures]
+        several = there & (there.sum(axis=0) > 1)
+        if not several.any():
+            continue
+        found = True
+        chosen = np.argwhere(several)
+        draws, mixtures, _ = next(iter(values.values())).shape
+        picks = random.integers(0, len(chosen), (draws, mixtures))
+        share = 1 / np.sqrt(np.maximum(there.sum(axis=0), 1)) if panel.average_seeds else np.ones(mixtures)
+        for side, run in zip(sides, runs, strict=True):
+            deviations = []
+            for seed, mixture in chosen:
+                mine = run[there[:, mixture], mixture]
+                k = len(mine)
+                # Deviations from a mean of k are smaller than those from the truth by sqrt(1 - 1 / k).
+                deviations.append((run[seed, mixture] - mine.mean(axis=0)) * math.sqrt(k / (k - 1)))
+            values[side] += np.nan_to_num(np.array(deviations))[picks] * share[:, None]
+    return found

@@ -1,0 +1,140 @@
+"""How many mixtures and seeds would be enough? From the noise that a study measured.
+
+In: `Panel` of a study that was scored. Out: a table with, for each benchmark and number of seeds, how far a
+correlation between the stages is blurred, how many mixtures it takes to tell it from none, and which difference between
+two mixtures can be seen.
+
+    python -m analysis.planner --r 0.6
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from configs.errors import ArtifactError, ConfigError, user_errors
+from configs.layout import runs_root
+
+if TYPE_CHECKING:
+    from analysis.panel import Panel
+    from analysis.table import Row, Table
+
+EXAMPLES = """examples:
+  python -m analysis.planner                         a true r of 0.6, power 0.8, with 1, 3 and 5 seeds
+  python -m analysis.planner --study mini --r 0.4 --power 0.9 --seeds 1,2,4,8
+"""
+SIGNIFICANT = 0.975
+"""Quantile of the two-sided 5 % test."""
+
+
+@user_errors
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.planner",
+        description="How many mixtures and seeds a correlation or a decision of a given size needs, by benchmark.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
+    parser.add_argument("--study", help="name of the study (default: the one scored last)")
+    parser.add_argument("--r", type=float, default=0.6, help="true correlation of PT with SFT (default: 0.6)")
+    parser.add_argument("--power", type=float, default=0.8, help="chance of finding what is there (default: 0.8)")
+    parser.add_argument("--seeds", default="1,3,5", help="seeds of each mixture to plan for (default: 1,3,5)")
+    parser.add_argument("--metric", choices=("accuracy", "confidence"), default="accuracy")
+    args = parser.parse_args(argv)
+    if not 0 < args.r < 1:
+        raise ConfigError(f"--r is {args.r}", valid="between 0 and 1")
+    if not 0.5 <= args.power < 1:
+        raise ConfigError(f"--power is {args.power}", valid="at least 0.5, below 1")
+    try:
+        seeds = tuple(int(part) for part in args.seeds.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 1:
+        raise ConfigError(f"--seeds is {args.seeds!r}", valid="whole numbers from 1, e.g. 1,3,5")
+    from analysis.panel import load_panel
+    from analysis.tables import choose_study
+    from analysis.writers import as_text
+
+    runs = runs_root(args.runs)
+    study = choose_study(runs, args.study)
+    if study is None:
+        raise ArtifactError("no study with scores", where=runs, hint="make study, or --runs DIR")
+    panel = load_panel(runs, study)
+    print(as_text(planner_table(panel, args.r, args.power, seeds, args.metric)))
+
+
+def mixtures_needed(r: float, power: float) -> int:
+    """Fewest points that tell a correlation r > 0 from none at 5 %, two-sided, with the given power.
+
+    Fisher's z: n = 3 + ((z_0.975 + z_power) / atanh r)^2, rounded up (Cohen 1988, section 3.4).
+    """
+    from scipy.special import ndtri
+
+    return math.ceil(3 + ((float(ndtri(SIGNIFICANT)) + float(ndtri(power))) / math.atanh(r)) ** 2 - 1e-9)
+
+
+def visible_difference(noise: float, power: float) -> float:
+    """Smallest true difference of two mixtures that a 5 % test of their scores finds with the given power.
+
+    noise: variance of the error of one score; two are compared.
+    """
+    from scipy.special import ndtri
+
+    return (float(ndtri(SIGNIFICANT)) + float(ndtri(power))) * math.sqrt(2 * noise)
+
+
+def decision_accuracy(r: float) -> float:
+    """Share of pairs that two scores with correlation r rank alike, if normal: 1/2 + arcsin(r) / pi (Kendall 1948)."""
+    return 0.5 + math.asin(r) / math.pi
+
+
+def planner_table(panel: Panel, r: float, power: float, seeds: tuple[int, ...], metric: str = "accuracy") -> Table:
+    """The value of a row is the correlation that would be seen on average if the true one were r."""
+    from analysis.table import Table
+
+    extra = ("reliability PT", "reliability SFT", "mixtures needed", "pairs ranked alike, %", "visible after PT, pp")
+    title = f"What it takes to see a correlation of {r:g} between PT and SFT ({metric}, power {power:g})"
+    rows = tuple(_rows(panel, r, power, seeds, metric))
+    return Table("planner", title, ("scale", "benchmark", "seeds"), extra, rows, brief_extra=len(extra))
+
+
+def _rows(panel: Panel, r: float, power: float, seeds: tuple[int, ...], metric: str) -> Iterator[Row]:
+    import numpy as np
+
+    from analysis.estimates import Estimate, absent
+    from analysis.noise import noise
+    from analysis.panel import STAGES
+    from analysis.table import Row
+
+    for scale in panel.scales:
+        sides = [noise(panel, scale, stage, metric) for stage in STAGES]
+        for b, slug in enumerate(panel.benchmarks):
+            for count in seeds:
+                keys = scale, panel.displays[slug], str(count)
+                parts = [(float(side.examples[b]), float(side.seeds[b]), float(side.observed[b])) for side in sides]
+                if not np.isfinite([part[0] for part in parts]).all() or min(part[2] for part in parts) <= 0:
+                    yield Row(keys, absent("the noise of the examples is not measured"))
+                    continue
+                unknown = any(math.isnan(part[1]) for part in parts)
+                if unknown and count != seeds[0]:
+                    continue  # more seeds of unknown noise change nothing that is known
+                noises = [part[0] + np.nan_to_num(part[1]) / count for part in parts]
+                true = [part[2] - part[0] - np.nan_to_num(part[1]) for part in parts]
+                trust = [max(t, 0.0) / (max(t, 0.0) + n) for t, n in zip(true, noises, strict=True)]
+                seen = r * math.sqrt(trust[0] * trust[1])
+                needed = f"{mixtures_needed(seen, power):,}" if seen > 0.01 else "over 50,000"
+                shown = (
+                    *(f"{t:.2f}" for t in trust),
+                    needed,
+                    f"{100 * decision_accuracy(seen):.0f}",
+                    f"{100 * visible_difference(noises[0], power):.1f}",
+                )
+                why = "noise of seeds not measured: at best" if unknown else ""
+                yield Row(keys, Estimate(seen, n=len(panel.mixtures), points="mixtures"), extra=shown, no_claim=why)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A table of numbers with their uncertainty, as every part of the analysis makes them.
+
+In: `Estimate`s. Out: `Table`s for the terminal, files and the report (`analysis.writers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from analysis.estimates import Estimate, benjamini_hochberg
+
+COUNTABLE = 10**15
+"""Arrangements that are written out."""
+
+
+@dataclass(frozen=True)
+class Row:
+    keys: tuple[str, ...]
+    estimate: Estimate
+    paper: float | None = None
+    extra: tuple[str, ...] = ()
+    no_claim: str = ""
+    """Why the number supports no claim, if it does not."""
+    provisional: bool = False
+    """Some of its noise is not measured."""
+    q: float | None = None
+    brief: bool = True
+    """Shown on the terminal; files have every row."""
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.paper is None or self.estimate.value is None else self.estimate.value - self.paper
+
+    @property
+    def verdict(self) -> str:
+        """Where the paper's number lies relative to this run's interval, or why that cannot be said."""
+        if self.estimate.value is None:
+            return f"missing: {self.estimate.reason}"
+        if self.no_claim:
+            return f"no claim: {self.no_claim}"
+        if self.paper is None:
+            return ""
+        inside = self.estimate.inside(self.paper)
+        said = "no interval" if inside is None else "inside" if inside else "outside"
+        return f"{said}, provisional" if self.provisional else said
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    """File name without suffix."""
+    title: str
+    keys: tuple[str, ...]
+    extra: tuple[str, ...]
+    rows: tuple[Row, ...]
+    unit: str = ""
+    digits: int = 2
+    signed: bool = True
+    """Numbers with their sign: correlations and differences."""
+    brief_extra: int = 1
+    """How many of `extra` are shown where there is little room: on the terminal, in LaTeX, in the report."""
+
+    caveats: tuple[str, ...] = ()
+    """What the numbers alone would hide."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What points, intervals and nulls are, ranges where rows differ; then the caveats."""
+        known = [row.estimate for row in self.rows if row.estimate.value is not None]
+        lines = []
+        for field, label in (("points", "points"), ("interval", "95 % interval"), ("null", "null of p")):
+            names = list(dict.fromkeys(getattr(e, field) for e in known if getattr(e, field)))
+            if names:
+                lines.append(f"{label}: {'; '.join(names)}")
+        counts = [e.arrangements for e in known if e.arrangements is not None]
+        smallest = [e.smallest_p for e in known if e.smallest_p is not None]
+        if counts:
+            lines.append(
+                f"distinct arrangements: {_span(min(counts), max(counts), ',' if max(counts) < COUNTABLE else '.1e')}; "
+                f"smallest possible p: {_span(min(smallest), max(smallest), '.2g')}"
+            )
+        if len(known) < len(self.rows):
+            lines.append(f"{len(self.rows) - len(known)} of {len(self.rows)} numbers are missing and left empty")
+        return [*lines, *self.caveats]
+
+    def count(self, verdict: str) -> int:
+        return sum(row.verdict.partition(",")[0] == verdict for row in self.rows)
+
+
+def _span(low: float, high: float, spec: str) -> str:
+    return f"{low:{spec}}" if low == high else f"{low:{spec}} to {high:{spec}}"
+
+
+def with_q_values(
+    name: str, title: str, keys: str, rows: Iterable[Row], extra: tuple[str, ...] = (), **form: Any
+) -> Table:
+    """A table whose rows carry Benjamini-Hochberg q-values over all their p-values; form: other fields of `Table`."""
+    listed = list(rows)
+    q = benjamini_hochberg([row.estimate.p for row in listed])
+    done = tuple(replace(row, q=value) for row, value in zip(listed, q, strict=True))
+    return Table(name, title, tuple(keys.split()), extra, done, **form)

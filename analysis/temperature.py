@@ -1,0 +1,127 @@
+"""One temperature a benchmark and checkpoint, chosen without the examples it is judged on.
+
+In: for each cell (checkpoint and benchmark) the log-probabilities of its examples' candidates, relative to the largest.
+Out: for each cell and fold the temperature by which that fold's confidences are divided, and one for the whole cell.
+
+Guo et al. (2017) fit a temperature by the likelihood of held-out answers. A benchmark of 56 examples cannot carry its
+own, so it is drawn, on the scale of logarithms, towards the temperature that serves all benchmarks of the checkpoint;
+how far is chosen from `PRIORS` by cross-validation inside the examples that remain when a fold is left out
+(nested), for all benchmarks of a checkpoint together.
+
+The likelihood of every example is computed once at each temperature of a grid. Sums of it over folds are all that fits
+and cross-validation need; between grid points a parabola serves.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+LOG_GRID = np.linspace(-2.0, 5.0, 43)
+FOLDS = 5
+PRIORS = (0.0, 50.0, 200.0, 800.0, np.inf)
+"""Examples that the temperature common to a checkpoint counts for."""
+
+
+def fold_of(example: str) -> int:
+    """The same for all checkpoints, and whatever else is scored."""
+    return zlib.crc32(example.encode()) % FOLDS
+
+
+def likelihoods(relative: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """NLL of the true candidates at every temperature of the grid, float32 [rows, grid].
+
+    relative: log-probabilities less the row's largest, float32 [rows, K], -inf for candidates that a row lacks.
+    """
+    out = np.empty((len(gold), len(LOG_GRID)), np.float32)
+    at_gold = relative[np.arange(len(gold)), gold]
+    for i, inverse in enumerate(np.exp(-LOG_GRID).astype(np.float32)):
+        out[:, i] = np.log(np.exp(relative * inverse).sum(axis=1)) - at_gold * inverse
+    return out
+
+
+@dataclass
+class Curves:
+    """Sums of `likelihoods` over the examples of each cell and fold; grows as cells are met."""
+
+    total: np.ndarray
+    """float64 [cells, folds, grid]"""
+    count: np.ndarray
+    """float64 [cells, folds]"""
+
+    @classmethod
+    def empty(cls) -> Curves:
+        return cls(np.zeros((0, FOLDS, len(LOG_GRID))), np.zeros((0, FOLDS)))
+
+    def add(self, cell: np.ndarray, fold: np.ndarray, values: np.ndarray) -> None:
+        """cell, fold: int [rows]; values: [rows, grid]."""
+        size = max(len(self.count), int(cell.max()) + 1)
+        extra = size - len(self.count)
+        self.total = np.pad(self.total, ((0, extra), (0, 0), (0, 0)))
+        self.count = np.pad(self.count, ((0, extra), (0, 0)))
+        at = cell.astype(np.int64) * FOLDS + fold
+        order = np.argsort(at, kind="stable")
+        present, starts = np.unique(at[order], return_index=True)
+        self.total.reshape(-1, len(LOG_GRID))[present] += np.add.reduceat(values[order].astype(float), starts)
+        self.count.reshape(-1)[present] += np.diff([*starts, len(at)])
+
+
+def temperatures(curves: Curves, checkpoint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(of each cell and fold, fitted on the other folds [cells, folds]; of each whole cell [cells]).
+
+    checkpoint: int [cells]; cells with the same number share one prior temperature.
+    """
+    checkpoints = int(checkpoint.max()) + 1
+    prior = np.empty((len(checkpoint), FOLDS + 1))
+    logs = np.empty((len(checkpoint), FOLDS + 1))
+    for left_out in range(FOLDS + 1):  # the last leaves nothing out
+        losses = np.zeros((len(PRIORS), checkpoints))
+        for inner in set(range(FOLDS)) - {left_out}:
+            own, n, common = _fits(curves, checkpoint, {left_out, inner})
+            for i, examples in enumerate(PRIORS):
+                loss = _at(curves.total[:, inner], shrunk(own, n, common, examples)) / curves.count.sum(axis=1)
+                losses[i] += np.bincount(checkpoint, loss, checkpoints)
+        prior[:, left_out] = np.array(PRIORS)[losses.argmin(axis=0)][checkpoint]
+        logs[:, left_out] = shrunk(*_fits(curves, checkpoint, {left_out}), prior[:, left_out])
+    return np.exp(logs[:, :FOLDS]), np.exp(logs[:, FOLDS])
+
+
+def shrunk(own: np.ndarray, n: np.ndarray, common: np.ndarray, examples: np.ndarray | float) -> np.ndarray:
+    """Logarithms of temperatures fitted on n examples, drawn towards the common one that counts for `examples`."""
+    examples = np.broadcast_to(np.asarray(examples, float), own.shape)
+    weight = np.where(
+        np.isinf(examples) | (n == 0), 0.0, n / np.maximum(n + np.where(np.isinf(examples), 0, examples), 1)
+    )
+    return weight * own + (1 - weight) * common
+
+
+def _fits(curves: Curves, checkpoint: np.ndarray, without: set[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(log temperature of each cell alone, its examples, that of all cells of its checkpoint), without some folds."""
+    kept = [fold for fold in range(FOLDS) if fold not in without]
+    total, n = curves.total[:, kept].sum(axis=1), curves.count[:, kept].sum(axis=1)
+    each = total / np.maximum(n, 1)[:, None]
+    together = np.zeros((int(checkpoint.max()) + 1, len(LOG_GRID)))
+    np.add.at(together, checkpoint, each)
+    return _lowest(total), n, _lowest(together)[checkpoint]
+
+
+def _lowest(curve: np.ndarray) -> np.ndarray:
+    """Where a parabola through the lowest grid point and its neighbours is lowest; curve [cells, grid]."""
+    middle = np.clip(curve.argmin(axis=1), 1, curve.shape[1] - 2)
+    left, centre, right = (np.take_along_axis(curve, (middle + d)[:, None], axis=1)[:, 0] for d in (-1, 0, 1))
+    bend = left - 2 * centre + right
+    step = LOG_GRID[1] - LOG_GRID[0]
+    move = np.where(bend > 0, 0.5 * (left - right) / np.where(bend > 0, bend, 1.0), np.sign(left - right))
+    return LOG_GRID[middle] + step * np.clip(move, -1, 1)
+
+
+def _at(curve: np.ndarray, log_temperature: np.ndarray) -> np.ndarray:
+    """Each cell's curve [cells, grid] at a temperature of its own [cells]."""
+    step = LOG_GRID[1] - LOG_GRID[0]
+    place = np.clip((log_temperature - LOG_GRID[0]) / step, 0, len(LOG_GRID) - 1)
+    middle = np.clip(np.round(place).astype(int), 1, len(LOG_GRID) - 2)
+    left, centre, right = (np.take_along_axis(curve, (middle + d)[:, None], axis=1)[:, 0] for d in (-1, 0, 1))
+    t = place - middle
+    return centre + t * (right - left) / 2 + t * t * (left - 2 * centre + right) / 2

@@ -1,0 +1,141 @@
+"""Bring your own numbers: a tidy table of scores becomes a study, without training or scoring anything.
+
+In: CSV or Parquet with one row a number:
+
+    model      what is compared: a mixture, or any model                                         required
+    stage      PT: the early score, SFT: the late one                                            required
+    benchmark  name; the paper's slugs keep their categories                                     required
+    value      the score, e.g. accuracy between 0 and 1                                          required
+    group      of the model, e.g. its web source or family: blocks of the restricted permutations
+    category   of the benchmark                                                                  default: all
+    scale      size of the model, where sizes are kept apart                                     default: all
+    seed       repeats of a model                                                                default: 0
+    metric     accuracy or any name of configs/metrics.py                                        default: accuracy
+    stderr, n  standard error over examples, and how many
+
+Out: <runs>/<study>/metrics.parquet, from which tables and report are made as from any study. Single answers are not in
+such a table: what needs them (noise of the examples, calibration) stays unmeasured.
+
+    python -m analysis.tidy numbers.csv --study ours && python -m analysis.tables --study ours
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.errors import ArtifactError, user_errors
+from configs.layout import metrics_file, runs_root, scores_dir
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REQUIRED = ("model", "stage", "benchmark", "value")
+DEFAULTS: dict[str, object] = {"group": "", "category": "", "scale": "all", "seed": 0, "metric": "accuracy"}
+NUMBERS = ("value", "stderr", "n", "seed")
+KEY = ("scale", "stage", "model", "seed", "benchmark", "metric")
+
+
+@user_errors
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.tidy",
+        description="Make a study of a tidy CSV or Parquet table: model, stage, benchmark, value and what is known.",
+        epilog="example:\n  python -m analysis.tidy numbers.csv --study ours\n  python -m analysis.tables --study ours",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("table", type=Path, help="*.csv or *.parquet; columns: see docs/own_numbers.md")
+    parser.add_argument("--study", required=True, help="name of the study to write")
+    parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
+    args = parser.parse_args(argv)
+    print(write_tidy(args.table, runs_root(args.runs), args.study))
+
+
+def write_tidy(table: Path, runs: Path, study: str) -> Path:
+    """Raises ArtifactError for a table that cannot be believed, and where the study has scores of its own."""
+    from analysis.metrics import write_given
+    from configs.artifacts import sha256_file
+
+    if scores_dir(runs, study).is_dir():
+        raise ArtifactError("the study has score files", where=scores_dir(runs, study), hint="another --study")
+    frame = read_tidy(table)
+    categories = _one_of_each(frame, "benchmark", "category", table)
+    groups = _one_of_each(frame, "model", "group", table)
+    write_given(_as_metrics(frame, sha256_file(table)), metrics_file(runs, study), study, categories, groups)
+    return metrics_file(runs, study)
+
+
+def read_tidy(path: Path) -> pd.DataFrame:
+    """Columns as the module says, complete and of the right types. Raises ArtifactError naming column and row."""
+    import pandas as pd
+    import pyarrow as pa
+
+    from configs.metrics import METRICS
+
+    try:
+        raw = (
+            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
+        )
+    except (OSError, ValueError, pa.ArrowException, pd.errors.ParserError) as error:
+        raise ArtifactError(f"not a readable table ({str(error).splitlines()[0]})", where=path) from None
+    valid = (*REQUIRED, *DEFAULTS, "stderr", "n")
+    if missing := [name for name in REQUIRED if name not in raw]:
+        raise ArtifactError(f"column {missing[0]} is missing", where=path, valid=", ".join(valid))
+    if unknown := sorted(set(map(str, raw)) - set(valid)):
+        raise ArtifactError(f"unknown column {unknown[0]}", where=path, valid=", ".join(valid))
+    if not len(raw):
+        raise ArtifactError("holds no row", where=path)
+    frame = pd.DataFrame(index=raw.index)
+    for name in valid:
+        given = raw[name].astype(str).str.strip() if name in raw else pd.Series("", index=raw.index)
+        if name not in NUMBERS:
+            frame[name] = given.where(given != "", str(DEFAULTS.get(name, "")))
+            continue
+        given = given.where(given != "", "0" if name == "seed" else "nan")
+        frame[name] = pd.to_numeric(given, errors="coerce")
+        wrong = frame[name].isna() & (given.str.lower() != "nan")
+        _refuse(wrong, f"{name} is no number", given, path)
+    _refuse(~frame["stage"].isin(["PT", "SFT"]), "stage is neither PT nor SFT", frame["stage"], path)
+    _refuse(~frame["metric"].isin(list(METRICS)), "unknown metric", frame["metric"], path)
+    for name in ("model", "benchmark"):
+        _refuse(frame[name] == "", f"{name} is empty", frame[name], path)
+    _refuse(~frame["value"].abs().lt(float("inf")), "value is missing or not finite", frame["value"], path)
+    _refuse(frame.duplicated(list(KEY)), "this number is there twice", frame["model"], path)
+    return frame
+
+
+def _refuse(wrong: pd.Series, problem: str, found: pd.Series, path: Path) -> None:
+    """The first row that is wrong, counted as an editor counts lines of a CSV with a heading."""
+    import numpy as np
+
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ArtifactError(f"{problem}: {found.iloc[row]!r}", where=f"{path}, line {row + 2}")
+
+
+def _one_of_each(frame: pd.DataFrame, of: str, what: str, path: Path) -> dict[str, str]:
+    """The category of each benchmark, or the group of each model. Raises ArtifactError where one has two."""
+    several = frame.groupby(of, sort=False)[what].nunique()
+    if (several > 1).any():
+        name = several.index[several > 1][0]
+        found = sorted(set(frame.loc[frame[of] == name, what]))
+        raise ArtifactError(f"{of} {name!r} has {what} {found[0]!r} and {found[1]!r}", where=path, valid="one")
+    return {str(key): str(value) for key, value in frame.groupby(of, sort=False)[what].first().items()}
+
+
+def _as_metrics(frame: pd.DataFrame, fingerprint: str) -> pd.DataFrame:
+    """Rows of metrics.parquet; steps and tokens are unknown: 0."""
+    from analysis.metrics import COLUMNS
+
+    own: dict[str, Any] = {"step": 0, "tokens": 0, "variant": "own", "fingerprint": fingerprint}
+    made = frame.rename(columns={"model": "mixture"}).assign(**own)
+    made["recipe"] = made["stage"].map({"PT": "", "SFT": "own"})
+    made["normalisation"] = ["" if metric in ("uniform", "chance") else "sum" for metric in made["metric"]]
+    made["n"] = made["n"].fillna(0).astype("int64")
+    made["seed"] = made["seed"].astype("int32")
+    return made[list(COLUMNS)].sort_values(list(COLUMNS[:11]), ignore_index=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Calibration against scikit-learn, plain loops and cases worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+
+from analysis import calibration as ca
+
+CELLS = 4
+
+
+def answers(
+    seed: int = 0, examples: int = 900, candidates: int = 4, temperature: float = 1.0
+) -> tuple[np.ndarray, ...]:
+    """Log-probabilities, and gold drawn from their softmax at a temperature; cells of unequal size."""
+    random = np.random.default_rng(seed)
+    logprob = -random.gamma(2.0, 2.0, (examples, candidates))
+    lacking = random.random(examples) < 0.2
+    logprob[lacking, -1] = -np.inf
+    probability = ca.softmax(logprob, temperature)
+    gold = (probability.cumsum(axis=1) < random.random((examples, 1))).sum(axis=1)
+    return logprob, gold, random.integers(0, CELLS, examples) ** 2 // CELLS
+
+
+def loop(confidence: np.ndarray, right: np.ndarray, edges: list[np.ndarray]) -> float:
+    """ECE, one bin after another; edges: the examples of each bin."""
+    gaps = [len(mine) * abs(confidence[mine].mean() - right[mine].mean()) for mine in edges if len(mine)]
+    return sum(gaps) / len(confidence)
+
+
+def test_ece_of_either_kind_against_a_loop() -> None:
+    logprob, gold, cell = answers()
+    probability = ca.softmax(logprob)
+    confidence, right = probability.max(axis=1), probability.argmax(axis=1) == gold
+    wide, full = (ca.reliability(confidence, right, cell, CELLS, 10, equal_mass=mass) for mass in (False, True))
+    for number in range(CELLS):
+        c, r = confidence[cell == number], right[cell == number]
+        if not len(c):
+            continue
+        width = [np.flatnonzero((c > low / 10) & (c <= (low + 1) / 10)) for low in range(10)]
+        assert wide.expected_error[number] == pytest.approx(loop(c, r, width))
+        order = np.argsort(c, kind="stable")
+        mass = [order[[i for i in range(len(c)) if i * 10 // len(c) == b]] for b in range(10)]
+        assert full.expected_error[number] == pytest.approx(loop(c, r, mass))
+        assert full.count[number].max() - full.count[number].min() <= 1
+        worst = max(abs(c[m].mean() - r[m].mean()) for m in width if len(m))
+        assert wide.largest_error[number] == pytest.approx(worst)
+
+
+def test_by_hand() -> None:
+    """Two bins: 0.9 sure and right twice of four, 0.6 sure and right once of two."""
+    confidence = np.array([0.9] * 4 + [0.6] * 2)
+    right = np.array([True, True, False, False, True, False])
+    found = ca.reliability(confidence, right, np.zeros(6, int), 1, 10)
+    assert found.expected_error == pytest.approx([(4 * 0.4 + 2 * 0.1) / 6])
+    parts = ca.brier_parts(found)
+    assert parts.calibration == pytest.approx([(4 * 0.16 + 2 * 0.01) / 6])
+    assert parts.resolution == pytest.approx([0.0]) and parts.uncertainty == pytest.approx([0.25])
+
+
+def test_the_parts_of_the_brier_score_add_up() -> None:
+    random = np.random.default_rng(3)
+    confidence = random.choice([0.3, 0.55, 0.8, 0.95], 500)
+    right = random.random(500) < confidence**2
+    parts = ca.brier_parts(ca.reliability(confidence, right, np.zeros(500, int), 1))
+    whole = parts.calibration - parts.resolution + parts.uncertainty
+    assert whole == pytest.approx([brier_score_loss(right, confidence)])
+
+
+def test_scores_against_scikit_learn() -> None:
+    logprob, gold, cell = answers(seed=1)
+    whole = np.isfinite(logprob).all(axis=1)
+    logprob, gold, cell = logprob[whole], gold[whole], cell[whole]
+    probability = ca.softmax(logprob)
+    assert ca.negative_log_likelihood(logprob, gold).mean() == pytest.approx(log_loss(gold, probability))
+    assert ca.negative_log_likelihood(np.array([[0.0, -1e4]]), np.array([1])) == pytest.approx([1e4])
+    expected = ((probability - np.eye(4)[gold]) ** 2).sum(axis=1)
+    np.testing.assert_allclose(ca.brier(probability, gold), expected)
+    confidence, right = np.round(probability.max(axis=1), 2), probability.argmax(axis=1) == gold
+    found = ca.auroc(confidence, right, cell, CELLS)
+    for number in range(CELLS):
+        mine = cell == number
+        if not mine.any():
+            assert math.isnan(found[number])
+        else:
+            assert found[number] == pytest.approx(roc_auc_score(right[mine], confidence[mine]))
+
+
+def test_auroc_needs_both_kinds_of_answers() -> None:
+    found = ca.auroc(np.array([0.4, 0.5, 0.6]), np.array([True, True, False]), np.array([0, 0, 1]), 2)
+    assert np.isnan(found).all()

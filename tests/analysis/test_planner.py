@@ -1,0 +1,72 @@
+"""How much is enough: against simulation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from test_noise import study_of
+
+from analysis.planner import decision_accuracy, main, mixtures_needed, planner_table, visible_difference
+from configs.errors import ConfigError
+
+
+@pytest.mark.parametrize(("r", "power", "needed"), [(0.5, 0.8, 30), (0.3, 0.8, 85), (0.7, 0.9, 17)])
+def test_sample_sizes_of_the_textbook(r: float, power: float, needed: int) -> None:
+    assert mixtures_needed(r, power) == needed
+
+
+def test_so_many_mixtures_have_the_power_they_should() -> None:
+    random = np.random.default_rng(0)
+    found = []
+    for n in (mixtures_needed(0.6, 0.8), mixtures_needed(0.6, 0.8) - 3):
+        x, e = random.normal(size=(2, 4000, n))
+        p = stats.pearsonr(x, 0.6 * x + 0.8 * e, axis=1).pvalue
+        found.append(np.mean(p < 0.05))
+    assert found[1] < 0.8 < found[0] < 0.86
+
+
+def test_a_difference_just_visible_is_found_as_often_as_it_should() -> None:
+    gap = visible_difference(0.02**2, 0.8)
+    seen = np.random.default_rng(1).normal(gap, 0.02 * np.sqrt(2), 100_000)
+    assert np.mean(np.abs(seen) > 1.96 * 0.02 * np.sqrt(2)) == pytest.approx(0.8, abs=0.01)
+
+
+@given(st.floats(-0.99, 0.99))
+def test_decisions_of_normal_scores(r: float) -> None:
+    random = np.random.default_rng(2)
+    x, e = random.normal(size=(2, 2, 20_000))
+    y = r * x + np.sqrt(1 - r * r) * e
+    assert np.mean((x[0] > x[1]) == (y[0] > y[1])) == pytest.approx(decision_accuracy(r), abs=0.015)
+
+
+def test_more_seeds_and_the_blur_they_take_away() -> None:
+    """Noise known by construction; what is seen on average is what the table says."""
+    random = np.random.default_rng(3)
+    truth = random.normal(0, 0.05, (1, 60, 1))
+    table = truth + random.normal(0, 0.06, (3, 60, 1)) + random.normal(0, 0.2, (3, 60, 400))
+    panel = study_of(table, table)
+    rows = planner_table(panel, 0.6, 0.8, (1, 3)).rows
+    one, three = (row.estimate.value for row in rows)
+    expected = [0.6 * 0.0025 / (0.0025 + (0.0036 + 0.0001) / k) for k in (1, 3)]
+    assert one == pytest.approx(expected[0], abs=0.09) and three == pytest.approx(expected[1], abs=0.09)
+    assert int(rows[0].extra[2].replace(",", "")) > int(rows[1].extra[2].replace(",", "")) > mixtures_needed(0.6, 0.8)
+    single = study_of(table[:1], table[:1])
+    (row,) = planner_table(single, 0.6, 0.8, (1, 3)).rows
+    assert "noise of seeds not measured" in row.verdict
+    (row, *_) = planner_table(dataclasses.replace(single, items=None), 0.6, 0.8, (1,)).rows
+    assert row.estimate.value is None and "not measured" in row.estimate.reason
+
+
+def test_the_command(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--runs", str(demo), "--study", "demo", "--seeds", "1,2"])
+    out = capsys.readouterr().out
+    assert "mixtures needed" in out and "HellaSwag" in out
+    for wrong in (["--r", "1.2"], ["--power", "1"], ["--seeds", "1,x"]):
+        with pytest.raises((ConfigError, SystemExit)):
+            main(["--runs", str(demo), *wrong])

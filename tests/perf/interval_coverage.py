@@ -1,0 +1,126 @@
+"""How often 95 % intervals of a correlation over nine mixtures hold the true one: simulated, not derived.
+
+    python tests/perf/interval_coverage.py --output tests/perf/results/interval_coverage.json
+
+In: nothing. Out: for each distribution and true r the coverage of each interval and its mean width, over simulated
+studies. The distributions: normal; Student's t with three degrees of freedom (heavy tails); normal, rounded to whole
+standard deviations (ties); lognormal (skewed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+from analysis.association import pearson
+from analysis.estimates import fisher_interval
+from analysis.resampling import bca_interval, bootstrap_counts, percentile_interval, without_one
+from configs.artifacts import write_json
+from configs.errors import user_errors
+
+POINTS = 9
+TRUE_R = (0.0, 0.5, 0.9)
+AT_ONCE = 500
+"""Studies whose bootstrap draws are held at the same time."""
+Intervals = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def normal(random: np.random.Generator, studies: int, rho: float) -> np.ndarray:
+    """[2, studies, POINTS] with correlation rho."""
+    x, noise = random.normal(size=(2, studies, POINTS))
+    return np.stack([x, rho * x + math.sqrt(1 - rho**2) * noise])
+
+
+def heavy_tails(random: np.random.Generator, studies: int, rho: float) -> np.ndarray:
+    return normal(random, studies, rho) / np.sqrt(random.chisquare(3, (studies, POINTS)) / 3)
+
+
+def ties(random: np.random.Generator, studies: int, rho: float) -> np.ndarray:
+    return np.round(normal(random, studies, rho))
+
+
+def skewed(random: np.random.Generator, studies: int, rho: float) -> np.ndarray:
+    return np.exp(normal(random, studies, rho))
+
+
+DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, int, float], np.ndarray]] = {
+    "normal": normal,
+    "heavy tails": heavy_tails,
+    "ties": ties,
+    "skewed": skewed,
+}
+
+
+def true_r(name: str, rho: float) -> float:
+    """The correlation of the distribution itself."""
+    if name == "skewed":
+        return math.expm1(rho) / math.expm1(1.0)
+    if name == "ties":
+        many = DISTRIBUTIONS[name](np.random.default_rng(0), 1_000_000, rho).reshape(2, -1)
+        return float(np.corrcoef(many)[0, 1])
+    return rho
+
+
+def intervals(x: np.ndarray, y: np.ndarray, draws: int) -> Intervals:
+    """x, y: [studies, POINTS]."""
+    r = pearson(x, y, np.ones((1, POINTS)))[0]
+    drawn = pearson(x, y, bootstrap_counts(POINTS, draws))
+    ends = [fisher_interval(float(value), POINTS) if np.isfinite(value) else (math.nan, math.nan) for value in r]
+    low, high = np.array(ends, dtype=float).T
+    return {
+        "Fisher": (low, high),
+        "BCa": bca_interval(r, drawn, pearson(x, y, without_one(POINTS))),
+        "percentile": percentile_interval(drawn),
+    }
+
+
+def measure(name: str, rho: float, studies: int, draws: int) -> dict[str, Any]:
+    random = np.random.default_rng([POINTS, list(DISTRIBUTIONS).index(name), round(100 * rho)])
+    truth = true_r(name, rho)
+    parts = [intervals(*DISTRIBUTIONS[name](random, AT_ONCE, rho), draws) for _ in range(studies // AT_ONCE)]
+    found: dict[str, Any] = {"true_r": round(truth, 4)}
+    for kind in parts[0]:
+        low, high = (np.concatenate([part[kind][side] for part in parts]) for side in (0, 1))
+        there = np.isfinite(low)
+        covered = (low <= truth) & (truth <= high)
+        found[kind] = {
+            "coverage": round(float(covered[there].mean()), 4),
+            "mean_width": round(float((high - low)[there].mean()), 3),
+            "refused": round(float(1 - there.mean()), 4),
+        }
+    return found
+
+
+@user_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--studies", type=int, default=10_000, help="simulated for each line (default: 10,000)")
+    add("--draws", type=int, default=2_000, help="of a bootstrap (default: 2,000)")
+    add("--output", type=Path, metavar="FILE", help="write the numbers here, as JSON")
+    options = parser.parse_args(argv)
+    found: dict[str, dict[str, Any]] = {}
+    print(f"{'':<14}{'true r':>8}" + "".join(f"{kind:>12}{'width':>8}" for kind in ("Fisher", "BCa", "percentile")))
+    for name in DISTRIBUTIONS:
+        for rho in TRUE_R:
+            line = measure(name, rho, options.studies, options.draws)
+            found.setdefault(name, {})[f"rho {rho:g}"] = line
+            kinds = [line[kind] for kind in ("Fisher", "BCa", "percentile")]
+            numbers = "".join(f"{100 * kind['coverage']:>10.1f} %{kind['mean_width']:>8.2f}" for kind in kinds)
+            print(f"{name:<14}{line['true_r']:>8.2f}{numbers}", flush=True)
+    if options.output:
+        about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "points": POINTS, "nominal": 0.95}
+        write_json(options.output, about | {"studies": options.studies, "draws": options.draws, "coverage": found})
+
+
+if __name__ == "__main__":
+    main()
