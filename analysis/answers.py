@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from analysis import calibration as ca
 from analysis.metrics import KEYS
 from analysis.scores import ScoreFile
-from analysis.temperature import Curves, fold_of, likelihoods, temperatures
+from analysis.temperature import Curves, fold_of, temperatures
 from configs.artifacts import fingerprint
 from configs.errors import ArtifactError
 
@@ -68,12 +68,18 @@ class Answers:
 # ---------------------------------------------------------------------------------------------- of one example
 
 
-def padded(column: Any, fill: float) -> np.ndarray:
-    """A list column as float64 [rows, longest list]; short rows are filled, rows without a list wholly."""
+def padded(column: Any, fill: float, width: int | None = None) -> np.ndarray:
+    """A list column as float64 [rows, width]; short rows are filled, rows without a list wholly.
+
+    width: default the longest list. In memory a candidate's rows lie side by side: sums over few candidates are then
+    sums of long vectors.
+    """
     length = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    out = np.full((len(length), int(length.max())), fill)
-    out[np.arange(out.shape[1]) < length[:, None]] = pc.list_flatten(column).to_numpy()
-    return out
+    out = np.full((int(length.max()) if width is None else width, len(length)), fill)
+    row = np.repeat(np.arange(len(length)), length)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
+    out[place, row] = pc.list_flatten(column).to_numpy()
+    return out.T
 
 
 def select(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -127,16 +133,11 @@ def measure(rows: pa.Table) -> Measured:
 def _normalised(rows: pa.Table, logprob: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(normalisation, scores [rows, K], which rows have it [rows])."""
     yield "sum", logprob, np.ones(len(logprob), bool)
+    width = logprob.shape[1]
     for name, column in LENGTHS.items():
-        yield name, logprob / _like(logprob, rows.column(column), 1.0), rows.column(column).is_valid().to_numpy()
+        yield name, logprob / padded(rows.column(column), 1.0, width), rows.column(column).is_valid().to_numpy()
     alone = rows.column("logprob_unconditional")
-    yield "pmi", logprob - _like(logprob, alone, 0.0), alone.is_valid().to_numpy()
-
-
-def _like(logprob: np.ndarray, column: Any, fill: float) -> np.ndarray:
-    """A list column, filled to as many candidates as `logprob` has."""
-    values = padded(column, fill)
-    return np.pad(values, ((0, 0), (0, logprob.shape[1] - values.shape[1])), constant_values=fill)
+    yield "pmi", logprob - padded(alone, 0.0, width), alone.is_valid().to_numpy()
 
 
 def _where(there: np.ndarray, holds: np.ndarray) -> np.ndarray:
@@ -168,7 +169,7 @@ def gather(files: Iterable[ScoreFile]) -> Answers:
         cell, example, measured = _cells(file, cells), _examples(file, examples), measure(file.table)
         folds += map(fold_of, list(examples)[len(folds) :])
         part = _Part(cell, example, np.array(folds, np.int8)[example], measured)
-        curves.add(cell, part.fold, likelihoods(measured.relative, measured.gold))
+        curves.add(cell, part.fold, measured.relative, measured.gold)
         parts.append(part)
         paths.append(file.path)
         hashes.append(file.sha256)

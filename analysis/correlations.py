@@ -37,16 +37,21 @@ def cross_stage(panel: Panel, scale: str, metric: str) -> list[Association]:
 
 
 def mean_cross_stage(panel: Panel, scale: str, metric: str) -> Estimate:
-    """Mean of the cross-stage correlations over the benchmarks that have one.
+    """Mean of the cross-stage correlations over the benchmarks that have one."""
+    return mean_correlation(*(panel.matrix(scale, stage, metric) for stage in STAGES))
 
-    Interval: mixtures resampled for all benchmarks together. Null: SFT's mixtures shuffled alike for all benchmarks.
+
+def mean_correlation(early: np.ndarray, late: np.ndarray) -> Estimate:
+    """Mean over benchmarks of the correlations of two matrices [mixtures, benchmarks]; gaps leave a benchmark out.
+
+    Interval: mixtures resampled for all benchmarks together. Null: the late mixtures shuffled alike for all benchmarks.
     """
-    pt, sft = (panel.matrix(scale, stage, metric).T for stage in STAGES)  # [benchmarks, mixtures]
-    whole = np.isfinite(pt).all(axis=1) & np.isfinite(sft).all(axis=1)
-    u, v = unit(pt[whole]), unit(sft[whole])
+    first, second = early.T, late.T
+    whole = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
+    u, v = unit(first[whole]), unit(second[whole])
     keep = np.isfinite(u[:, 0]) & np.isfinite(v[:, 0])
-    x, y, u, v = pt[whole][keep], sft[whole][keep], u[keep], v[keep]
-    missing, m = len(pt) - len(x), pt.shape[1]
+    x, y, u, v = first[whole][keep], second[whole][keep], u[keep], v[keep]
+    missing, m = len(first) - len(x), first.shape[1]
     if not len(x) or m < 3:
         return st.absent("no benchmark has a correlation", missing=missing, points="mixtures", n=m)
     value = np.array((u * v).sum(axis=1).mean())

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.correlations import seed_spread
-from analysis.estimates import Z95
+from analysis.estimates import Z95, mean_measured
 from analysis.panel import STAGES, Panel
 from analysis.resampling import SEED
 
@@ -81,25 +81,30 @@ def noise(panel: Panel, scale: str, stage: str, metric: str) -> Noise:
         table = panel.answers(scale, stage, slug, metric)
         table = table[np.isfinite(table).all(axis=1)]
         examples[b] = residual_covariance(table, table)
-        within[b] = _within_mixtures(panel.answers_over_seeds(scale, stage, slug, metric))
+        seeds = panel.answers_over_seeds(scale, stage, slug, metric)
+        within[b] = _within_mixtures(seeds, seeds)
     spread = seed_spread(panel, scale, stage, metric) ** 2
-    each = np.isfinite(panel.over_seeds(scale, stage, metric)).sum(axis=0)
-    if panel.average_seeds:
-        with np.errstate(divide="ignore"):
-            share = np.nanmean(np.where(each > 0, 1 / each, np.nan), axis=0)  # of a mean over k seeds: a k-th
-        spread, within = spread * share, within * share
-    return Noise(observed, examples, np.maximum(spread - np.nan_to_num(within), 0.0))
+    share = _share_of_a_seed(panel, np.isfinite(panel.over_seeds(scale, stage, metric)))
+    return Noise(observed, examples, np.maximum(share * (spread - np.nan_to_num(within)), 0.0))
 
 
-def _within_mixtures(values: np.ndarray) -> float:
-    """The residual of seeds x examples, pooled over mixtures with several; values [seeds, mixtures, examples]."""
-    found, weights = [], []
-    for m in range(values.shape[1]):
-        table = values[np.isfinite(values[:, m]).all(axis=1), m] if values.shape[2] else values[:0, m]
-        if len(table) > 1:
-            found.append(residual_covariance(table, table))
-            weights.append(len(table) - 1)
-    return float(np.average(found, weights=weights)) if found else math.nan
+def _within_mixtures(first: np.ndarray, second: np.ndarray) -> float:
+    """Residual covariance of seeds x examples, pooled over mixtures with several; [seeds, mixtures, examples] each."""
+    whole = np.isfinite(first).all(axis=2) & np.isfinite(second).all(axis=2)  # [seeds, mixtures]
+    several = np.flatnonzero(whole.sum(axis=0) > 1)
+    found = [residual_covariance(*(values[whole[:, m], m] for values in (first, second))) for m in several]
+    return float(np.average(found, weights=whole.sum(axis=0)[several] - 1)) if found else math.nan
+
+
+def _share_of_a_seed(panel: Panel, there: np.ndarray) -> np.ndarray | float:
+    """Of the noise of one seed, what the shown values have: a k-th of it in a mean over k seeds; [benchmarks].
+
+    there: which runs were measured, bool [seeds, mixtures, benchmarks].
+    """
+    if not panel.average_seeds:
+        return 1.0
+    count = there.sum(axis=0)
+    return mean_measured(np.divide(1.0, count, out=np.full(count.shape, np.nan), where=count > 0))
 
 
 def _variance(values: np.ndarray) -> float:
@@ -144,7 +149,7 @@ def corrected(panel: Panel, scale: str, metric: str) -> list[Corrected]:
             continue
         provisional = not all(side.measured[b] for side in sides)
         covariance = np.cov(pt[both, b], sft[both, b])[0, 1]
-        errors = residual_covariance(tables[0][both], tables[1][both]) + (0.0 if provisional else shared[b])
+        errors = residual_covariance(tables[0][both], tables[1][both]) + (0.0 if provisional else float(shared[b]))
         true = math.prod(t * side.observed[b] for t, side in zip(trust, sides, strict=True))
         value = (covariance - errors) / math.sqrt(true)
         if abs(value) > 1:
@@ -155,7 +160,10 @@ def corrected(panel: Panel, scale: str, metric: str) -> list[Corrected]:
 
 
 def _shared_seed_noise(panel: Panel, scale: str, metric: str) -> np.ndarray:
-    """Covariance over the seeds of a mixture of its scores after PT and after SFT, [benchmarks]; NaN: no two seeds."""
+    """Covariance that seeds add to PT and SFT, whose run is the same, [benchmarks]; NaN: no two seeds.
+
+    As in `noise`, without the residual of seeds x examples, which the mixtures' residual holds.
+    """
     pt, sft = (panel.over_seeds(scale, stage, metric) for stage in STAGES)
     both = np.isfinite(pt) & np.isfinite(sft)
     n = both.sum(axis=0)
@@ -164,7 +172,11 @@ def _shared_seed_noise(panel: Panel, scale: str, metric: str) -> np.ndarray:
         products = np.where(both, (pt - means[0]) * (sft - means[1]), 0).sum(axis=0)
         freedom = np.where(n > 1, n - 1, 0).sum(axis=0)
         pooled = np.where(freedom > 0, np.where(n > 1, products, 0).sum(axis=0) / freedom, np.nan)
-        return pooled * np.nanmean(np.where(n > 0, 1 / n, np.nan), axis=0) if panel.average_seeds else pooled
+    for b, slug in enumerate(panel.benchmarks):
+        tables = [panel.answers_over_seeds(scale, stage, slug, metric) for stage in STAGES]
+        if tables[0].shape == tables[1].shape:
+            pooled[b] -= np.nan_to_num(_within_mixtures(*tables))
+    return _share_of_a_seed(panel, both) * pooled
 
 
 # ---------------------------------------------------------------------------------------------- other examples, seeds

@@ -44,6 +44,16 @@ class Design:
 
 
 @dataclass(frozen=True)
+class Milestone:
+    """A checkpoint on the way, the last one too, of every mixture's first seed."""
+
+    scale: str
+    tokens: int
+    accuracy: np.ndarray
+    """float64 [mixtures, benchmarks] after pretraining so far; NaN where not measured."""
+
+
+@dataclass(frozen=True)
 class Panel:
     study: str
     config: StudyConfig | None
@@ -68,6 +78,8 @@ class Panel:
     """Standard errors over examples of `values`."""
     examples: int
     """Scored examples behind the shown cells."""
+    milestones: tuple[Milestone, ...] = ()
+    """Of each scale, in the order of training."""
     beside_paper: bool = True
     """False for numbers that were given, which stand for no scale of the paper."""
     items: Items | None = None
@@ -197,14 +209,13 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
         )
     shown = recipe or next((r for r in recipes if r in scored), recipes[0] if recipes else "")
 
-    metrics = metrics[(metrics["stage"] == "PT") | (metrics["recipe"] == shown)]
+    metrics = every = metrics[(metrics["stage"] == "PT") | (metrics["recipe"] == shown)]
     # All runs of a scale and stage end at the same step; one that was scored at a milestone only is not yet measured.
     metrics = metrics[metrics["step"] == metrics.groupby(["scale", "stage"])["step"].transform("max")]
     # For each stage: fine-tuned checkpoints may have been asked in chat, others never are.
     variants = metrics.groupby(["benchmark", "stage"])["variant"].unique()
     plain = {cell: min(found, key=_variant_rank) for cell, found in variants.items()}
-    cells = zip(metrics["benchmark"], metrics["stage"], metrics["variant"], strict=True)
-    metrics = metrics[np.array([plain[slug, stage] == variant for slug, stage, variant in cells], dtype=bool)]
+    metrics = _asked(metrics, plain)
 
     if config:
         for key, known in (("scale", tuple(config.scales)), ("mixture", config.mixtures)):
@@ -239,9 +250,28 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
         stderrs=_cube(metrics, "stderr", seeds, mixtures, benchmarks),
         examples=int(metrics.loc[(metrics["metric"] == "accuracy") & (metrics["normalisation"] == "sum"), "n"].sum()),
         items=load_items(runs, study, metrics[list(KEYS)], seeds, mixtures),
+        milestones=_milestones(_asked(every, plain), seeds, mixtures, benchmarks),
         beside_paper=not categories,
         **shown_as,
     )
+
+
+def _asked(metrics: pd.DataFrame, variant_of: dict[Any, str]) -> pd.DataFrame:
+    """Rows in the prompt variant shown; variant_of: by benchmark and stage."""
+    cells = zip(metrics["benchmark"], metrics["stage"], metrics["variant"], strict=True)
+    return metrics[np.array([variant_of.get((slug, stage)) == variant for slug, stage, variant in cells], dtype=bool)]
+
+
+def _milestones(
+    metrics: pd.DataFrame, seeds: tuple[int, ...], mixtures: tuple[str, ...], benchmarks: tuple[str, ...]
+) -> tuple[Milestone, ...]:
+    wanted = (metrics["stage"] == "PT") & (metrics["metric"] == "accuracy") & (metrics["normalisation"] == "sum")
+    found = []
+    for names, rows in metrics[wanted].groupby(["scale", "tokens"]):
+        scale, tokens = cast(tuple[str, int], names)
+        (cube,) = _cube(rows, "value", seeds, mixtures, benchmarks).values()
+        found.append(Milestone(scale, int(tokens), cube[0]))
+    return tuple(found)
 
 
 def _cube(

@@ -96,8 +96,13 @@ def _span(low: float, high: float, spec: str) -> str:
 def with_q_values(
     name: str, title: str, keys: str, rows: Iterable[Row], extra: tuple[str, ...] = (), **form: Any
 ) -> Table:
-    """A table whose rows carry Benjamini-Hochberg q-values over all their p-values; form: other fields of `Table`."""
+    """A table whose rows carry Benjamini-Hochberg q-values over all their p-values; form: other fields of `Table`.
+
+    A row that says nothing of `extra`, because its number is missing, is filled up with empty texts.
+    """
     listed = list(rows)
+    assert all(len(row.extra) == len(extra) or not row.extra for row in listed), name
     q = benjamini_hochberg([row.estimate.p for row in listed])
-    done = tuple(replace(row, q=value) for row, value in zip(listed, q, strict=True))
+    empty = ("",) * len(extra)
+    done = tuple(replace(row, q=value, extra=row.extra or empty) for row, value in zip(listed, q, strict=True))
     return Table(name, title, tuple(keys.split()), extra, done, **form)

@@ -14,6 +14,7 @@ and cross-validation need; between grid points a parabola serves.
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 
@@ -30,21 +31,18 @@ def fold_of(example: str) -> int:
     return zlib.crc32(example.encode()) % FOLDS
 
 
-def likelihoods(relative: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """NLL of the true candidates at every temperature of the grid, float32 [rows, grid].
+def likelihood(relative: np.ndarray, gold: np.ndarray, log_temperature: float) -> np.ndarray:
+    """NLL of the true candidates at a temperature, float32 [rows].
 
     relative: log-probabilities less the row's largest, float32 [rows, K], -inf for candidates that a row lacks.
     """
-    out = np.empty((len(gold), len(LOG_GRID)), np.float32)
-    at_gold = relative[np.arange(len(gold)), gold]
-    for i, inverse in enumerate(np.exp(-LOG_GRID).astype(np.float32)):
-        out[:, i] = np.log(np.exp(relative * inverse).sum(axis=1)) - at_gold * inverse
-    return out
+    scaled = relative * np.float32(math.exp(-log_temperature))
+    return np.asarray(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(gold)), gold])
 
 
 @dataclass
 class Curves:
-    """Sums of `likelihoods` over the examples of each cell and fold; grows as cells are met."""
+    """Sums over the examples of each cell and fold of their `likelihood` along the grid; grows as cells are met."""
 
     total: np.ndarray
     """float64 [cells, folds, grid]"""
@@ -55,17 +53,16 @@ class Curves:
     def empty(cls) -> Curves:
         return cls(np.zeros((0, FOLDS, len(LOG_GRID))), np.zeros((0, FOLDS)))
 
-    def add(self, cell: np.ndarray, fold: np.ndarray, values: np.ndarray) -> None:
-        """cell, fold: int [rows]; values: [rows, grid]."""
-        size = max(len(self.count), int(cell.max()) + 1)
-        extra = size - len(self.count)
+    def add(self, cell: np.ndarray, fold: np.ndarray, relative: np.ndarray, gold: np.ndarray) -> None:
+        """cell, fold: int [rows]; relative, gold: as in `likelihood`."""
+        extra = max(0, int(cell.max()) + 1 - len(self.count))
         self.total = np.pad(self.total, ((0, extra), (0, 0), (0, 0)))
         self.count = np.pad(self.count, ((0, extra), (0, 0)))
-        at = cell.astype(np.int64) * FOLDS + fold
-        order = np.argsort(at, kind="stable")
-        present, starts = np.unique(at[order], return_index=True)
-        self.total.reshape(-1, len(LOG_GRID))[present] += np.add.reduceat(values[order].astype(float), starts)
-        self.count.reshape(-1)[present] += np.diff([*starts, len(at)])
+        at, places = cell.astype(np.int64) * FOLDS + fold, self.count.size
+        self.count += np.bincount(at, minlength=places).reshape(-1, FOLDS)
+        for i, log_temperature in enumerate(LOG_GRID):
+            sums = np.bincount(at, likelihood(relative, gold, log_temperature), places)
+            self.total[:, :, i] += sums.reshape(-1, FOLDS)
 
 
 def temperatures(curves: Curves, checkpoint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

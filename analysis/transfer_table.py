@@ -50,8 +50,12 @@ def transfer_table(panel: Panel) -> Table:
                     ("",) * (1 + len(SAME_MIXTURES) + len(OTHER_VIEWS)),
                 )
 
+    caveats = ["reliability ≤: the noise of seeds, or of the examples, is not measured; verdicts are provisional"]
+    if drawn:
+        caveats.append(f"interval, same mixtures: other {drawn.what} for these very mixtures")
     extra = ("reliability", *SAME_MIXTURES, *OTHER_VIEWS)
-    return with_q_values("table5", f"Table 5. {TITLES[5]}", "scale metric category benchmark", rows(), extra)
+    title, keys = f"Table 5. {TITLES[5]}", "scale metric category benchmark"
+    return with_q_values("table5", title, keys, rows(), extra, caveats=tuple(caveats))
 
 
 def _reliability(value: float, measured: bool) -> str:

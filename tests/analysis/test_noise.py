@@ -134,6 +134,25 @@ def test_correction_recovers_the_true_correlation() -> None:
         assert abs(np.median(mended) - r) < 0.05 < abs(np.median(seen) - r)
 
 
+def test_what_seeds_add_to_both_stages_is_taken_out_once() -> None:
+    """A seed is lucky in PT and in SFT alike, also on single examples; the truth of the two stages is unrelated."""
+    random = np.random.default_rng(9)
+    found, seen = [], []
+    for _ in range(80):
+        truth = random.normal(0, 1.0, (2, 1, 40, 1))
+        luck = random.normal(0, 0.6, (3, 40, 1))
+        luck_on_examples = random.normal(0, 4.0, (3, 40, 60))
+        own = random.normal(0, 1.0, (2, 3, 40, 60))
+        pt, sft = (truth[i] + luck + luck_on_examples + own[i] for i in range(2))
+        panel = study_of(pt, sft)
+        (result,) = corrected(panel, "240m", "accuracy")
+        seen.append(np.corrcoef(*(panel.matrix("240m", s, "accuracy")[:, 0] for s in ("PT", "SFT")))[0, 1])
+        assert not result.provisional
+        if result.value is not None:
+            found.append(result.value)
+    assert len(found) > 70 and abs(np.mean(found)) < 0.07 and np.mean(seen) > 0.3
+
+
 def test_correction_is_refused_where_there_is_little_but_noise() -> None:
     panel = simulated(np.random.default_rng(5), 9, 40, 0.0, 0.0)
     (result,) = corrected(panel, "240m", "accuracy")

@@ -74,7 +74,8 @@ def test_tables_of_a_study(demo: Path, tmp_path: Path, capsys: pytest.CaptureFix
     tables.main(["--runs", str(demo), "--out", str(folder)])
     assert capsys.readouterr().out == f"written: {folder}/*.csv, *.md, *.tex\n"
     names = {p.name for p in folder.iterdir()}
-    assert names == {f"{table}.{suffix}" for table in tables.makers() for suffix in ("csv", "md", "tex")}
+    written = set(tables.makers()) - {"early"}  # no checkpoints on the way were scored
+    assert names == {f"{table}.{suffix}" for table in written for suffix in ("csv", "md", "tex")}
     assert len(names) > 3 * 12
 
     rows = list(csv.DictReader((folder / "table5.csv").open()))

@@ -29,17 +29,16 @@ def curves_of(cells: list[tuple[np.ndarray, np.ndarray]]) -> tuple[te.Curves, li
     curves, folds = te.Curves.empty(), []
     for number, (relative, gold) in enumerate(cells):
         fold = np.arange(len(gold)) % te.FOLDS
-        curves.add(np.full(len(gold), number), fold, te.likelihoods(relative, gold))
+        curves.add(np.full(len(gold), number), fold, relative, gold)
         folds.append(fold)
     return curves, folds
 
 
 def test_likelihoods_are_those_of_scaled_softmaxes() -> None:
     relative, gold = answers(0, 50, 1.0)
-    found = te.likelihoods(relative, gold)
-    for i, log_temperature in enumerate(te.LOG_GRID):
+    for log_temperature in te.LOG_GRID:
         expected = ca.negative_log_likelihood(relative.astype(float) / math.exp(log_temperature), gold)
-        assert np.allclose(found[:, i], expected, rtol=1e-4, atol=1e-5)
+        assert np.allclose(te.likelihood(relative, gold, log_temperature), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("truth", [0.4, 1.0, 2.5, 12.0])
@@ -102,7 +101,7 @@ def test_shrinking_goes_from_the_common_to_the_own(own: float, common: float, n:
 
 def test_between_grid_points_a_parabola_is_close() -> None:
     relative, gold = answers(3, 400, 2.0)
-    curve = te.likelihoods(relative, gold).astype(float).mean(axis=0)[None]
+    curve = np.array([[te.likelihood(relative, gold, t).astype(float).mean() for t in te.LOG_GRID]])
     for log_temperature in np.random.default_rng(0).uniform(-1.5, 4.5, 40):
         exact = ca.negative_log_likelihood(relative / math.exp(log_temperature), gold).mean()
         assert te._at(curve, np.array([log_temperature]))[0] == pytest.approx(exact, rel=2e-3)
@@ -120,7 +119,7 @@ def test_cells_may_come_in_parts() -> None:
     whole, folds = curves_of([(relative, gold)])
     parts = te.Curves.empty()
     for some in (slice(60, 100), slice(0, 60)):
-        parts.add(np.zeros(len(gold[some]), int), folds[0][some], te.likelihoods(relative[some], gold[some]))
+        parts.add(np.zeros(len(gold[some]), int), folds[0][some], relative[some], gold[some])
     assert np.allclose(parts.total, whole.total) and np.array_equal(parts.count, whole.count)
 
 

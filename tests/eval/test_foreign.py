@@ -96,10 +96,11 @@ def test_models_of_several_kinds_are_scored_and_described(
 
 
 def test_analysis_reads_them_as_a_study(made: Path, benchmark_root: Path, tmp_path: Path) -> None:
+    from analysis.answers import gather
     from analysis.scores import read_scores as read_study
 
     score(benchmark_root, "--model", made / "qwen", made / "bloom", "--runs", tmp_path)
-    assert len(read_study(tmp_path, "models").files) == 2
+    assert gather(read_study(tmp_path, "models")).cells["checkpoint"].nunique() == 2
 
 
 def test_weights_keep_the_precision_they_are_stored_in(made: Path, benchmark_root: Path, tmp_path: Path) -> None:

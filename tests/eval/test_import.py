@@ -149,9 +149,9 @@ def test_an_imported_study_has_tables(
     metrics = read_metrics(tmp_path, "bench")
     assert set(metrics["normalisation"]) == {"", "sum", "char", "byte"}  # no tokens, no bare prefix: no row
     main([str(tmp_path / "lm_eval" / "1b-V2P0-PT"), "--runs", str(tmp_path), *ONE, "--seed", "7"])
-    with pytest.raises(SystemExit):  # one model's files as two checkpoints: the same rows
+    with pytest.raises(SystemExit):  # one model's files as two checkpoints
         tables(["--runs", str(tmp_path), "--study", "bench"])
-    assert "rows appear twice" in capsys.readouterr().err
+    assert "one checkpoint was scored for two places in the study" in capsys.readouterr().err
 
     acc = metrics[(metrics["metric"] == "accuracy") & (metrics["scale"] == "1b") & (metrics["mixture"] == "V2P0")]
     acc = acc[acc["stage"] == "SFT"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.answers import gather
 from analysis.metrics import compute
 from analysis.scores import read_scores as read_study
 from configs.layout import RunFolder
@@ -34,7 +35,7 @@ def test_the_numbers_are_those_of_the_analysis(
     (export,) = find_exports(tmp_path, "trial")
     found = {line.benchmark: line for line in lines(read_scores(export.score_file))}
     assert sorted(found) == sorted(BENCHMARKS)
-    frame = compute(read_study(tmp_path, "trial")).set_index(["benchmark", "metric", "normalisation"])
+    frame = compute(gather(read_study(tmp_path, "trial"))).set_index(["benchmark", "metric", "normalisation"])
     for slug, line in found.items():
         accuracy = frame.loc[slug, "accuracy", "sum"]
         assert (line.n, line.accuracy, line.stderr) == pytest.approx((accuracy.n, accuracy.value, accuracy.stderr))

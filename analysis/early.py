@@ -1,0 +1,67 @@
+"""How early may one decide? Checkpoints on the way against the end, where they were scored.
+
+In: `Panel` with milestones. Out: a `Table`: for each scale and number of training tokens how often two mixtures are
+ranked as after fine-tuning, and how far scores correlate with the last checkpoint's and with those after SFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from analysis.correlations import mean_correlation
+from analysis.decisions import decide_on_average
+from analysis.estimates import Estimate
+from analysis.panel import Panel
+from analysis.table import Row, Table, with_q_values
+from configs.errors import ConfigError
+from configs.load import pretrain_config
+from configs.model_cost import flops_per_token
+
+
+def early_table(panel: Panel) -> Table:
+    """No rows for a scale of which only the last checkpoint was scored."""
+
+    def rows() -> Iterator[Row]:
+        for scale in panel.scales:
+            mine = [milestone for milestone in panel.milestones if milestone.scale == scale]
+            flops = _flops_per_token(panel, scale)
+            for milestone in mine if len(mine) > 1 else ():
+                last, late = panel.matrix(scale, "PT"), panel.matrix(scale, "SFT")
+                extra = (
+                    f"{100 * milestone.tokens / mine[-1].tokens:.0f}",
+                    "" if flops is None else f"{flops * milestone.tokens:.1e}",
+                    _said(mean_correlation(milestone.accuracy, late)),
+                    _said(mean_correlation(milestone.accuracy, last)),
+                )
+                yield Row((scale, f"{milestone.tokens:,}"), decide_on_average(milestone.accuracy, late), extra=extra)
+
+    return with_q_values(
+        "early",
+        "How early may one decide? Decision accuracy against SFT, mean over benchmarks, by tokens trained",
+        "scale tokens",
+        rows(),
+        ("% of the tokens", "FLOPs", "mean r with SFT", "mean r with the last PT"),
+        signed=False,
+        brief_extra=4,
+        caveats=("checkpoints on the way have not been decayed to the final learning rate",),
+    )
+
+
+def _flops_per_token(panel: Panel, scale: str) -> float | None:
+    """Of training, forward and backward; None where the model is not known."""
+    if panel.config is None:
+        return None
+    try:
+        return flops_per_token(pretrain_config(panel.config, scale, panel.mixtures[0], 0).model).causal
+    except ConfigError:  # the study's configs are not here, its scores are
+        return None
+
+
+def _said(e: Estimate) -> str:
+    if e.value is None:
+        return ""
+    ends = "" if e.low is None or e.high is None else f" [{e.low:+.2f}, {e.high:+.2f}]"
+    return f"{e.value:+.2f}{ends}".replace("-", "−")
+
+
+MAKERS: dict[str, Callable[[Panel], Table]] = {"early": early_table}

@@ -1,0 +1,47 @@
+"""Checkpoints on the way: which are seen, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.early import early_table
+from analysis.panel import load_panel
+
+
+def test_every_checkpoint_on_the_way_against_the_end(tmp_path: Path, study_maker: Callable[..., Path]) -> None:
+    slugs = ("piqa", "arc_easy", "sciq")
+    study_maker(tmp_path, benchmarks=slugs, n=40, milestone=True)
+    panel = load_panel(tmp_path, "demo")
+    assert [(m.scale, m.tokens) for m in panel.milestones] == [
+        *(("mini_m", tokens) for tokens in (100_000, 200_000)),
+        *(("mini_s", tokens) for tokens in (50_000, 100_000)),
+    ]
+    assert np.array_equal(panel.milestones[-1].accuracy, panel.matrix("mini_s", "PT"))
+    table = early_table(panel)
+    assert [row.keys for row in table.rows] == [
+        ("mini_s", "50,000"),
+        ("mini_s", "100,000"),
+        ("mini_m", "100,000"),
+        ("mini_m", "200,000"),
+    ]
+    assert [row.extra[0] for row in table.rows] == ["50", "100", "50", "100"]
+    early, late = panel.milestones[-2].accuracy, panel.matrix("mini_s", "SFT")
+    hits = []
+    for b in range(3):
+        for i in range(9):
+            for j in range(i):
+                product = (early[i, b] - early[j, b]) * (late[i, b] - late[j, b])
+                hits.append(0.5 if abs(product) < 1e-12 else float(product > 0))
+    assert table.rows[0].estimate.value == pytest.approx(np.mean(hits))
+    r = np.mean([stats.pearsonr(early[:, b], late[:, b]).statistic for b in range(3)])
+    assert table.rows[0].extra[2].startswith(f"{r:+.2f}".replace("-", "−"))
+    assert table.rows[1].extra[3].startswith("+1.00") and table.rows[0].extra[1] == ""
+
+
+def test_one_checkpoint_says_nothing_of_early(demo: Path) -> None:
+    assert early_table(load_panel(demo, "demo")).rows == ()
