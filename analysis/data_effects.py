@@ -18,12 +18,6 @@ from configs.load import load_mixture, load_sources
 KINDS = ("web", "code", "curated")
 
 
-def mean_of_measured(values: np.ndarray) -> np.ndarray:
-    """Mean over the benchmarks of values [M, benchmarks] that any mixture has, [M]; NaN where a mixture lacks one."""
-    values = values[:, np.isfinite(values).any(axis=0)]
-    return values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
-
-
 # ---------------------------------------------------------------------------------------------- code share
 
 

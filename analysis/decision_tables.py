@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from analysis.decisions import TOP, Decision, Protocol, decide, decide_on_average, protocols, subsets
-from analysis.estimates import Estimate, absent
+from analysis.estimates import Estimate, absent, mean_over_benchmarks
 from analysis.panel import Panel
 from analysis.table import Row, Table, with_q_values
 
@@ -40,7 +40,7 @@ def decision_table(panel: Panel) -> Table:
         for protocol in protocols(panel):
             early, late = (panel.matrix(*side) for side in (protocol.early, protocol.late))
             for what, columns in _groups(panel):
-                decision = decide(*(_mean_of_measured(side[:, columns]) for side in (early, late)))
+                decision = decide(*(mean_over_benchmarks(side[:, columns]) for side in (early, late)))
                 extra = (*_regrets(decision), _names(panel, decision.chosen), _names(panel, decision.best))
                 yield Row((*_keys(protocol), what), decision.accuracy, extra=extra, brief=len(columns) > 1)
 
@@ -100,12 +100,6 @@ def _groups(panel: Panel) -> Iterator[tuple[str, list[int]]]:
             yield f"mean of {category}", members
     for b, slug in enumerate(panel.benchmarks):
         yield panel.displays[slug], [b]
-
-
-def _mean_of_measured(values: np.ndarray) -> np.ndarray:
-    """Mean over the benchmarks that any mixture has, [M]; NaN for a mixture that lacks one of them."""
-    values = values[:, np.isfinite(values).any(axis=0)]
-    return values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
 
 
 def _regrets(decision: Decision) -> tuple[str, ...]:

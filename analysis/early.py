@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 
 from analysis.correlations import mean_correlation
 from analysis.decisions import decide_on_average
-from analysis.estimates import Estimate
 from analysis.panel import Panel
-from analysis.table import Row, Table, with_q_values
+from analysis.table import Row, Table, with_interval, with_q_values
 from configs.errors import ConfigError
 from configs.load import pretrain_config
 from configs.model_cost import flops_per_token
@@ -30,8 +29,8 @@ def early_table(panel: Panel) -> Table:
                 extra = (
                     f"{100 * milestone.tokens / mine[-1].tokens:.0f}",
                     "" if flops is None else f"{flops * milestone.tokens:.1e}",
-                    _said(mean_correlation(milestone.accuracy, late)),
-                    _said(mean_correlation(milestone.accuracy, last)),
+                    with_interval(mean_correlation(milestone.accuracy, late)),
+                    with_interval(mean_correlation(milestone.accuracy, last)),
                 )
                 yield Row((scale, f"{milestone.tokens:,}"), decide_on_average(milestone.accuracy, late), extra=extra)
 
@@ -55,13 +54,6 @@ def _flops_per_token(panel: Panel, scale: str) -> float | None:
         return flops_per_token(pretrain_config(panel.config, scale, panel.mixtures[0], 0).model).causal
     except ConfigError:  # the study's configs are not here, its scores are
         return None
-
-
-def _said(e: Estimate) -> str:
-    if e.value is None:
-        return ""
-    ends = "" if e.low is None or e.high is None else f" [{e.low:+.2f}, {e.high:+.2f}]"
-    return f"{e.value:+.2f}{ends}".replace("-", "−")
 
 
 MAKERS: dict[str, Callable[[Panel], Table]] = {"early": early_table}

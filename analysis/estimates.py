@@ -103,6 +103,12 @@ def mean_measured(values: np.ndarray) -> np.ndarray:
     return np.divide(np.nansum(values, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
+def mean_over_benchmarks(values: np.ndarray) -> np.ndarray:
+    """Of values [mixtures, benchmarks], over the benchmarks that any mixture has; NaN for a mixture that lacks one."""
+    values = values[:, np.isfinite(values).any(axis=0)]
+    return values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
+
+
 def mean_estimate(values: np.ndarray, points: str) -> Estimate:
     """Mean of measured values [n] with its t interval; no test."""
     measured = values[np.isfinite(values)]

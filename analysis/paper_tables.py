@@ -6,7 +6,6 @@ inside this run's 95 % interval. Every table carries Benjamini-Hochberg q-values
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -141,10 +140,8 @@ def coherence_table(panel: Panel) -> Table:
 
 
 def _category_accuracy(panel: Panel, scale: str, stage: str, category: str) -> np.ndarray:
-    """Mean accuracy over the category's measured benchmarks, [mixtures]; NaN where a mixture lacks one of them."""
-    values = panel.matrix(scale, stage)[:, panel.members(category)]
-    measured = values[:, np.isfinite(values).any(axis=0)]
-    return measured.mean(axis=1) if measured.shape[1] else np.full(len(values), math.nan)
+    """Mean accuracy over the category's measured benchmarks, [mixtures]."""
+    return st.mean_over_benchmarks(panel.matrix(scale, stage)[:, panel.members(category)])
 
 
 def _web_differences(panel: Panel, values: np.ndarray) -> np.ndarray:

@@ -12,23 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from analysis import correlations as co
-from analysis.association import Association
 from analysis.data_effects import (
     code_over_mixtures,
     code_over_shares,
-    mean_of_measured,
     share_confounds,
     source_confounds,
     web_differences,
     web_means,
 )
-from analysis.estimates import Estimate
+from analysis.estimates import mean_over_benchmarks
 from analysis.matrices import METRICS, similarity, unrelated_similarity
 from analysis.panel import STAGES, Panel
 from analysis.paper_numbers import numbers
 from analysis.pooling import category_means
 from analysis.scale import scale_differences
-from analysis.table import Row, Table, with_q_values
+from analysis.table import Row, Table, signed, with_interval, with_q_values, within_blocks
 
 # ---------------------------------------------------------------------------------------------- Findings 2, 3, 7
 
@@ -40,7 +38,7 @@ def matrix_similarity_table(panel: Panel) -> Table:
         for metric in METRICS:
             for scale in panel.scales:
                 chance = unrelated_similarity(panel, scale, metric)
-                extra = (_between(chance), "" if chance.p is None else f"{chance.p:.2g}")
+                extra = (with_interval(chance), "" if chance.p is None else f"{chance.p:.2g}")
                 paper = panel.paper_number(scale, "similarity", metric, "{}")
                 yield Row((scale, metric), similarity(panel, scale, metric), paper, extra)
 
@@ -110,7 +108,7 @@ def scale_table(panel: Panel) -> Table:
                 for name, group, difference in zip(names, groups, found, strict=True):
                     before, after = (_paper_mean(panel, metric, scale, group) for scale in (small, large))
                     paper = None if before is None or after is None else after - before
-                    extra = tuple("" if r is None else _number(r) for r in (difference.small, difference.large))
+                    extra = tuple("" if r is None else signed(r) for r in (difference.small, difference.large))
                     keys = (f"{small} to {large}", metric, *name)
                     yield Row(keys, difference.estimate, paper, extra, brief=len(group) > 1)
 
@@ -134,7 +132,7 @@ def code_table(panel: Panel) -> Table:
     def rows() -> Iterator[Row]:
         keys, papers, scores = _accuracies(panel)
         for key, paper, found in zip(keys, papers, code_over_mixtures(panel, scores), strict=True):
-            yield Row(key, found.estimate, paper, (_within(found),), brief=not key[3])
+            yield Row(key, found.estimate, paper, (within_blocks(found),), brief=not key[3])
 
     return with_q_values(
         "code_share",
@@ -174,7 +172,7 @@ def _accuracies(panel: Panel) -> tuple[list[tuple[str, str, str, str]], list[flo
             if members := panel.members(category):
                 keys.append((scale, stage, category, ""))
                 papers.append(panel.paper_number(scale, "code", "{}", stage, category))
-                scores.append(mean_of_measured(accuracy[:, members]))
+                scores.append(mean_over_benchmarks(accuracy[:, members]))
         for b, slug in enumerate(panel.benchmarks):
             keys.append((scale, stage, panel.category_of[slug], panel.displays[slug]))
             papers.append(panel.paper_number(scale, "code", "{}", stage, slug))
@@ -227,7 +225,7 @@ def web_table(panel: Panel) -> Table:
 def _category_scores(panel: Panel) -> Iterator[tuple[tuple[str, str, str, str], np.ndarray]]:
     """(quantity, scale, stage, category) and the scores of the mixtures, [M]."""
     for scale, stage, category in itertools.product(panel.scales, STAGES, panel.categories):
-        accuracy = mean_of_measured(panel.matrix(scale, stage)[:, panel.members(category)])
+        accuracy = mean_over_benchmarks(panel.matrix(scale, stage)[:, panel.members(category)])
         yield ("accuracy", scale, stage, category), 100 * accuracy
     for scale, stage, category in itertools.product(panel.scales, STAGES, panel.categories):
         yield ("alignment", scale, stage, category), co.alignment_by_mixture(panel, scale, stage, category)
@@ -257,25 +255,6 @@ def _paper_web_difference(panel: Panel, keys: tuple[str, str, str, str], web: st
         return panel.paper_number(scale, "7", quantity, "{}", category)
     means = [_paper_web(panel, keys, name) for name in (web, other)]
     return None if means[0] is None or means[1] is None else means[0] - means[1]
-
-
-# ---------------------------------------------------------------------------------------------- words
-
-
-def _number(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def _between(e: Estimate) -> str:
-    """Value and interval, e.g. `+0.44 [+0.12, +0.70]`."""
-    if e.value is None:
-        return ""
-    return _number(e.value) + ("" if e.low is None or e.high is None else f" [{_number(e.low)}, {_number(e.high)}]")
-
-
-def _within(association: Association) -> str:
-    p, least = association.p_within, association.smallest_p_within
-    return "" if p is None else f"{p:.2g} of {association.arrangements_within:,} (least {least:.2g})"
 
 
 MAKERS: dict[str, Callable[[Panel], Table]] = {

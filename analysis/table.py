@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from analysis.association import Association
 from analysis.estimates import Estimate, benjamini_hochberg
 
 COUNTABLE = 10**15
@@ -91,6 +92,28 @@ class Table:
 
 def _span(low: float, high: float, spec: str) -> str:
     return f"{low:{spec}}" if low == high else f"{low:{spec}} to {high:{spec}}"
+
+
+def signed(value: float) -> str:
+    """A correlation as the tables print it, e.g. `−0.44`."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def with_interval(e: Estimate) -> str:
+    """Value and interval, e.g. `+0.44 [+0.12, +0.70]`."""
+    if e.value is None:
+        return ""
+    return signed(e.value) + ("" if e.low is None or e.high is None else f" {interval(e.low, e.high)}")
+
+
+def interval(low: float, high: float) -> str:
+    return f"[{signed(low)}, {signed(high)}]"
+
+
+def within_blocks(association: Association) -> str:
+    """The permutation p within web sources, e.g. `0.028 of 216 (least 0.0046)`."""
+    p, least = association.p_within, association.smallest_p_within
+    return "" if p is None else f"{p:.2g} of {association.arrangements_within:,} (least {least:.2g})"
 
 
 def with_q_values(

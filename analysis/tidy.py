@@ -73,6 +73,8 @@ def read_tidy(path: Path) -> pd.DataFrame:
 
     from configs.metrics import METRICS
 
+    if not path.is_file():
+        raise ArtifactError("no such file", where=path, valid="a CSV or Parquet file")
     try:
         raw = (
             pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)

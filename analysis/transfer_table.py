@@ -17,7 +17,7 @@ from analysis.association import Association, pearson
 from analysis.noise import FLOOR, Draws, corrected, draw, noise
 from analysis.panel import STAGES, Panel
 from analysis.paper_numbers import TITLES
-from analysis.table import Row, Table, with_q_values
+from analysis.table import Row, Table, interval, signed, with_q_values, within_blocks
 
 OTHER_VIEWS = ("Spearman", "Kendall", "BCa interval", "p within web sources", "largest change without one mixture")
 SAME_MIXTURES = ("corrected for noise", "interval, same mixtures")
@@ -78,8 +78,8 @@ def _same_mixtures(panel: Panel, drawn: Draws | None, scale: str, metric: str) -
         if keep.sum() > 2:
             value = _each_r(observed[0][None, keep, b], observed[1][None, keep, b])[0]
             ends = drawn.interval(value, _each_r(pt[:, keep, b], sft[:, keep, b]))
-        number = without.refused if without.value is None else f"{without.value:+.2f}".replace("-", "−")
-        found.append((number, "" if ends is None else "[{:+.2f}, {:+.2f}]".format(*ends).replace("-", "−")))
+        number = without.refused if without.value is None else signed(without.value)
+        found.append((number, "" if ends is None else interval(*ends)))
     return found
 
 
@@ -91,9 +91,9 @@ def _each_r(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _other_views(association: Association) -> tuple[str, ...]:
     """As `OTHER_VIEWS` names them; empty where there is none."""
     e = association
-    within = (
-        "" if e.p_within is None else f"{e.p_within:.2g} of {e.arrangements_within:,} (least {e.smallest_p_within:.2g})"
+    return (
+        *("" if value is None else signed(value) for value in (e.spearman, e.kendall)),
+        "" if e.bca is None else interval(*e.bca),
+        within_blocks(e),
+        "" if e.influence is None else f"{e.influence:.2f}",
     )
-    numbers = (f"{value:+.2f}".replace("-", "−") if value is not None else "" for value in (e.spearman, e.kendall))
-    bca = "" if e.bca is None else "[{:+.2f}, {:+.2f}]".format(*e.bca).replace("-", "−")
-    return (*numbers, bca, within, "" if e.influence is None else f"{e.influence:.2f}")

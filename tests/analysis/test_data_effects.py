@@ -10,12 +10,12 @@ from scipy import stats
 from analysis.data_effects import (
     code_over_mixtures,
     code_over_shares,
-    mean_of_measured,
     share_confounds,
     source_confounds,
     web_differences,
     web_means,
 )
+from analysis.estimates import mean_over_benchmarks
 from analysis.panel import Design, _design
 from configs.load import load_study
 
@@ -90,11 +90,11 @@ def test_differences_are_at_equal_code_per_cent() -> None:
     assert [d.n for d in found.values()] == [3] * 3
 
 
-def test_mean_of_measured() -> None:
+def test_mean_over_benchmarks() -> None:
     nan = np.nan
     values = np.array([[1.0, nan, 3.0], [2.0, nan, nan]])
-    np.testing.assert_array_equal(mean_of_measured(values), [2.0, nan])
-    assert np.isnan(mean_of_measured(np.full((2, 3), nan))).all()
+    np.testing.assert_array_equal(mean_over_benchmarks(values), [2.0, nan])
+    assert np.isnan(mean_over_benchmarks(np.full((2, 3), nan))).all()
 
 
 @pytest.mark.parametrize(

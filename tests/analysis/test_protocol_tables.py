@@ -98,7 +98,7 @@ def test_the_papers_numbers(panel: Panel, tables: dict[str, Table]) -> None:
         assert at(tables[name], "mini_s", "PT", "Commonsense", "").paper == -0.86
         assert at(tables[name], "mini_m", "SFT", "Science", "").paper == 0.73
         assert at(tables[name], "mini_s", "PT", "Commonsense", "HellaSwag").paper == -0.94
-        # CONTRADICTIONS, item 23: C.4.2 gives the 240M number for 1B, Figure 15 has -0.80
+        # C.4.2 gives the 240M number for 1B, Figure 15 has -0.80
         assert at(tables[name], "mini_m", "PT", "Commonsense", "HellaSwag").paper == -0.80
         assert at(tables[name], "mini_m", "PT", "NLI", "MNLI").paper == -0.68
         assert sum(row.paper is not None for row in tables[name].rows) == 4 + 11

@@ -93,6 +93,8 @@ def test_a_table_that_is_none_and_a_study_that_has_scores(tmp_path: Path) -> Non
     path.write_bytes(b"PAR1 nothing of the kind")
     with pytest.raises(ArtifactError, match="not a readable table"):
         write_tidy(path, tmp_path, "own")
+    with pytest.raises(ArtifactError, match="no such file"):
+        write_tidy(tmp_path / "none.csv", tmp_path, "own")
     tidy().to_csv(tmp_path / "own.csv", index=False)
     (tmp_path / "own/scores").mkdir(parents=True)
     with pytest.raises(ArtifactError, match="the study has score files"):
