@@ -6,7 +6,7 @@ same example. What cannot be derived (PMI without unconditional scores, per toke
 NaN.
 
 Refused by name are rows that appear twice, two checkpoints in the same place of a study, one checkpoint in two places,
-and a checkpoint that was scored on other examples than the rest of the study.
+and a checkpoint that was scored on other examples than the rest of the study, or against other true answers.
 """
 
 from __future__ import annotations
@@ -335,4 +335,15 @@ def _check(answers: Answers, source: np.ndarray, paths: list[Path]) -> None:
                 where=path(short[0]),
                 hint="every checkpoint of a study is scored on the same examples; score it again with the study's"
                 " sample",
+            )
+        golds = answers.gold[starts[group.index][:, None] + np.arange(group["n"].iloc[0])]  # [cells, examples]
+        differing = np.argwhere(golds != golds[0])
+        if len(differing):
+            number, place = differing[0]
+            example = answers.examples[answers.example[starts[group.index[0]] + place]]
+            raise ArtifactError(
+                f"the true candidate of {name(group.index[0])} {example} is {golds[number, place]} here, "
+                f"{golds[0, place]} in {path(group.index[0])}",
+                where=path(group.index[number]),
+                hint="find out which is right, and score again what is wrong",
             )
