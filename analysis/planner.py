@@ -93,12 +93,12 @@ def decision_accuracy(r: float) -> float:
 
 def planner_table(panel: Panel, r: float, power: float, seeds: tuple[int, ...], metric: str = "accuracy") -> Table:
     """The value of a row is the correlation that would be seen on average if the true one were r."""
-    from analysis.table import Table
+    from analysis.table import with_q_values
 
     extra = ("reliability PT", "reliability SFT", "mixtures needed", "pairs ranked alike, %", "visible after PT, pp")
     title = f"What it takes to see a correlation of {r:g} between PT and SFT ({metric}, power {power:g})"
-    rows = tuple(_rows(panel, r, power, seeds, metric))
-    return Table("planner", title, ("scale", "benchmark", "seeds"), extra, rows, brief_extra=len(extra))
+    rows = _rows(panel, r, power, seeds, metric)
+    return with_q_values("planner", title, "scale benchmark seeds", rows, extra, brief_extra=len(extra))
 
 
 def _rows(panel: Panel, r: float, power: float, seeds: tuple[int, ...], metric: str) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,14 @@ def test_more_seeds_and_the_blur_they_take_away() -> None:
     assert "noise of seeds not measured" in row.verdict
     (row, *_) = planner_table(dataclasses.replace(single, items=None), 0.6, 0.8, (1,)).rows
     assert row.estimate.value is None and "not measured" in row.estimate.reason
+
+
+def test_one_mixture_has_no_noise_to_plan_from(
+    tmp_path: Path, study_maker: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_maker(tmp_path, mixtures=("V1P0",), benchmarks=("piqa", "cb"), n=5)
+    main(["--runs", str(tmp_path)])
+    assert "missing: the noise of the examples is not measured" in capsys.readouterr().out
 
 
 def test_the_command(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
