@@ -43,7 +43,7 @@ def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
         f"cross_stage_{metric}",
         f"{metric.capitalize()}: does the order of mixtures survive fine-tuning?",
         "Pearson r between PT and SFT over mixtures (equations 1 and 2), with its 95 % interval. ◇ the paper's number. "
-        "Hollow: the benchmark's reliability is too low for a claim (mixtures differ by little more than seeds).",
+        "Hollow: the benchmark's reliability is too low for a claim (mixtures differ by little more than noise).",
         scene,
     )
 

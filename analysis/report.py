@@ -172,10 +172,10 @@ def _findings(panel: Panel, tables: list[Table]) -> list[str]:
     rows = [row for row in tables[0].rows if row.keys[2] != "Mean"]
     significant = sum(row.q is not None and row.q < 0.05 for row in rows)
     unsupported = sum(bool(row.no_claim) for row in rows)
-    unknown = sum(row.extra[0] == "not measured" for row in rows)
+    unknown = sum(row.provisional for row in rows)
     lines.append(
-        f"Of {len(rows)} cross-stage correlations {significant} have q < 0.05; {unsupported} rest on benchmarks that "
-        f"differ little more between mixtures than between seeds; for {unknown} the reliability is not measured."
+        f"Of {len(rows)} cross-stage correlations {significant} have q < 0.05; {unsupported} rest on benchmarks on which "
+        f"mixtures differ by little more than noise; for {unknown} part of the noise is not measured."
     )
     return lines
 
