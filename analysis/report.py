@@ -174,8 +174,8 @@ def _findings(panel: Panel, tables: list[Table]) -> list[str]:
     unsupported = sum(bool(row.no_claim) for row in rows)
     unknown = sum(row.provisional for row in rows)
     lines.append(
-        f"Of {len(rows)} cross-stage correlations {significant} have q < 0.05; {unsupported} rest on benchmarks on which "
-        f"mixtures differ by little more than noise; for {unknown} part of the noise is not measured."
+        f"Of {len(rows)} cross-stage correlations {significant} have q < 0.05; {unsupported} rest on benchmarks on "
+        f"which mixtures differ by little more than noise; for {unknown} part of the noise is not measured."
     )
     return lines
 
