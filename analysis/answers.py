@@ -6,7 +6,7 @@ same example. What cannot be derived (PMI without unconditional scores, per toke
 NaN.
 
 Refused by name are rows that appear twice, two checkpoints in the same place of a study, one checkpoint in two places,
-and a checkpoint that was scored on other examples than the rest of the study.
+and a checkpoint that was scored on other examples than the rest of the study, or against other true answers.
 """
 
 from __future__ import annotations
@@ -68,24 +68,35 @@ class Answers:
 # ---------------------------------------------------------------------------------------------- of one example
 
 
-def padded(column: Any, fill: float, width: int | None = None) -> np.ndarray:
-    """A list column as float64 [rows, width]; short rows are filled, rows without a list wholly.
+class Lists:
+    """Lists of some rows, as long in every column, to matrices [rows, longest list]."""
 
-    width: default the longest list. In memory a candidate's rows lie side by side: sums over few candidates are then
-    sums of long vectors.
-    """
-    length = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    out = np.full((int(length.max()) if width is None else width, len(length)), fill)
-    row = np.repeat(np.arange(len(length)), length)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
-    out[place, row] = pc.list_flatten(column).to_numpy()
-    return out.T
+    def __init__(self, column: Any) -> None:
+        """column: that none of the rows lacks."""
+        self.length = pc.list_value_length(column).to_numpy()
+        self._row = np.repeat(np.arange(len(self.length)), self.length)
+        self._place = np.arange(len(self._row)) - np.repeat(np.cumsum(self.length) - self.length, self.length)
+
+    def padded(self, column: Any, fill: float) -> np.ndarray:
+        """float64; short rows are filled, rows without a list wholly.
+
+        In memory a candidate's rows lie side by side: sums over few candidates are then sums of long vectors.
+        """
+        out = np.full((int(self.length.max()), len(self.length)), fill)
+        there = slice(None) if column.null_count == 0 else column.is_valid().to_numpy()[self._row]
+        out[self._place[there], self._row[there]] = pc.list_flatten(column).to_numpy()
+        return out.T
 
 
 def select(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The chosen candidate [rows] (ties: the lowest index) and whether the row was tied [rows]; score [rows, K]."""
-    best = score.max(axis=1, keepdims=True)
-    return np.argmax(score, axis=1), (score == best).sum(axis=1) > 1
+    best = score.max(axis=1)
+    chosen, highest = np.zeros(len(score), np.int64), np.zeros(len(score), np.int8)
+    for k in reversed(range(score.shape[1])):
+        equal = score[:, k] == best
+        chosen[equal] = k
+        highest += equal
+    return chosen, highest > 1
 
 
 def confidence(logprob: np.ndarray) -> np.ndarray:
@@ -105,22 +116,23 @@ class Measured:
 
 
 def measure(rows: pa.Table) -> Measured:
-    logprob, gold = padded(rows.column("logprob_sum"), -np.inf), rows.column("gold").to_numpy()
+    lists = Lists(rows.column("logprob_sum"))
+    logprob, gold = lists.padded(rows.column("logprob_sum"), -np.inf), rows.column("gold").to_numpy()
     every = np.arange(len(gold))
     chosen, _ = select(logprob)
-    probability = ca.softmax(logprob)
+    probability, nll = ca.softmax_and_nll(logprob, gold)
     others = logprob.copy()
     others[every, gold] = -np.inf
     values: Measures = {
         ("confidence", "sum"): probability.max(axis=1),
         ("confidence_joint", "sum"): np.exp(logprob.max(axis=1)),
         ("gold_probability", "sum"): probability[every, gold],
-        ("nll", "sum"): ca.negative_log_likelihood(logprob, gold),
+        ("nll", "sum"): nll,
         ("brier", "sum"): ca.brier(probability, gold),
         ("margin", "sum"): logprob[every, gold] - others.max(axis=1),
-        ("uniform", ""): 1.0 / np.isfinite(logprob).sum(axis=1),
+        ("uniform", ""): 1.0 / lists.length,
     }
-    for name, score, there in _normalised(rows, logprob):
+    for name, score, there in _normalised(rows, lists, logprob):
         picked, tied = select(score)
         values["accuracy", name] = _where(there, picked == gold)
         values["ties", name] = _where(there, tied)
@@ -130,14 +142,14 @@ def measure(rows: pa.Table) -> Measured:
     return Measured(gold.astype(np.int16), chosen.astype(np.int16), relative, values)
 
 
-def _normalised(rows: pa.Table, logprob: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _normalised(rows: pa.Table, lists: Lists, logprob: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(normalisation, scores [rows, K], which rows have it [rows])."""
     yield "sum", logprob, np.ones(len(logprob), bool)
-    width = logprob.shape[1]
     for name, column in LENGTHS.items():
-        yield name, logprob / padded(rows.column(column), 1.0, width), rows.column(column).is_valid().to_numpy()
+        sizes = rows.column(column)
+        yield name, logprob / lists.padded(sizes, 1.0), sizes.is_valid().to_numpy()
     alone = rows.column("logprob_unconditional")
-    yield "pmi", logprob - padded(alone, 0.0, width), alone.is_valid().to_numpy()
+    yield "pmi", logprob - lists.padded(alone, 0.0), alone.is_valid().to_numpy()
 
 
 def _where(there: np.ndarray, holds: np.ndarray) -> np.ndarray:
@@ -162,13 +174,10 @@ def gather(files: Iterable[ScoreFile]) -> Answers:
     """Raises ArtifactError as the module says, and what reading the files raises."""
     paths, hashes, parts = [], [], []
     cells: dict[tuple[Any, ...], int] = {}
-    examples: dict[str, int] = {}
-    folds: list[int] = []
-    curves = Curves.empty()
+    known, curves = _Names(), Curves.empty()
     for file in files:
-        cell, example, measured = _cells(file, cells), _examples(file, examples), measure(file.table)
-        folds += map(fold_of, list(examples)[len(folds) :])
-        part = _Part(cell, example, np.array(folds, np.int8)[example], measured)
+        cell, example, measured = _cells(file, cells), known.numbers(file), measure(file.table)
+        part = _Part(cell, example, np.array(known.folds, np.int8)[example], measured)
         curves.add(cell, part.fold, measured.relative, measured.gold)
         parts.append(part)
         paths.append(file.path)
@@ -178,8 +187,8 @@ def gather(files: Iterable[ScoreFile]) -> Answers:
 
     order = head.sort_values([*KEYS, "checkpoint"]).index.to_numpy()
     head, cell = head.iloc[order].reset_index(drop=True), _places(order)[np.concatenate([p.cell for p in parts])]
-    names = sorted(examples)
-    example = _places(np.array([examples[name] for name in names]))[np.concatenate([p.example for p in parts])]
+    names = known.in_order()
+    example = _places(np.array([known.known[name] for name in names]))[np.concatenate([p.example for p in parts])]
     source = np.repeat(np.arange(len(parts)), [len(p.cell) for p in parts])
     order = np.argsort(cell.astype(np.int64) * len(names) + example)
     cell, example, source = cell[order], example[order], source[order]
@@ -204,11 +213,15 @@ def _scale(head: pd.DataFrame, curves: Curves, parts: list[_Part]) -> None:
     for part in parts:
         for suffix, temperature in (("scaled", own[part.cell, part.fold]), ("pt_scaled", inherited[part.cell])):
             some = part.measured
+            if np.isnan(temperature).all():
+                unknown = np.full(len(temperature), np.float32(np.nan))
+                some.values.update(((f"{name}_{suffix}", "sum"), unknown) for name in ("confidence", "nll", "brier"))
+                continue
             with np.errstate(invalid="ignore"):
                 logprob = some.relative / temperature.astype(np.float32)[:, None]
-            probability = ca.softmax(logprob)
+                probability, nll = ca.softmax_and_nll(logprob, some.gold)
             some.values[f"confidence_{suffix}", "sum"] = probability.max(axis=1)
-            some.values[f"nll_{suffix}", "sum"] = ca.negative_log_likelihood(logprob, some.gold)
+            some.values[f"nll_{suffix}", "sum"] = nll
             some.values[f"brier_{suffix}", "sum"] = ca.brier(probability, some.gold)
         part.measured = replace(some, relative=np.empty((0, 0), np.float32))
 
@@ -257,10 +270,32 @@ def _cells(file: ScoreFile, known: dict[tuple[Any, ...], int]) -> np.ndarray:
     return np.array(numbers, np.int32)[group.ngroup().to_numpy()]
 
 
-def _examples(file: ScoreFile, known: dict[str, int]) -> np.ndarray:
-    """Number of each row's example, int32 [rows]."""
-    codes, names = file.codes("example_id")
-    return np.array([known.setdefault(name, len(known)) for name in names], np.int32)[codes]
+class _Names:
+    """Numbers for the examples' ids; files of a study mostly have the same ones, in the same order."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+        self.folds: list[int] = []
+        self._last: tuple[pa.Array, np.ndarray] | None = None
+
+    def numbers(self, file: ScoreFile) -> np.ndarray:
+        """Of each row's example, int32 [rows]."""
+        column = file.table.column("example_id").combine_chunks()
+        if self._last is None or not self._last[0].equals(column.dictionary):
+            names = column.dictionary.to_pylist()
+            numbers = np.array([self.known.setdefault(name, len(self.known)) for name in names], np.int32)
+            self.folds += map(fold_of, list(self.known)[len(self.folds) :])
+            self._last = column.dictionary, numbers
+        return np.asarray(self._last[1][column.indices.to_numpy(zero_copy_only=False)])
+
+    def in_order(self) -> list[str]:
+        """By split and row, as a person would sort them."""
+        return sorted(self.known, key=_split_and_row)
+
+
+def _split_and_row(name: str) -> tuple[str, int, str]:
+    split, _, row = name.rpartition("/")
+    return split, int(row) if row.isdecimal() else -1, row
 
 
 def as_table(answers: Answers) -> pa.Table:
@@ -335,4 +370,15 @@ def _check(answers: Answers, source: np.ndarray, paths: list[Path]) -> None:
                 where=path(short[0]),
                 hint="every checkpoint of a study is scored on the same examples; score it again with the study's"
                 " sample",
+            )
+        golds = answers.gold[starts[group.index][:, None] + np.arange(group["n"].iloc[0])]  # [cells, examples]
+        differing = np.argwhere(golds != golds[0])
+        if len(differing):
+            number, place = differing[0]
+            example = answers.examples[answers.example[starts[group.index[0]] + place]]
+            raise ArtifactError(
+                f"the true candidate of {name(group.index[0])} {example} is {golds[number, place]} here, "
+                f"{golds[0, place]} in {path(group.index[0])}",
+                where=path(group.index[number]),
+                hint="find out which is right, and score again what is wrong",
             )

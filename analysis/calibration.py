@@ -25,6 +25,14 @@ def softmax(logprob: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
+def softmax_and_nll(logprob: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`softmax` [examples, K] and `negative_log_likelihood` [examples] in one go."""
+    relative = logprob - logprob.max(axis=1, keepdims=True)
+    shares = np.exp(relative)
+    total = shares.sum(axis=1)
+    return shares / total[:, None], np.log(total) - relative[np.arange(len(gold)), gold]
+
+
 def brier(probability: np.ndarray, gold: np.ndarray) -> np.ndarray:
     """Sum over the candidates of (probability - 1 for the true one), squared; [examples], 0 to 2."""
     right = probability[np.arange(len(gold)), gold]

@@ -7,6 +7,7 @@ that was not measured is NaN; nothing is filled in.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from analysis.items import Items, load_items
 from analysis.metrics import KEYS, read_described, read_metrics
 from analysis.paper_numbers import SCALES as PAPER_SCALES
 from analysis.scores import score_files
+from configs.artifacts import fingerprint
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import metrics_file
 from configs.load import BENCHMARKS, load, load_mixture, load_sources
@@ -78,6 +80,8 @@ class Panel:
     """Standard errors over examples of `values`."""
     examples: int
     """Scored examples behind the shown cells."""
+    fingerprints: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(scale, stage) -> fingerprint of the score files behind the shown cells."""
     milestones: tuple[Milestone, ...] = ()
     """Of each scale, in the order of training."""
     beside_paper: bool = True
@@ -108,6 +112,14 @@ class Panel:
     def stderr(self, scale: str, stage: str, metric: str = "accuracy") -> np.ndarray:
         """Standard error over examples of one checkpoint, [mixtures, benchmarks]; the mean over seeds."""
         return mean_measured(self.stderrs.get((scale, stage, metric, "sum"), self.over_seeds(scale, stage, metric)))
+
+    def scores_behind(self, words: Iterable[str]) -> str:
+        """Fingerprint of the score files of the scales and stages among some words; of all where none is named."""
+        named = set(words)
+        scales = [scale for scale in self.scales if scale in named] or self.scales
+        stages = [stage for stage in STAGES if stage in named] or STAGES
+        found = {self.fingerprints.get((scale, stage), "") for scale in scales for stage in stages} - {""}
+        return fingerprint(sorted(found)) if found else ""
 
     def has(self, metric: str) -> bool:
         """Was it measured on any checkpoint?"""
@@ -250,6 +262,10 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
         stderrs=_cube(metrics, "stderr", seeds, mixtures, benchmarks),
         examples=int(metrics.loc[(metrics["metric"] == "accuracy") & (metrics["normalisation"] == "sum"), "n"].sum()),
         items=load_items(runs, study, metrics[list(KEYS)], seeds, mixtures),
+        fingerprints={
+            (str(scale), str(stage)): fingerprint(sorted(set(rows["fingerprint"])))
+            for (scale, stage), rows in metrics.groupby(["scale", "stage"])
+        },
         milestones=_milestones(_asked(every, plain), seeds, mixtures, benchmarks),
         beside_paper=not categories,
         **shown_as,

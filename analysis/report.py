@@ -18,13 +18,21 @@ from configs.errors import ArtifactError, user_errors
 from configs.layout import metrics_file, report_dir, runs_root
 
 if TYPE_CHECKING:
-    from analysis.drawing import Figure
     from analysis.estimates import Estimate
     from analysis.panel import Panel
     from analysis.table import Table
 
 CLEAR = 3.0  # standard errors above chance
-METRICS = ("accuracy", "confidence")
+SECTIONS = (
+    ("transfer", "From pretraining to fine-tuning"),
+    ("claims", "The paper's claims"),
+    ("accuracy", "Accuracy"),
+    ("alignment", "Confidence and accuracy"),
+    ("matrices", "Benchmarks with each other"),
+    ("data", "Web sources and code"),
+    ("noise", "Seed noise"),
+    ("loss", "Loss"),
+)
 SHOWN = 4  # values of one key of provenance
 
 
@@ -33,7 +41,9 @@ def build_report(runs: Path, study: str) -> Path:
 
     Raises ArtifactError where scores are missing, damaged or incomplete.
     """
-    from analysis import drawing, figures
+    from analysis import drawing
+    from analysis.figures import sections, write_figures
+    from analysis.overview_figures import declared_order
     from analysis.panel import load_panel
     from analysis.tables import build_tables
     from analysis.training import loss_curves, loss_figure
@@ -42,16 +52,12 @@ def build_report(runs: Path, study: str) -> Path:
     panel = load_panel(runs, study)
     tables = build_tables(panel)
     declared = read_declared(runs, panel)
-    loss, noise = loss_figure(panel, loss_curves(runs, panel)), figures.seed_noise(panel)
-    parts: list[tuple[str, str, list[Figure]]] = [
-        ("transfer", "From pretraining to fine-tuning", [figures.cross_stage(panel, tables[0], m) for m in METRICS]),
-        ("accuracy", "Accuracy", [figures.accuracy_heatmap(panel)]),
-        ("alignment", "Confidence and accuracy", [figures.alignment_scatter(panel)]),
-        ("noise", "Seed noise", [noise] if noise else []),
-        ("loss", "Loss", [loss] if loss else []),
-    ]
+    loss = loss_figure(panel, loss_curves(runs, panel))
+    drawn = sections(panel, {table.name: table for table in tables})
+    drawn["loss"] = [loss] if loss else []
+    parts = [(name, title, drawn[name]) for name, title in SECTIONS]
     if declared:
-        parts.insert(0, ("declared", "Declared and measured order", [figures.declared_order(panel, declared)]))
+        parts.insert(0, ("declared", "Declared and measured order", [declared_order(panel, declared)]))
     yaml = runs / study / "study.yaml"
     html = (
         drawing.environment()
@@ -73,6 +79,9 @@ def build_report(runs: Path, study: str) -> Path:
             findings=_findings(panel, tables),
             parts=parts,
             absent={
+                "claims": "The claims are the paper's; these numbers stand for none of its scales.",
+                "alignment": "Confidence is not measured.",
+                "data": "Web sources and shares of code are not known.",
                 "noise": "No mixture was run with two seeds: seed noise and reliability are not measured.",
                 "loss": "The run folders are not here (published scores only).",
             },
@@ -83,9 +92,7 @@ def build_report(runs: Path, study: str) -> Path:
     )
     folder = report_dir(runs, study)
     write_tables(tables, folder / "tables")
-    for _, _, drawn in parts:
-        for figure in drawn:
-            write_text(folder / "figures" / f"{figure.name}.svg", figure.scene.svg(drawing.style()) + "\n")
+    write_figures([figure for _, _, figures in parts for figure in figures], folder / "figures")
     write_text(folder / "index.html", html)
     return folder / "index.html"
 

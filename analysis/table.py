@@ -26,6 +26,8 @@ class Row:
     """Why the number supports no claim, if it does not."""
     provisional: bool = False
     """Some of its noise is not measured."""
+    scores: str = ""
+    """Fingerprint of the score files behind the number."""
     q: float | None = None
     brief: bool = True
     """Shown on the terminal; files have every row."""

@@ -11,6 +11,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -105,9 +106,15 @@ def makers() -> dict[str, Callable[[Panel], Table]]:
 
 def build_tables(panel: Panel, names: Sequence[str] | None = None) -> list[Table]:
     """names: of `makers`; default: all that have a row, as scale differences of one scale have none."""
-    if names is None:
-        return [table for make in makers().values() if (table := make(panel)).rows]
-    return [makers()[name](panel) for name in names]
+    known = makers()
+    made = (known[name](panel) for name in (known if names is None else names))
+    return [_with_scores(table, panel) for table in made if table.rows or names is not None]
+
+
+def _with_scores(table: Table, panel: Panel) -> Table:
+    """Every number with the fingerprint of its score files; scales and stages stand in its keys."""
+    rows = (replace(row, scores=panel.scores_behind(" ".join(row.keys).split())) for row in table.rows)
+    return replace(table, rows=tuple(rows))
 
 
 def chosen(given: str | None) -> list[str] | None:

@@ -31,18 +31,30 @@ def fold_of(example: str) -> int:
     return zlib.crc32(example.encode()) % FOLDS
 
 
-def likelihood(relative: np.ndarray, gold: np.ndarray, log_temperature: float) -> np.ndarray:
-    """NLL of the true candidates at a temperature, float32 [rows].
+class Likelihood:
+    """NLL of the true candidates of some rows, at any temperature."""
 
-    relative: log-probabilities less the row's largest, float32 [rows, K], -inf for candidates that a row lacks.
-    """
-    scaled = relative * np.float32(math.exp(-log_temperature))
-    return np.asarray(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(gold)), gold])
+    def __init__(self, relative: np.ndarray, gold: np.ndarray) -> None:
+        """relative: log-probabilities less the row's largest, float32 [rows, K], -inf where a row has no candidate."""
+        size = np.isfinite(relative).sum(axis=1)
+        self.order = np.argsort(-size, kind="stable")
+        ordered = relative[self.order].T
+        # Rows with most candidates first: those that have a k-th are the first so many.
+        self._columns = [np.ascontiguousarray(column[: (size > k).sum()]) for k, column in enumerate(ordered)]
+        self._gold = ordered[gold[self.order], np.arange(len(gold))]
+
+    def at(self, log_temperature: float) -> np.ndarray:
+        """float32 [rows], in the order of `order`."""
+        inverse = np.float32(math.exp(-log_temperature))
+        total = np.zeros(len(self._gold), np.float32)
+        for column in self._columns:
+            total[: len(column)] += np.exp(column * inverse)
+        return np.asarray(np.log(total) - self._gold * inverse)
 
 
 @dataclass
 class Curves:
-    """Sums over the examples of each cell and fold of their `likelihood` along the grid; grows as cells are met."""
+    """Sums over the examples of each cell and fold of their `Likelihood` along the grid; grows as cells are met."""
 
     total: np.ndarray
     """float64 [cells, folds, grid]"""
@@ -54,14 +66,15 @@ class Curves:
         return cls(np.zeros((0, FOLDS, len(LOG_GRID))), np.zeros((0, FOLDS)))
 
     def add(self, cell: np.ndarray, fold: np.ndarray, relative: np.ndarray, gold: np.ndarray) -> None:
-        """cell, fold: int [rows]; relative, gold: as in `likelihood`."""
+        """cell, fold: int [rows]; relative, gold: as in `Likelihood`."""
         extra = max(0, int(cell.max()) + 1 - len(self.count))
         self.total = np.pad(self.total, ((0, extra), (0, 0), (0, 0)))
         self.count = np.pad(self.count, ((0, extra), (0, 0)))
-        at, places = cell.astype(np.int64) * FOLDS + fold, self.count.size
+        likelihood = Likelihood(relative, gold)
+        at, places = (cell.astype(np.int64) * FOLDS + fold)[likelihood.order], self.count.size
         self.count += np.bincount(at, minlength=places).reshape(-1, FOLDS)
         for i, log_temperature in enumerate(LOG_GRID):
-            sums = np.bincount(at, likelihood(relative, gold, log_temperature), places)
+            sums = np.bincount(at, likelihood.at(log_temperature), places)
             self.total[:, :, i] += sums.reshape(-1, FOLDS)
 
 

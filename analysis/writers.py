@@ -122,10 +122,10 @@ def _only(
 def as_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*table.keys, "paper", *ESTIMATE, "difference", "verdict", "q", *table.extra])
+    writer.writerow([*table.keys, "paper", *ESTIMATE, "difference", "verdict", "q", "scores", *table.extra])
     for row in table.rows:
         estimate = [getattr(row.estimate, name) for name in ESTIMATE]
-        values = [*row.keys, row.paper, *estimate, row.difference, row.verdict, row.q, *row.extra]
+        values = [*row.keys, row.paper, *estimate, row.difference, row.verdict, row.q, row.scores, *row.extra]
         writer.writerow(["" if v is None else v for v in values])
     return out.getvalue()
 

@@ -42,6 +42,11 @@ RUNS: dict[str, tuple[str, int]] = {
     "python -m ray_eval.export_results --study by-hand --out lm_eval_results": ("{}", 0),
     "python -m ray_eval.import_results --help": ("{}", 0),
     "python -m analysis.tables --study mini": ("python -m analysis.tables --study by-hand", 0),
+    "python -m analysis.figures --study mini --out figures": (
+        "python -m analysis.figures --study by-hand --out figures",
+        0,
+    ),
+    "python -m analysis.planner --study mini --r 0.6": ("python -m analysis.planner --study by-hand --r 0.6", 0),
     "python study.py status mini": ("{}", 2),  # no such study in the empty folder: a message, no traceback
     "python -m configs.cost configs/studies/paper.yaml": ("{}", 0),
     # Without data and a GPU: the plan, what is missing, and exit code 2, which torchrun turns into its own 1.

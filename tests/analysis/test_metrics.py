@@ -70,7 +70,8 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     ]
     write_rows(runs / "demo/scores/a.parquet", rows)
     write_rows(
-        runs / "demo/scores/b.parquet", [{**r, "checkpoint": "d" * 64, "mixture": "V1P1", "gold": 1} for r in rows]
+        runs / "demo/scores/b.parquet",
+        [{**r, "checkpoint": "d" * 64, "mixture": "V1P1", "variant": "lm_eval/1shot", "gold": 1} for r in rows],
     )
     return compute(gather(read_scores(runs, "demo")))
 

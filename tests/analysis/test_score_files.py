@@ -171,3 +171,22 @@ def test_the_scorer_writes_what_is_read_here() -> None:
     from ray_eval.results import SCHEMA
 
     assert set(SCHEMA.names) == set(TYPES) and list(_schema_problems(SCHEMA)) == []
+
+
+def test_examples_are_in_the_order_of_their_rows(tmp_path: Path, writer: Write, make_row: Row) -> None:
+    ids = ("validation/10", "validation/2", "test/3", "validation/x")
+    writer(scores_file(tmp_path), [make_row(example_id=name) for name in ids])
+    assert read(tmp_path).examples == ("test/3", "validation/x", "validation/2", "validation/10")
+
+
+def test_rows_without_tokens_beside_rows_with_them(tmp_path: Path, writer: Write, make_row: Row) -> None:
+    """A benchmark without bare prefixes and one without the candidates' tokens, of different numbers of candidates."""
+    rows = [
+        make_row(num_tokens=None, logprob_unconditional=[-1.0, -5.0]),
+        make_row(benchmark="boolq", logprob_sum=[-9.0, -1.0, -2.0], num_tokens=[9, 1, 2], gold=1),
+    ]
+    writer(scores_file(tmp_path), rows)
+    answers = read(tmp_path)
+    assert list(answers.cells["benchmark"]) == ["boolq", "piqa"]
+    for name, wanted in (("token", [0.0, np.nan]), ("pmi", [np.nan, 0.0]), ("sum", [1.0, 1.0])):
+        assert np.array_equal(answers.values["accuracy", name], wanted, equal_nan=True), name
