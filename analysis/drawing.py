@@ -7,6 +7,7 @@ Heatmap cells alone carry their own colour (cividis: its order survives colour b
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,8 @@ class Scene:
     marks: list[dict[str, Any]] = field(default_factory=list)
 
     def _add(self, kind: str, cls: str, tip: str, **place: Any) -> None:
-        rounded = {k: round(float(v), 1) if isinstance(v, (int, float, np.number)) else v for k, v in place.items()}
-        self.marks.append({"kind": kind, "cls": cls, "tip": tip, **rounded})
+        rounded = {k: _tenths(v) if isinstance(v, (int, float, np.number)) else v for k, v in place.items()}
+        self.marks.append({"kind": kind, "cls": cls, "tip": true_minus(tip), **rounded})
 
     def line(self, x1: float, y1: float, x2: float, y2: float, cls: str = "axis", tip: str = "") -> None:
         self._add("line", cls, tip, x1=x1, y1=y1, x2=x2, y2=y2)
@@ -59,6 +60,17 @@ class Scene:
     def svg(self, style: str = "") -> str:
         """The drawing as one <svg> element; `style` (CSS) makes it stand alone."""
         return environment().get_template("figure.svg.j2").render(scene=self, style=style).strip()
+
+
+def true_minus(words: str) -> str:
+    """Minus signs before numbers as typographers set them; hyphens and exponents stay."""
+    return re.sub(r"(?<!\w)-(?=[\d.])", "−", words)
+
+
+def _tenths(value: float | np.number[Any]) -> float:
+    """Rounded, and without a decimal where it has none: a page of figures is thousands of these."""
+    rounded = round(float(value), 1)
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 @dataclass(frozen=True)

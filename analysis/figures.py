@@ -67,6 +67,7 @@ TABLES = ("table5", "table6", "coherence", "category_means", "code_share", "web_
 def sections(panel: Panel, tables: dict[str, Table]) -> dict[str, list[Figure]]:
     """Section of the report -> its figures; tables: at least `TABLES`, by name. What was not measured is not drawn."""
     from analysis import overview_figures as overview
+    from analysis.benchmark_figures import reliability_overview
     from analysis.claim_figures import code_figure, specification_figure
     from analysis.interval_figures import interval_figures
     from analysis.matrix_figures import matrix_figures
@@ -86,6 +87,7 @@ def sections(panel: Panel, tables: dict[str, Table]) -> dict[str, list[Figure]]:
         "alignment": some(
             intervals.get("figure6"), overview.alignment_scatter(panel) if "confidence" in metrics else None
         ),
+        "calibration": some(*(reliability_overview(panel, scale) for scale in panel.scales)),
         "matrices": some(intervals.get("figure5"), *matrix_figures(panel)),
         "data": some(intervals.get("figure13"), intervals.get("figure14"), code_figure(panel)),
         "noise": some(overview.seed_noise(panel)),

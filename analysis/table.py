@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 from analysis.association import Association
@@ -80,8 +81,9 @@ class Table:
         counts = [e.arrangements for e in known if e.arrangements is not None]
         smallest = [e.smallest_p for e in known if e.smallest_p is not None]
         if counts:
+            fewest, most = Decimal(min(counts)), Decimal(max(counts))  # of many mixtures they are no float
             lines.append(
-                f"distinct arrangements: {_span(min(counts), max(counts), ',' if max(counts) < COUNTABLE else '.1e')}; "
+                f"distinct arrangements: {_span(fewest, most, ',' if most < COUNTABLE else '.1e')}; "
                 f"smallest possible p: {_span(min(smallest), max(smallest), '.2g')}"
             )
         if len(known) < len(self.rows):
@@ -92,7 +94,7 @@ class Table:
         return sum(row.verdict.partition(",")[0] == verdict for row in self.rows)
 
 
-def _span(low: float, high: float, spec: str) -> str:
+def _span(low: float | Decimal, high: float | Decimal, spec: str) -> str:
     return f"{low:{spec}}" if low == high else f"{low:{spec}} to {high:{spec}}"
 
 

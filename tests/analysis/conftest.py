@@ -1,13 +1,17 @@
-"""Fixtures that hand out the writer of score files."""
+"""Fixtures that hand out the writer of score files, and studies that are built once."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from score_rows import make_study, row, write_rows
+
+from analysis.report import build_report
 
 
 @pytest.fixture
@@ -31,3 +35,25 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     make_study(runs, extra_seeds={"V1P0": (1, 2)})
     return runs
+
+
+@pytest.fixture(scope="session")
+def full(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`demo` with a declared order and run folders beside its scores; not to be changed."""
+    runs = tmp_path_factory.mktemp("full")
+    shutil.copytree(demo / "demo", runs / "demo")
+    doses = {f"V{v}P{p}": float(3 * v + p) for v in (1, 2, 3) for p in (0, 1, 2)}
+    (runs / "demo/declared.json").write_text(json.dumps({"learnable": {"piqa": doses, "sciq": doses}}))
+    for scale in ("mini_s", "mini_m"):
+        run_folder = runs / "demo" / scale / "V1P0/seed0/pt"
+        run_folder.mkdir(parents=True)
+        lines = [json.dumps({"step": s, "tokens": s * 100, "loss": 5 / s}) for s in range(1, 100)]
+        lines += [json.dumps({"step": 99, "tokens": 9900, "validation": {"a": 0.5, "b": 0.7}}), '{"step": 1']
+        (run_folder / "metrics.jsonl").write_text("\n".join(lines))
+    return runs
+
+
+@pytest.fixture(scope="session")
+def report_page(full: Path) -> Path:
+    """The report of `full`: its index.html, with tables and figures beside it."""
+    return build_report(full, "demo")

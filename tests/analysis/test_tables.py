@@ -1,29 +1,28 @@
-"""The commands: tables with and without a study, and the report as one file that renders."""
+"""The commands: tables with and without a study; loss curves of run folders."""
 
 from __future__ import annotations
 
 import csv
-import html.parser
-import json
+import math
 import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from analysis import report, tables, training
+from analysis import tables, training
+from analysis.estimates import Estimate
 from analysis.panel import load_panel
+from analysis.table import Row, Table
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import PROJECT_ROOT
-
-CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-
 
 MODULES = ("tables", "figures", "report", "metrics", "compare", "planner", "tidy")
 
@@ -138,6 +137,16 @@ def test_decisions_of_a_study(demo: Path) -> None:
     assert len(table.rows) == 5 * 25 and sum(row.brief for row in table.rows) == 5 * 5
 
 
+def test_more_arrangements_than_a_float_holds_are_written() -> None:
+    """61 models and 24 benchmarks whose models are shuffled on their own: 61! ** 23."""
+    counts = (362_880, math.factorial(61) ** 23)
+    estimates = [Estimate(0.5, n=9, arrangements=count, smallest_p=1e-4) for count in counts]
+    table = Table("t", "t", ("key",), (), tuple(Row(("x",), estimate) for estimate in estimates))
+    assert "distinct arrangements: 3.6e+5 to 1.7e+1925; smallest possible p: 0.0001" in table.notes
+    few = replace(table, rows=table.rows[:1])
+    assert "distinct arrangements: 362,880; smallest possible p: 0.0001" in few.notes
+
+
 def test_newest_study_is_chosen_and_named(
     tmp_path: Path, study_maker: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,106 +157,12 @@ def test_newest_study_is_chosen_and_named(
     assert "others: old" in capsys.readouterr().out
 
 
-class Loads(html.parser.HTMLParser):
-    """Collects whatever a browser would fetch, and checks that elements close in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [f"{tag} {k}={v}" for k, v in attrs if k in ("src", "srcset", "data", "poster")]
-        self.found += [f"{tag} {k}={v}" for k, v in attrs if k.endswith("href") and not (v or "").startswith("#")]
-        if tag in ("link", "script", "iframe", "object", "embed"):
-            self.found.append(tag)
-        if tag not in ("meta",):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-@pytest.fixture
-def full(demo: Path, tmp_path: Path) -> Path:
-    """The study with declared order and run folders beside its scores."""
-    shutil.copytree(demo / "demo", tmp_path / "demo")
-    doses = {f"V{v}P{p}": float(3 * v + p) for v in (1, 2, 3) for p in (0, 1, 2)}
-    (tmp_path / "demo/declared.json").write_text(json.dumps({"learnable": {"piqa": doses, "sciq": doses}}))
-    for scale in ("mini_s", "mini_m"):
-        run_folder = tmp_path / "demo" / scale / "V1P0/seed0/pt"
-        run_folder.mkdir(parents=True)
-        lines = [json.dumps({"step": s, "tokens": s * 100, "loss": 5 / s}) for s in range(1, 100)]
-        lines += [json.dumps({"step": 99, "tokens": 9900, "validation": {"a": 0.5, "b": 0.7}}), '{"step": 1']
-        (run_folder / "metrics.jsonl").write_text("\n".join(lines))
-    return tmp_path
-
-
-def test_report_is_one_self_contained_file(full: Path) -> None:
-    path = report.build_report(full, "demo")
-    page = path.read_text()
-    assert path == full / "demo/report/index.html"
-    parser = Loads()
-    parser.feed(page)
-    assert parser.found == [] and parser.open == []
-    assert "url(" not in page and "@import" not in page
-    # the only addresses are names of XML namespaces
-    assert set(re.findall(r"https?://[^\"'\s<]+", page)) == {"http://www.w3.org/2000/svg"}
-    for words in (
-        "SYNTHETIC microworld",
-        "880 / 880",
-        "Declared and measured order",
-        "Seed noise",
-        "Table 11",
-        "Provenance",
-    ):
-        assert words in page
-    first = page
-    assert report.build_report(full, "demo").read_text() == first
-    assert {p.suffix for p in (path.parent / "figures").iterdir()} == {".svg"}
-
-
-def test_report_of_metrics_alone(demo: Path, tmp_path: Path) -> None:
-    (tmp_path / "demo").mkdir()
-    load_panel(demo, "demo")
-    shutil.copy(demo / "demo/metrics.parquet", tmp_path / "demo")
-    page = report.build_report(tmp_path, "demo").read_text()
-    assert "SYNTHETIC microworld" not in page and "run folders are not here" in page and "880 / 880" in page
-
-
-def test_loss_curves_survive_a_cut_last_line_only(full: Path) -> None:
+def test_loss_curves_survive_a_cut_last_line_only(full: Path, tmp_path: Path) -> None:
     panel = load_panel(full, "demo")
     curve = training.loss_curves(full, panel)[0]
     assert curve.kind == "training" and curve.validation == ((9900.0, pytest.approx(0.6)),) and len(curve.points) == 60
-    path = full / "demo/mini_s/V1P0/seed0/pt/metrics.jsonl"
+    path = tmp_path / "demo/mini_s/V1P0/seed0/pt/metrics.jsonl"
+    path.parent.mkdir(parents=True)
     path.write_text('{"step": 1\n{"step": 2, "tokens": 2, "loss": 1}\n')
     with pytest.raises(ArtifactError, match="line 1"):
-        training.loss_curves(full, panel)
-
-
-def test_declared_order_reaches_the_report(full: Path) -> None:
-    panel = load_panel(full, "demo")
-    found = report.read_declared(full, panel)
-    assert set(found) == {(s, t) for s in ("mini_s", "mini_m") for t in ("PT", "SFT")}
-    assert set(found["mini_s", "PT"]) == {"piqa", "sciq"}
-    (full / "demo/declared.json").write_text('{"learnable": 3}')
-    with pytest.raises(ArtifactError, match=r"declared\.json"):
-        report.read_declared(full, panel)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_report_renders_in_a_browser(full: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    path = report.build_report(full, "demo")
-    picture = tmp_path / "page.png"
-    quiet = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    quiet += " --disable-component-update --disable-sync --hide-scrollbars --window-size=1200,4000"
-    command = [str(CHROMIUM), *quiet.split(), f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}"]
-    subprocess.run([*command, path.as_uri()], check=True, capture_output=True, timeout=120)
-    pixels = np.asarray(Image.open(picture).convert("RGB"))
-    assert pixels.shape == (4000, 1200, 3)
-    coloured = np.ptp(pixels.astype(int), axis=2) > 60
-    # banner at the top, then figures: every band of the page that holds one shows its colours
-    assert coloured[:, :].mean() > 0.01 and all(coloured[start : start + 800].any() for start in range(0, 4000, 800))
+        training.loss_curves(tmp_path, panel)

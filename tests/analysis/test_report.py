@@ -1,0 +1,224 @@
+"""The report as a file: it needs nothing beside itself, says what was measured, and names what was not."""
+
+from __future__ import annotations
+
+import html.parser
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis import report
+from analysis.decisions import protocols
+from analysis.drawing import TEMPLATES, Figure, true_minus
+from analysis.panel import load_panel
+from analysis.tables import build_tables
+from analysis.verdict import verdicts
+from configs.errors import ArtifactError
+from configs.layout import PROJECT_ROOT
+from configs.load import BENCHMARKS
+
+VOID = ("meta", "link", "br", "img", "input")
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects what a browser would fetch or follow, the ids, and the text; checks that elements close in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.fetched += [f"{tag} {k}={v}" for k, v in attrs if k in ("src", "srcset", "data", "poster")]
+        self.fetched += [tag] if tag in ("link", "iframe", "object", "embed") else []
+        self.links += [v or "" for k, v in attrs if k.endswith("href")]
+        self.ids += [given["id"] or ""] if "id" in given else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+@pytest.fixture(scope="module")
+def page(report_page: Path) -> str:
+    return report_page.read_text()
+
+
+@pytest.fixture(scope="module")
+def reader(page: str) -> Reader:
+    return Reader(page)
+
+
+def test_the_page_needs_nothing_beside_itself(full: Path, report_page: Path, page: str, reader: Reader) -> None:
+    assert report_page == full / "demo/report/index.html"
+    assert reader.fetched == [] and "url(" not in page and "@import" not in page
+    # the only addresses are names of XML namespaces
+    assert set(re.findall(r"https?://[^\"'\s<]+", page)) == {"http://www.w3.org/2000/svg"}
+    assert "default-src 'none'" in page  # a browser refuses what slips through
+    inside = {link[1:] for link in reader.links if link.startswith("#")}
+    assert inside <= set(reader.ids) and len(reader.ids) == len(set(reader.ids))
+    beside = {link for link in reader.links if not link.startswith("#")}
+    assert len(beside) > 15 and all((report_page.parent / link).is_file() for link in beside)
+    assert len(page.encode()) < 3_000_000  # 44 checkpoints x 20 benchmarks, more than the paper's 36 x 20
+    figures = {path.name for path in (report_page.parent / "figures").iterdir()}
+    assert {"declared_order.svg", "loss.svg", "reliability_mini_s.svg"} <= figures
+
+
+def test_what_the_page_says(reader: Reader) -> None:
+    for words in (
+        "SYNTHETIC microworld",
+        "880 / 880",
+        "Declared and measured order",
+        "Seed noise",
+        "Table 11",
+        "mini_s stands beside the paper's 240M; it is not that size",
+        "every scored checkpoint has a score on every benchmark",
+        "python -m analysis.tables --study demo --table 5",
+        "generated in the form of Rowan/hellaswag, split validation",
+        "30; 10,042 in the paper's Table 4",
+    ):
+        assert words in reader.words, words
+
+
+def test_the_verdict_comes_first(full: Path, page: str) -> None:
+    panel = load_panel(full, "demo")
+    table5, decisions = build_tables(panel, ["table5", "decisions"])
+    found = verdicts(panel, table5, decisions)
+    matrix = page[page.index('class="grid matrix"') : page.index("How a verdict is made")]
+    assert page.index("<h1>") < page.index('id="verdict"') < page.index('id="decision"') < page.index("<svg")
+    levels = re.findall(r'data-level="([^"]+)"', matrix)
+    assert levels == [str(found[slug, protocol].level) for slug in panel.benchmarks for protocol in protocols(panel)]
+    early, late = (panel.matrix(*side).mean(axis=1) for side in (("mini_s", "PT"), ("mini_m", "SFT")))
+    said = re.sub(r"<[^>]+>", "", page[page.index('class="decision"') :][:900])
+    assert f"at mini_s PT trains {panel.mixtures[early.argmax()]}. " in said
+    assert f"(mini_m SFT) {panel.mixtures[late.argmax()]} is best" in said
+    cost = 100 * (late.max() - late[early.argmax()])
+    assert (f"the choice costs {cost:.1f} points" if cost > 1e-9 else "is right and costs nothing") in said
+
+
+def test_the_same_study_gives_the_same_page(full: Path, page: str) -> None:
+    panel = load_panel(full, "demo")
+    tables = build_tables(panel, ["table5", "decisions", "calibration"])
+    drawn: dict[str, list[Figure]] = {name: [] for name, _ in report.SECTIONS}
+    first, second = (report.compose(full, panel, tables, drawn)[0] for _ in range(2))
+    assert first == second and first != page
+
+
+@pytest.mark.slow
+def test_the_same_study_gives_the_same_page_in_another_process(full: Path, page: str, tmp_path: Path) -> None:
+    shutil.copytree(full / "demo", tmp_path / "demo", ignore=shutil.ignore_patterns("report"))
+    command = [sys.executable, "-m", "analysis.report", "--runs", str(tmp_path), "--study", "demo"]
+    subprocess.run(command, cwd=PROJECT_ROOT, check=True, env=os.environ | {"PYTHONHASHSEED": "7"})
+    assert (tmp_path / "demo/report/index.html").read_text() == page
+
+
+def test_missing_cells_are_named(tmp_path: Path, study_maker: Callable[..., Path]) -> None:
+    slugs = ("piqa", "sciq", "rte", "wic")
+    study = study_maker(tmp_path, mixtures=("V1P0", "V2P0", "V3P0", "V3P1"), benchmarks=slugs, n=12)
+    (study / "scores/mini_m/V3P0/seed0/sft-mini/step-0000100.parquet").unlink()
+    words = Reader(report.build_report(tmp_path, "demo").read_text()).words
+    assert "mini_m SFT V3P0 seed 0 all 4" in words and "60 / 64" in words and "4 missing" in words
+
+
+def test_metrics_alone(tmp_path: Path, study_maker: Callable[..., Path]) -> None:
+    study_maker(
+        tmp_path / "scored", mixtures=("V1P0", "V2P0", "V3P0", "V3P1"), benchmarks=("piqa", "sciq", "rte"), n=12
+    )
+    load_panel(tmp_path / "scored", "demo")
+    (tmp_path / "demo").mkdir()
+    shutil.copy(tmp_path / "scored/demo/metrics.parquet", tmp_path / "demo")
+    path = report.build_report(tmp_path, "demo")
+    words = Reader(path.read_text()).words
+    assert "SYNTHETIC" not in words and "run folders are not here" in words and "48 / 48" in words
+    assert "Reliability diagrams need single answers" in words and "reliability diagrams cannot be drawn" in words
+    assert "number not known (published metrics only)" in words and "single answers are not here" in words
+    assert "unknown: metrics only" not in words  # they carry the fingerprint of the scores they were made from
+
+
+def test_given_numbers_have_a_report_too(tmp_path: Path) -> None:
+    """Without chance, standard errors, confidence, answers, or a counterpart in the paper."""
+    random = np.random.default_rng(0)
+    lines = ["model,stage,benchmark,value"]
+    for m in range(5):
+        for name in ("alpha", "beta"):
+            early = random.uniform()
+            lines += [f"m{m},PT,{name},{early:.4f}", f"m{m},SFT,{name},{early / 2:.4f}"]
+    (tmp_path / "numbers.csv").write_text("\n".join(lines))
+    from analysis.tidy import main
+
+    main([str(tmp_path / "numbers.csv"), "--study", "ours", "--runs", str(tmp_path)])
+    words = Reader(report.build_report(tmp_path, "ours").read_text()).words
+    assert "No number here stands beside one of the paper" in words and "Confidence is not measured" in words
+    assert "chance not known" in words and "at chance" not in words.split("How a verdict is made")[0]
+
+
+def test_declared_order_reaches_the_report(full: Path, tmp_path: Path) -> None:
+    panel = load_panel(full, "demo")
+    found = report.read_declared(full, panel)
+    assert set(found) == {(s, t) for s in ("mini_s", "mini_m") for t in ("PT", "SFT")}
+    assert set(found["mini_s", "PT"]) == {"piqa", "sciq"}
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/declared.json").write_text('{"learnable": 3}')
+    with pytest.raises(ArtifactError, match=r"declared\.json"):
+        report.read_declared(tmp_path, panel)
+
+
+def test_every_figure_says_where_its_numbers_are(page: str) -> None:
+    figures = dict(re.findall(r'<figure id="figure-([^"]+)">(.*?)</figure>', page, re.DOTALL))
+    assert len(figures) > 20 + 2 * 20
+    without = {name for name, figure in figures.items() if 'href="#' not in figure}
+    own = {f"{kind}_{slug}" for kind in ("accuracy", "reliability") for slug in BENCHMARKS}  # beside their tables
+    assert without == own | {"declared_order", "loss"}  # whose numbers no table has
+
+
+def test_minus_signs() -> None:
+    assert true_minus("ARC-Easy: -0.31 [-0.5, +0.1], p 2e-05") == "ARC-Easy: −0.31 [−0.5, +0.1], p 2e-05"
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2 of two colours as #rrggbb."""
+
+    def luminance(colour: str) -> float:
+        channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_every_text_colour_can_be_read_in_both_themes() -> None:
+    sheets = [
+        (TEMPLATES / name).read_text().split("@media (prefers-color-scheme: dark)")
+        for name in ("style.css", "page.css")
+    ]
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    for theme in (0, 1):
+        colours = dict(pair for sheet in sheets for pair in re.findall(r"--([\w-]+): (#\w{6})", sheet[theme]))
+        on_paper = ["ink", "soft", "link", "warn", "right", "wrong", "commonsense", "science", "nli", "semantic"]
+        assert min(contrast(colours[name], colours["paper"]) for name in on_paper) >= 4.5
+        assert contrast(colours["warn"], colours["warn-back"]) >= 4.5
+        tints = [name for name in colours if re.fullmatch(r"(pos|neg)\d", name)]
+        assert len(tints) == 8 and min(contrast(colours["ink"], colours[tint]) for tint in tints) >= 4.5

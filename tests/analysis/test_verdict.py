@@ -1,0 +1,152 @@
+"""The rule of trust, branch by branch; and on a study against numbers that are computed here anew."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.decisions import protocols
+from analysis.estimates import Estimate, absent
+from analysis.panel import Panel, load_panel
+from analysis.table import Table
+from analysis.tables import build_tables
+from analysis.verdict import Level, Signal, above_chance, choices, judge, verdicts
+
+SURE = Signal(
+    agreement=Estimate(0.9, n=9, low=0.75, high=1.0, p=0.001),
+    agreement_q=0.01,
+    clearance=(12.0, 15.0),
+    reliability=(0.8, 0.9),
+    r=Estimate(0.92, n=9, low=0.66, high=0.98, p=0.001),
+    r_q=0.01,
+)
+NAN = math.nan
+
+
+def test_nothing_against_it_is_trust() -> None:
+    verdict = judge(SURE)
+    assert verdict.level is Level.TRUST and verdict.reasons == ()
+    assert (
+        verdict.numbers == ("r +0.92 [+0.66, +0.98]", "90 % of pairs [75, 100]") and verdict.brief == verdict.numbers[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "what", "detail"),
+    [
+        ({"clearance": (3.0, 15.0)}, Level.NO, "at chance", "early"),
+        ({"clearance": (2.0, -1.0)}, Level.NO, "at chance", "early, late"),
+        ({"reliability": (0.8, 0.199)}, Level.NO, "reliability", "0.20, late"),
+        ({"reliability": (-0.4, 0.1)}, Level.NO, "reliability", "−0.40, early"),
+        ({"r": Estimate(0.6, low=-0.1, high=0.9)}, Level.NO, "includes 0", "r +0.60 [−0.10, +0.90]"),
+        ({"r": Estimate(-0.9, low=-0.98, high=-0.5)}, Level.NO, "reversed", "r −0.90 [−0.98, −0.50]"),
+        ({"agreement": Estimate(0.2, low=0.1, high=0.4)}, Level.NO, "reversed", "20 % of pairs [10, 40]"),
+        ({"r_q": 0.05}, Level.WEAK, "q 0.05", "r +0.92 [+0.66, +0.98]"),
+        ({"r_q": None}, Level.WEAK, "no test", "r +0.92 [+0.66, +0.98]"),
+        ({"r": Estimate(0.9)}, Level.WEAK, "no interval", "r +0.90"),
+        ({"agreement": Estimate(0.7, low=0.5, high=0.9)}, Level.WEAK, "includes 50", "70 % of pairs [50, 90]"),
+        ({"clearance": (NAN, 15.0)}, Level.WEAK, "chance not known", "early"),
+        ({"unmeasured": ("seeds were not repeated",)}, Level.WEAK, "provisional", "seeds were not repeated"),
+        ({"r": absent("only 2 mixtures")}, Level.UNKNOWN, "no number", "only 2 mixtures"),
+    ],
+)
+def test_each_objection_alone(change: dict[str, object], level: Level, what: str, detail: str) -> None:
+    verdict = judge(replace(SURE, **change))  # type: ignore[arg-type]
+    assert verdict.level is level
+    assert [(reason.what, reason.detail) for reason in verdict.reasons] == [(what, detail)]
+
+
+@pytest.mark.parametrize(
+    ("agreement", "q", "level"),
+    [
+        (Estimate(0.9, low=0.75, high=1.0), 0.01, Level.TRUST),
+        (Estimate(0.9, low=0.75, high=1.0), 0.2, Level.WEAK),
+        (Estimate(0.6, low=0.4, high=0.8), 0.01, Level.NO),
+        (absent("only 2 mixtures"), None, Level.UNKNOWN),
+    ],
+)
+def test_between_scales_the_pairs_decide(agreement: Estimate, q: float | None, level: Level) -> None:
+    assert judge(replace(SURE, r=None, r_q=None, agreement=agreement, agreement_q=q)).level is level
+
+
+def test_a_refusal_outweighs_every_doubt() -> None:
+    verdict = judge(replace(SURE, r_q=0.5, clearance=(0.0, 9.0), unmeasured=("seeds were not repeated",)))
+    assert verdict.level is Level.NO and [reason.what for reason in verdict.reasons] == [
+        "at chance",
+        "q 0.5",
+        "provisional",
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- of a study
+
+
+@pytest.fixture(scope="module")
+def panel(demo: Path) -> Panel:
+    return load_panel(demo, "demo")
+
+
+@pytest.fixture(scope="module")
+def tables(panel: Panel) -> dict[str, Table]:
+    return {table.name: table for table in build_tables(panel, ["table5", "decisions"])}
+
+
+def test_above_chance_is_three_standard_errors_of_one_checkpoint(panel: Panel) -> None:
+    for scale in panel.scales:
+        found = above_chance(panel, scale, "SFT")
+        for b, slug in enumerate(panel.benchmarks):
+            right = panel.answers_over_seeds(scale, "SFT", slug)  # [seeds, mixtures, examples]
+            seeds = [right[:, m][np.isfinite(right[:, m]).all(axis=1)] for m in range(len(panel.mixtures))]
+            accuracy = np.mean([mine.mean() for mine in seeds])
+            error = np.mean([np.mean(mine.std(axis=1, ddof=1)) / math.sqrt(right.shape[2]) for mine in seeds])
+            chance = panel.matrix(scale, "SFT", "chance", "")[0, b]
+            assert (slug in found) == (accuracy - chance > 3 * error)
+
+
+def test_verdicts_follow_the_tables(panel: Panel, tables: dict[str, Table]) -> None:
+    found = verdicts(panel, tables["table5"], tables["decisions"])
+    assert set(found) == {(slug, protocol) for slug in panel.benchmarks for protocol in protocols(panel)}
+    refused = {
+        (row.keys[0], row.keys[3]) for row in tables["table5"].rows if row.no_claim and row.keys[1] == "accuracy"
+    }
+    for (slug, protocol), verdict in found.items():
+        what = {reason.what for reason in verdict.reasons}
+        chance = any(slug not in above_chance(panel, *end) for end in (protocol.early, protocol.late))
+        assert ("at chance" in what) == chance
+        assert "provisional" not in what  # three seeds of a mixture, and single answers
+        if protocol.early[0] == protocol.late[0]:
+            assert ("reliability" in what) == ((protocol.early[0], panel.displays[slug]) in refused)
+            pt, sft = (panel.matrix(*end)[:, panel.benchmarks.index(slug)] for end in (protocol.early, protocol.late))
+            assert verdict.numbers[0].startswith(f"r {np.corrcoef(pt, sft)[0, 1]:+.2f}".replace("-", "−"))
+
+
+def test_without_answers_and_seeds_nothing_is_trusted(panel: Panel) -> None:
+    alone = replace(panel, items=None, seeds=(0,), values={key: cube[:1] for key, cube in panel.values.items()})
+    alone = replace(alone, stderrs={key: cube[:1] for key, cube in panel.stderrs.items()})
+    table5, decisions = build_tables(alone, ["table5", "decisions"])
+    for verdict in verdicts(alone, table5, decisions).values():
+        details = {reason.detail for reason in verdict.reasons if reason.what == "provisional"}
+        assert verdict.level is not Level.TRUST
+        assert details == {"seeds were not repeated", "single answers are not here"}
+
+
+def test_choices_are_those_of_the_means(panel: Panel, tables: dict[str, Table]) -> None:
+    found = choices(panel, tables["decisions"])
+    assert [choice.early for choice in found] == ["mini_s PT"] * 5 + ["mini_m PT"] * 5
+    late = panel.matrix("mini_m", "SFT")
+    for choice in found:
+        category = choice.score.removeprefix("mean of ")
+        columns = panel.members(category) if category in panel.categories else list(range(len(panel.benchmarks)))
+        early, paid = (
+            panel.matrix(choice.early.split()[0], "PT")[:, columns].mean(axis=1),
+            late[:, columns].mean(axis=1),
+        )
+        first = [m for m, x in zip(panel.mixtures, early, strict=True) if x > early.max() - 1e-9]
+        best = [m for m, x in zip(panel.mixtures, paid, strict=True) if x > paid.max() - 1e-9]
+        assert choice.first == tuple(first) and choice.best == tuple(best)
+        cost = paid.max() - np.mean([paid[panel.mixtures.index(m)] for m in first])
+        assert choice.regret == f"{100 * cost:.1f}" and choice.right == (set(first) <= set(best))
