@@ -16,7 +16,8 @@ from scipy.special import softmax
 from score_rows import row, write_rows
 from sklearn.metrics import f1_score, roc_auc_score
 
-from analysis.answers import confidence, gather, select
+from analysis.answers import gather
+from analysis.measures import confidence, select
 from analysis.metrics import COLUMNS, compute, read_metrics, write_metrics
 from analysis.scores import read_scores
 from configs.errors import ArtifactError
