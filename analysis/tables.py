@@ -92,11 +92,12 @@ def _print_study(runs: Path, study: str, args: argparse.Namespace) -> None:
 
 def makers() -> dict[str, Callable[[Panel], Table]]:
     """Name -> what makes the table, in the order in which they are shown."""
-    from analysis import calibration_tables, decision_tables, early, multiverse, paper_tables, protocol_tables
+    from analysis import calibration_tables, decision_tables, early, multiverse, paper_tables, protocol_tables, tiers
 
     return {
         **paper_tables.MAKERS,
         **protocol_tables.MAKERS,
+        **tiers.MAKERS,
         **decision_tables.MAKERS,
         **early.MAKERS,
         **calibration_tables.MAKERS,
