@@ -105,8 +105,13 @@ def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndar
     sure, right = answers.values["confidence", "sum"], answers.values["accuracy", "sum"] > 0
     order = ca.ascending(sure, cell)
     for metric, bin_ in (("ece", ca.width_bins(sure)), ("ece_mass", ca.mass_bins(order, cell))):
-        error = ca.diagram(sure, right, cell, cells, bin_).expected_error
-        yield metric, error, _calibration_errors(answers, right - sure, bin_)
+        diagram = ca.diagram(sure, right, cell, cells, bin_)
+        yield metric, diagram.expected_error, _calibration_errors(answers, right - sure, bin_)
+        if metric == "ece":
+            parts = ca.brier_parts(diagram)
+            yield "brier_calibration", parts.calibration, np.nan
+            yield "brier_resolution", parts.resolution, np.nan
+            yield "brier_uncertainty", parts.uncertainty, np.nan
     for suffix in ("scaled", "pt_scaled"):
         scaled = answers.values[f"confidence_{suffix}", "sum"]
         known = np.isfinite(np.add.reduceat(scaled, answers.starts))
