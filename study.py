@@ -21,15 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 from configs import load as config_files
 from configs.artifacts import read_json, write_json
+from configs.cost import add_hardware_options, hardware_of
 from configs.errors import ArtifactError, ConfigError, DataError, ResourceError, user_errors
 from configs.layout import RunFolder, data_root, report_dir, runs_root
 from configs.load import load_study, parse_overrides, pretrain_config, sft_config
 from configs.schema import StudyConfig, TrainConfig
+from configs.workflow.plan import plan_lines
 
 if TYPE_CHECKING:
     from ray_eval.scoring import Progress as ScoringProgress
 
 EXAMPLES = """examples:
+  study.py plan paper --gpu H100 --gpus 64 --price 2.5                what it takes: GPU-hours, money, days
   study.py run configs/studies/mini.yaml                              the synthetic microworld, minutes on two cores
   study.py run configs/studies/real_small.yaml --documents ../shared/data
   study.py run mini --workers 1 scoring.sample=50                     dotted overrides of the study
@@ -366,9 +369,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", metavar="DIR", help="made artefacts: tokenizers, shards (default: MAGIC_DATA, ./data)"
     )
     running.add_argument("--workers", type=int, help="runs and checkpoints at a time (default: one for each CPU)")
+    planning = parser_of("plan", "what a study takes: units, GPU-hours, tokens, disk, money, days")
+    planning.add_argument("study", help="a path, or the name of a file in configs/studies")
+    planning.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides of the study")
+    add_hardware_options(planning)
+    planning.set_defaults(gpus=8)  # a node
+    planning.add_argument("--price", type=float, metavar="X", help="dollars for an hour of one GPU")
     looking = parser_of("status", "what is done, partial or missing")
     looking.add_argument("study", help="name of a study below the runs folder")
-    for sub in (running, looking):
+    for sub in (running, planning, looking):
         sub.add_argument("--runs", metavar="DIR", help="where runs are kept (default: MAGIC_RUNS, ./runs)")
     args = parser.parse_args(argv)
     runs = runs_root(args.runs)
@@ -376,6 +385,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(status(args.study, runs))
         return
     study = load_study(args.study, parse_overrides(args.overrides))
+    if args.command == "plan":
+        print("\n".join(plan_lines(study, runs, hardware_of(args), args.price)))
+        return
     page = run(study, args.documents, data_root(args.data), runs, args.workers)
     print(f"report: {page}")
 

@@ -48,7 +48,7 @@ RUNS: dict[str, tuple[str, int]] = {
     ),
     "python -m analysis.planner --study mini --r 0.6": ("python -m analysis.planner --study by-hand --r 0.6", 0),
     "python study.py status mini": ("{}", 2),  # no such study in the empty folder: a message, no traceback
-    "python -m configs.cost configs/studies/paper.yaml": ("{}", 0),
+    "python study.py plan paper --gpu H100 --gpus 64 --price 2.5": ("{}", 0),
     # Without data and a GPU: the plan, what is missing, and exit code 2, which torchrun turns into its own 1.
     "torchrun megatron_train/pretrain.py --config configs/1b.yaml": ("{}", 1),
 }
