@@ -46,6 +46,8 @@ RUNS: dict[str, tuple[str, int]] = {
         "python -m analysis.figures --study by-hand --out figures",
         0,
     ),
+    "python -m analysis.compare runs/by-hand/scores/mini_s/V1P0/seed0/pt"
+    " runs/by-hand/scores/mini_s/V1P0/seed0/sft-mini": ("{}", 0),
     "python -m analysis.planner --study mini --r 0.6": ("python -m analysis.planner --study by-hand --r 0.6", 0),
     "python study.py status mini": ("{}", 2),  # no such study in the empty folder: a message, no traceback
     "python study.py plan paper --gpu H100 --gpus 64 --price 2.5": ("{}", 0),
