@@ -7,7 +7,7 @@ results that it was made from, and the fingerprint of what came out. Out: the `S
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,8 @@ class Record:
     """ISO 8601, UTC."""
     seconds: float
     host: str
+    kept: tuple[str, ...] = ()
+    """What had changed when a user chose to keep it."""
     version: int = VERSION
 
 
@@ -56,6 +58,17 @@ def write_record(folder: Path, unit: Unit, inputs: Mapping[str, str], product: s
     write_json(record_file(folder, unit.name), asdict(record))
 
 
+def keep_record(folder: Path, unit: Unit, reasons: Sequence[str]) -> None:
+    """Take a stale unit as it is: its record then says that it matches, and what it does not match."""
+    record = read_record(folder, unit.name)
+    assert record is not None, "only what has a record is stale"
+    inputs = {name: found.product for name in unit.inputs if (found := read_record(folder, name)) is not None}
+    code = {room: room_code(room) for room in ROOMS[unit.kind]}
+    kept = tuple(dict.fromkeys((*record.kept, *reasons)))
+    changed = replace(record, identity=dict(unit.identity), code=code, inputs=inputs, kept=kept)
+    write_json(record_file(folder, unit.name), asdict(changed))
+
+
 def read_record(folder: Path, unit: str) -> Record | None:
     """None where there is none. Raises ArtifactError for one that is damaged or of another version."""
     path = record_file(folder, unit)
@@ -66,7 +79,7 @@ def read_record(folder: Path, unit: str) -> Record | None:
         raise ArtifactError(
             "not a record of this version", where=path, hint="delete it: the unit is then checked again"
         )
-    return Record(**found)
+    return Record(**found | {"kept": tuple(found["kept"])})
 
 
 def states(folder: Path, units: Sequence[Unit]) -> dict[str, State]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.artifacts import sha256_files
+from configs.artifacts import fingerprint, sha256_files
 from configs.layout import PROJECT_ROOT, RunFolder
 from configs.load import load_benchmarks, load_mixture, load_sources, pretrain_config, sft_config
 from configs.plan import Hardware, RunPlan, plan_run
@@ -54,8 +54,10 @@ class Unit:
     """Of a training."""
     folder: RunFolder | None = None
     """Of the training, or of the checkpoint that is scored."""
+    again: bool = False
+    """Made anew, whatever is there."""
     step: int | None = None
-    """Of the checkpoint that is scored."""
+    """Of the checkpoint that is scored; None: the last, which passes over an SFT set decide once its size is known."""
 
     @property
     def kind(self) -> str:
@@ -70,20 +72,18 @@ class Unit:
         return self.flops / (hardware.gpu.peak_flops * hardware.mfu)
 
 
-def study_units(study: StudyConfig, runs: Path, sft_examples: int | None = None) -> list[Unit]:
-    """Of the whole study. Raises ConfigError as `plan_run` does."""
-    found = [Unit("tokenise", (), _documents(study))]
+def study_units(study: StudyConfig, runs: Path, documents: Path | None = None) -> list[Unit]:
+    """Of the whole study; documents: folder of local ones. Raises ConfigError as `plan_run` does."""
+    found = [Unit("tokenise", (), _documents(study, documents))]
     for scale in study.scales:
         for mixture in study.mixtures:
             for seed in study.seeds_of(mixture):
-                found += _of_one_model(study, runs, scale, mixture, seed, sft_examples)
+                found += _of_one_model(study, runs, scale, mixture, seed)
     scores = tuple(unit.name for unit in found if unit.kind == "score")
     return [*found, Unit("analyse", scores, {"study": study.name})]
 
 
-def _of_one_model(
-    study: StudyConfig, runs: Path, scale: str, mixture: str, seed: int, sft_examples: int | None
-) -> Iterator[Unit]:
+def _of_one_model(study: StudyConfig, runs: Path, scale: str, mixture: str, seed: int) -> Iterator[Unit]:
     """Pretraining, every fine-tuning of it, and the scores of all their checkpoints."""
 
     def folder(stage: str) -> RunFolder:
@@ -96,7 +96,7 @@ def _of_one_model(
     yield from _scores(study, pretraining, plan, folder("pt"))
     for recipe in study.recipes:
         name = f"finetune/{where}/{recipe}"
-        plan = plan_run(sft_config(study, scale, recipe, seed), None, sft_examples)
+        plan = plan_run(sft_config(study, scale, recipe, seed))
         yield _training(name, ("tokenise", pretraining), plan, folder(f"sft-{recipe}"), gpus)
         yield from _scores(study, name, plan, folder(f"sft-{recipe}"))
 
@@ -117,9 +117,10 @@ def _scores(study: StudyConfig, training: str, plan: RunPlan, folder: RunFolder)
         "scoring": study.scoring.model_dump(mode="json"),
         "data": study.data.model_dump(mode="json"),
     }
-    for step in plan.export_steps:
+    for step in (*plan.export_steps[:-1], None):
+        what = "last" if step is None else f"step-{step:07d}"
         yield Unit(
-            f"score/{folder.name}/step-{step:07d}",
+            f"score/{folder.name}/{what}",
             (training,),
             identity | {"step": step},
             gpus=min(1, study.scales[folder.scale].gpus),
@@ -131,8 +132,8 @@ def _scores(study: StudyConfig, training: str, plan: RunPlan, folder: RunFolder)
         )
 
 
-def _documents(study: StudyConfig) -> dict[str, Any]:
-    """What becomes of the documents; which documents are there is read when they are tokenised."""
+def _documents(study: StudyConfig, documents: Path | None) -> dict[str, Any]:
+    """Which documents, by size and time, and what becomes of them; tokenising itself looks at every byte."""
     known = load_sources()
     sources = sorted({s for name in study.mixtures for s, weight in load_mixture(name).weights.items() if weight > 0})
     sets = {sft_config(study, scale, recipe, seed=0).data.sft_set for scale in study.scales for recipe in study.recipes}
@@ -141,7 +142,14 @@ def _documents(study: StudyConfig) -> dict[str, Any]:
         "tokenizer": study.tokenizer.model_dump(mode="json"),
         "sources": {name: known.sources[name].model_dump(mode="json") for name in sources},
         "sft": {name: known.sft[name].model_dump(mode="json") for name in sorted(sets)},
+        "files": _listing(documents) if documents and not study.synthetic else "",
     }
+
+
+def _listing(folder: Path) -> str:
+    """Fingerprint of the names, sizes and times of the files below corpora/."""
+    files = sorted(path for path in (folder / "corpora").rglob("*") if path.is_file())
+    return fingerprint([(str(path.relative_to(folder)), (at := path.stat()).st_size, at.st_mtime_ns) for path in files])
 
 
 @functools.cache
