@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from configs import load as config_files
 from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, write_json
+from configs.cluster import cluster
 from configs.cost import add_hardware_options, describe, hardware_of, plan_study
 from configs.errors import ArtifactError, ConfigError, DataError, ResourceError, user_errors
 from configs.layout import (
+    PROJECT_ROOT,
     data_root,
     metrics_file,
     report_dir,
@@ -33,9 +37,11 @@ from configs.layout import (
 )
 from configs.load import load_study, parse_overrides
 from configs.schema import StudyConfig
+from configs.workflow.dispatch import Workers
 from configs.workflow.display import clock
 from configs.workflow.driver import Stale, alone, drive, settle
 from configs.workflow.local import LocalWorkers
+from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
 from configs.workflow.progress import last_step
 from configs.workflow.records import states
@@ -63,6 +69,7 @@ class Work:
     """Folder with corpora/ and benchmarks/; None: the Hub."""
     data: Path
     runs: Path
+    on_ray: bool = False
 
     def __call__(self, unit: Unit) -> str:
         """Do it, or skip what of it is there; returns `product`. What it prints goes to its log."""
@@ -87,6 +94,12 @@ class Work:
             return sha256_file(self._score_file(unit))
         return sha256_file(metrics_file(self.runs, self.study.name))
 
+    def command(self, unit: Unit) -> list[str]:
+        """To do a unit that several GPUs of one machine work on."""
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(unit.gpus)]
+        places = ["--runs", str(self.runs), "--data", str(self.data)]
+        return [sys.executable, *launch, str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name, *places]
+
     def _manifests(self) -> list[Path]:
         from mixtures.tokenize import sft_sets_of, sources_of
 
@@ -106,7 +119,7 @@ class Work:
             assert self.documents is not None
             generate(self.documents, self.study.data.megabytes_per_source)
             write_json(self.runs / self.study.name / "declared.json", declared(self.study.mixtures))
-        tokenize_study(self.study, self.documents or Path(), self.data)
+        tokenize_study(self.study, self.documents or Path(), self.data, use_ray=self.on_ray)
 
     def _pretrain(self, unit: Unit) -> None:
         from megatron_train import pretrain
@@ -200,18 +213,45 @@ def run(
         config_files.save(study, folder / "study.yaml")
         write_json(folder / "study.json", {"documents_root": str(documents) if documents else None})
         units = study_units(study, runs, documents)
-        work = Work(study, documents, data, runs)
-        with LocalWorkers(work, command_of, work.product, workers, gpus_here()) as local:
-            seconds = dict(drive(folder, units[:1], states(folder, units[:1]), local).seconds)  # the token shards
+        on_ray = bool(os.environ.get("RAY_ADDRESS"))
+        with workers_of(Work(study, documents, data, runs, on_ray), workers) as team:
+            seconds = dict(drive(folder, units[:1], states(folder, units[:1]), team).seconds)  # the token shards
             found, units = settle(folder, units, stale)
-            seconds |= drive(folder, units, found, local).seconds
+            seconds |= drive(folder, units, found, team).seconds
     print(summary(seconds, time.monotonic() - began))
     return report_dir(runs, study.name) / "index.html"
 
 
-def command_of(unit: Unit) -> list[str]:
-    """To do a unit of several GPUs of this machine."""
-    raise ResourceError(f"{unit.name}: several GPUs together are not supported yet", hint="scales.<scale>.gpus=1")
+@contextlib.contextmanager
+def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
+    """The cluster that RAY_ADDRESS names, else processes of this machine."""
+    if work.on_ray:
+        with cluster():
+            yield RayWorkers(work, work.command, work.product)
+    else:
+        with LocalWorkers(work, work.command, work.product, count, gpus_here()) as local:
+            yield local
+
+
+def do_unit(name: str, unit: str, data: Path, runs: Path) -> None:
+    """One unit of a study that was begun, whatever is recorded of it: what torchrun and Slurm start."""
+    study, documents, units = begun(name, runs)
+    by_name = {unit.name: unit for unit in units}
+    if unit not in by_name:
+        raise ConfigError(f"study {name} has no unit {unit!r}", hint=f"python study.py status {name} lists them")
+    Work(study, documents, data, runs)(by_name[unit])
+
+
+def begun(name: str, runs: Path) -> tuple[StudyConfig, Path | None, list[Unit]]:
+    """(study, folder of its documents, its units) as <runs>/<study> has them. Raises ArtifactError for another."""
+    folder = runs / name
+    if not (folder / "study.yaml").is_file():
+        known = sorted(p.parent.name for p in runs.glob("*/study.yaml"))
+        raise ArtifactError("no such study", where=folder, valid=", ".join(known) or "none has been started here")
+    study = config_files.load(StudyConfig, folder / "study.yaml")
+    root = read_json(folder / "study.json").get("documents_root")
+    documents = Path(root) if root else None
+    return study, documents, study_units(study, runs, documents)
 
 
 def gpus_here() -> int:
@@ -230,13 +270,8 @@ def summary(seconds: Mapping[str, float], passed_s: float) -> str:
 
 def status(name: str, runs: Path) -> str:
     """What of a study is done, in the words of a table."""
+    _, _, units = begun(name, runs)
     folder = runs / name
-    if not (folder / "study.yaml").is_file():
-        known = sorted(p.parent.name for p in runs.glob("*/study.yaml"))
-        raise ArtifactError("no such study", where=folder, valid=", ".join(known) or "none has been started here")
-    study = config_files.load(StudyConfig, folder / "study.yaml")
-    root = read_json(folder / "study.json").get("documents_root")
-    units = study_units(study, runs, Path(root) if root else None)
     found = states(folder, units)
     lines = [f"{'unit':<56}{'state':<10}{'step':>14}{'loss':>9}"]
     for unit in units:
@@ -271,9 +306,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     running = parser_of("run", "run or resume a study, ending with its report")
     running.add_argument("--documents", metavar="DIR", help="folder with corpora/ and benchmarks/ (local data)")
     running.add_argument(
-        "--data", metavar="DIR", help="made artefacts: tokenizers, shards (default: MAGIC_DATA, ./data)"
-    )
-    running.add_argument(
         "--workers", type=int, help="units at a time where there is no GPU (default: one for each CPU)"
     )
     running.add_argument(
@@ -286,16 +318,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     for sub in (planning, running):
         sub.add_argument("study", help="a path, or the name of a file in configs/studies")
         sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides of the study")
+    single = parser_of("unit", "do one unit of a study that was begun (what torchrun and Slurm start)")
+    single.add_argument("study", help="name of a study below the runs folder")
+    single.add_argument("unit", help="as `status` names it")
     looking = parser_of("status", "what is done, partial, stale or missing")
     looking.add_argument("study", help="name of a study below the runs folder")
-    for sub in (running, planning, looking):
+    for sub in (running, single):
+        sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
+    for sub in (running, planning, single, looking):
         sub.add_argument("--runs", metavar="DIR", help="where runs are kept (default: MAGIC_RUNS, ./runs)")
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest and not (hasattr(args, "overrides") and all("=" in part and part[0] != "-" for part in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     runs = runs_root(args.runs)
     if args.command == "status":
         print(status(args.study, runs))
         return
-    study = load_study(args.study, parse_overrides(args.overrides))
+    if args.command == "unit":
+        do_unit(args.study, args.unit, data_root(args.data), runs)
+        return
+    study = load_study(args.study, parse_overrides([*args.overrides, *rest]))  # also those that follow an option
     if args.command == "plan":
         print("\n".join(plan_lines(study, runs, hardware_of(args), args.price)))
         return

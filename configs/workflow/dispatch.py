@@ -7,13 +7,14 @@ what a person must mend ends the units that need it, and no others.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from configs.errors import MagicError
+from configs.errors import HangError, Preempted
 from configs.workflow.schedule import remaining_s
 from configs.workflow.units import Unit
 
@@ -118,10 +119,17 @@ def _finish(
                     board.ready.append(other)
         return
     tried = board.attempts[unit.name] = board.attempts.get(unit.name, 0) + 1
-    if tried < ATTEMPTS and isinstance(error, (WorkerDied, OSError)) and not isinstance(error, MagicError):
+    if tried < ATTEMPTS and _may_pass(error):
         board.paused[unit.name] = time.monotonic() + pause_s * 4 ** (tried - 1)
         board.ready.append(unit)
         tell(Event("retried", unit, seconds=seconds, error=error))
         return
     board.failed[unit.name] = error
     tell(Event("failed", unit, seconds=seconds, error=error))
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Could the same unit end well elsewhere, or a little later?"""
+    if isinstance(error, OSError):
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, (WorkerDied, Preempted, HangError))
