@@ -84,6 +84,10 @@ class Panel:
     """(scale, stage) -> fingerprint of the score files behind the shown cells."""
     milestones: tuple[Milestone, ...] = ()
     """Of each scale, in the order of training."""
+    trained: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    """(scale, stage) -> steps and tokens of the shown checkpoints, as the scores have them."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Slug -> examples of a shown cell; the most, should the stages have been asked different ones."""
     beside_paper: bool = True
     """False for numbers that were given, which stand for no scale of the paper."""
     items: Items | None = None
@@ -267,6 +271,11 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
             for (scale, stage), rows in metrics.groupby(["scale", "stage"])
         },
         milestones=_milestones(_asked(every, plain), seeds, mixtures, benchmarks),
+        trained={
+            (str(scale), str(stage)): (int(rows["step"].max()), int(rows["tokens"].max()))
+            for (scale, stage), rows in metrics.groupby(["scale", "stage"])
+        },
+        sizes={str(slug): int(n) for slug, n in metrics.groupby("benchmark")["n"].max().items()},
         beside_paper=not categories,
         **shown_as,
     )
