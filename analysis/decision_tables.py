@@ -111,7 +111,7 @@ def _groups(panel: Panel) -> Iterator[tuple[str, list[int]]]:
 
 
 def _regrets(decision: Decision) -> tuple[str, ...]:
-    shown = [f"{100 * regret:.1f}" for regret in decision.regret]
+    shown = [f"{round(100 * regret, 1) + 0.0:.1f}" for regret in decision.regret]  # no -0.0
     return (*shown, *[""] * (len(TOP) - len(shown)))
 
 

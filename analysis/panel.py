@@ -85,6 +85,10 @@ class Panel:
     """(scale, stage) -> fingerprint of the score files behind the shown cells."""
     milestones: tuple[Milestone, ...] = ()
     """Of each scale, in the order of training."""
+    trained: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    """(scale, stage) -> steps and tokens of the shown checkpoints, as the scores have them."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Slug -> examples of a shown cell; the most, should the stages have been asked different ones."""
     held_out: dict[str, HeldOut] = field(default_factory=dict)
     """Of the scales whose run folders are here."""
     beside_paper: bool = True
@@ -279,6 +283,11 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
             for (scale, stage), rows in metrics.groupby(["scale", "stage"])
         },
         milestones=_milestones(_asked(every, plain), seeds, mixtures, benchmarks),
+        trained={
+            (str(scale), str(stage)): (int(rows["step"].max()), int(rows["tokens"].max()))
+            for (scale, stage), rows in metrics.groupby(["scale", "stage"])
+        },
+        sizes={str(slug): int(n) for slug, n in metrics.groupby("benchmark")["n"].max().items()},
         held_out={scale: known for scale, known in losses.items() if known is not None},
         beside_paper=not categories,
         **shown_as,

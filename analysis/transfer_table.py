@@ -40,7 +40,7 @@ def transfer_table(panel: Panel) -> Table:
                         association.estimate,
                         panel.paper_number(scale, "5", metric, "{}", slug),
                         (_reliability(trust[b], known[b]), *same[b], *_other_views(association)),
-                        f"reliability {trust[b]:.2f}" if trust[b] < FLOOR else "",
+                        f"reliability {_share(trust[b])}" if trust[b] < FLOOR else "",
                         provisional=not known[b],
                     )
                 yield Row(
@@ -62,7 +62,12 @@ def _reliability(value: float, measured: bool) -> str:
     """The lesser of the two stages'; a ceiling where seeds, or examples, are not measured."""
     if math.isnan(value):
         return "not measured"
-    return f"{value:.2f}" if measured else f"≤ {value:.2f}"
+    return _share(value) if measured else f"≤ {_share(value)}"
+
+
+def _share(reliability: float) -> str:
+    """More noise than mixtures differ says no more, however far below 0 the estimate lies."""
+    return f"{reliability:.2f}" if reliability >= 0 else "below 0"
 
 
 def _same_mixtures(panel: Panel, drawn: Draws | None, scale: str, metric: str) -> list[tuple[str, str]]:

@@ -42,8 +42,16 @@ RUNS: dict[str, tuple[str, int]] = {
     "python -m ray_eval.export_results --study by-hand --out lm_eval_results": ("{}", 0),
     "python -m ray_eval.import_results --help": ("{}", 0),
     "python -m analysis.tables --study mini": ("python -m analysis.tables --study by-hand", 0),
+    "python -m analysis.tables --study mini --table 1,2,3,4": (
+        "python -m analysis.tables --study by-hand --table 1,2,3,4",
+        0,
+    ),
     "python -m analysis.figures --study mini --out figures": (
         "python -m analysis.figures --study by-hand --out figures",
+        0,
+    ),
+    "python -m analysis.figures --study mini --out figures --format pdf": (
+        "python -m analysis.figures --study by-hand --out figures --format pdf",
         0,
     ),
     "python -m analysis.compare runs/by-hand/scores/mini_s/V1P0/seed0/pt"

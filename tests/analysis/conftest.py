@@ -1,4 +1,4 @@
-"""Fixtures that hand out the writer of score files."""
+"""Fixtures that hand out the writer of score files, and the study `demo` with its panel, tables and figures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 from score_rows import make_study, row, write_rows
+
+from analysis.drawing import Figure
+from analysis.figures import TABLES, sections
+from analysis.panel import Panel, load_panel
+from analysis.table import Table
+from analysis.tables import build_tables
 
 
 @pytest.fixture
@@ -31,3 +37,19 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     make_study(runs, extra_seeds={"V1P0": (1, 2)})
     return runs
+
+
+@pytest.fixture(scope="session")
+def demo_panel(demo: Path) -> Panel:
+    return load_panel(demo, "demo")
+
+
+@pytest.fixture(scope="session")
+def demo_tables(demo_panel: Panel) -> dict[str, Table]:
+    """Those whose numbers are drawn, by name."""
+    return {table.name: table for table in build_tables(demo_panel, TABLES)}
+
+
+@pytest.fixture(scope="session")
+def demo_figures(demo_panel: Panel, demo_tables: dict[str, Table]) -> dict[str, Figure]:
+    return {figure.name: figure for figures in sections(demo_panel, demo_tables).values() for figure in figures}
