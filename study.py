@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -23,7 +24,7 @@ from configs import load as config_files
 from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, write_json
 from configs.cluster import cluster
 from configs.cost import add_hardware_options, describe, hardware_of, plan_study
-from configs.errors import ArtifactError, ConfigError, DataError, ResourceError, user_errors
+from configs.errors import ArtifactError, ConfigError, DataError, Preempted, ResourceError, user_errors
 from configs.layout import (
     PROJECT_ROOT,
     data_root,
@@ -122,18 +123,21 @@ class Work:
         tokenize_study(self.study, self.documents or Path(), self.data, use_ray=self.on_ray)
 
     def _pretrain(self, unit: Unit) -> None:
-        from megatron_train import pretrain
+        from megatron_train import pretrain, signals
 
         assert unit.run is not None
-        pretrain.run(unit.run.config, self.study.name, self.data, self.runs, resume="never" if unit.again else "auto")
+        resume: Literal["never", "auto"] = "never" if unit.again else "auto"
+        with signals.awaited():
+            pretrain.run(unit.run.config, self.study.name, self.data, self.runs, resume=resume)
 
     def _finetune(self, unit: Unit) -> None:
-        from megatron_train import sft
+        from megatron_train import sft, signals
 
         assert unit.run is not None and unit.folder is not None
         parent = unit.folder.path.with_name("pt")
         resume: Literal["never", "auto"] = "never" if unit.again else "auto"
-        sft.run(unit.run.config, parent, self.study.name, self.data, self.runs, resume=resume)
+        with signals.awaited():
+            sft.run(unit.run.config, parent, self.study.name, self.data, self.runs, resume=resume)
 
     def _score(self, unit: Unit) -> None:
         from ray_eval.exports import read_export
@@ -209,6 +213,7 @@ def run(
     documents = documents_of(study, given, data)
     print(describe(plan_study(study)), flush=True)
     check_disk(study, runs)
+    signal.signal(signal.SIGTERM, _stop)
     with alone(folder):
         config_files.save(study, folder / "study.yaml")
         write_json(folder / "study.json", {"documents_root": str(documents) if documents else None})
@@ -256,7 +261,13 @@ def begun(name: str, runs: Path) -> tuple[StudyConfig, Path | None, list[Unit]]:
 
 def gpus_here() -> int:
     """Found without torch, so that this process stays light."""
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    here = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return here if visible is None else min(here, len([name for name in visible.split(",") if name.strip()]))
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Preempted("asked to end; trainings were saved where they stood", hint="the same command goes on")
 
 
 def summary(seconds: Mapping[str, float], passed_s: float) -> str:

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from configs.errors import HangError, Preempted
+from configs.errors import HangError, Preempted, ResourceError
 from configs.workflow.schedule import remaining_s
 from configs.workflow.units import Unit
 
@@ -71,7 +71,8 @@ def dispatch(
     """Do all units; returns those that failed with their errors, which leave undone whatever needs them.
 
     units: each behind its inputs; an input that is not among them is there already. weight: how long each takes, on any
-    scale. tell: is called in this thread, also about once a second while nothing happens.
+    scale. tell: is called in this thread, also about once a second while nothing happens. Raises ResourceError for a
+    unit that there will never be room for.
     """
     names = {unit.name for unit in units}
     far = remaining_s([_within(unit, names) for unit in units], weight)
@@ -79,6 +80,12 @@ def dispatch(
     board.ready = [unit for unit in units if not board.waiting[unit.name]]
     while board.ready or board.running:
         _start(board, workers, far, tell)
+        if board.ready and not board.running and not board.paused:
+            unit = board.ready[0]
+            raise ResourceError(
+                f"{unit.name} needs {unit.gpus} GPUs at once, and there are fewer",
+                hint="scales.<scale>.gpus=N: how many one training works on",
+            )
         if board.running:
             done, _ = wait(board.running, timeout=TICK_S, return_when=FIRST_COMPLETED)
         else:  # all that is ready pauses, or its worker is being replaced

@@ -6,6 +6,7 @@ dies is replaced and takes down no other. All end with the process that started 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -31,7 +32,9 @@ class _Slot:
 
     def _new(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self.gpu, self._threads))
+        executor = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self.gpu, self._threads))
+        self._pid = executor.submit(os.getpid)
+        return executor
 
     def submit(self, do: Callable[[Unit], str], unit: Unit) -> Future[str]:
         self.busy = True
@@ -44,6 +47,12 @@ class _Slot:
     def replace(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._executor = self._new()
+
+    def stop(self) -> None:
+        """Ask what is at work to end now; a training then saves where it is."""
+        if self._pid.done() and not self._pid.exception():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid.result(), signal.SIGTERM)
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -72,9 +81,12 @@ class LocalWorkers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        if kind is not None:
+            for slot in self._slots:
+                slot.stop()
         for slot in self._slots:
             slot.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def room(self, unit: Unit) -> bool:
         return len(self._free()) >= self._slots_of(unit)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.errors import ConfigError
+from configs.errors import ConfigError, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.workflow.dispatch import ATTEMPTS, Event, WorkerDied, dispatch
 from configs.workflow.local import LocalWorkers
@@ -99,6 +99,17 @@ def test_the_longest_way_to_the_end_goes_first() -> None:
     workers = Threads(1, {})
     assert not dispatch(units, workers, weight, lambda event: None)
     assert workers.finished == ["u/long", "u/middling", "u/after", "u/short"]
+
+
+def test_a_unit_that_there_is_never_room_for_is_refused() -> None:
+    class Small(Threads):
+        def room(self, unit: Unit) -> bool:
+            return unit.gpus <= 1 and super().room(unit)
+
+    workers = Small(1, {})
+    with pytest.raises(ResourceError, match="u/big needs 8 GPUs at once"):
+        dispatch([unit("a"), unit("big", gpus=8)], workers, {"u/a": 1.0, "u/big": 9.0}, lambda event: None)
+    assert workers.finished == ["u/a"]
 
 
 # ---------------------------------------------------------------------------------------------- real processes

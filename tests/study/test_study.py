@@ -169,6 +169,28 @@ def test_what_changed_is_refused_redone_or_kept_and_a_second_driver_is_turned_aw
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+def test_asked_to_end_it_saves_and_goes_on_from_there(tmp_path: Path) -> None:
+    study, long = write_study(tmp_path, steps=400), "overrides={data.exhaustion: repeat, data.max_epochs: 30}"
+    run_folder = tmp_path / "runs/tiny/tiny/V1P0/seed0/pt"
+    process = subprocess.Popen(
+        command(study, tmp_path, long), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    metrics = run_folder / "metrics.jsonl"
+    while not metrics.is_file() or metrics.read_bytes().count(b"\n") < 15:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75 and b"the same command goes on" in said and b"Traceback" not in said
+    (saved,) = {path.name for path in (run_folder / "checkpoints").glob("step-*")} - {"step-0000010"}  # 10: a milestone
+    result = run(study, tmp_path, long)
+    assert result.returncode == 0, result.stderr
+    log = (tmp_path / "runs/tiny/units/pretrain/tiny/V1P0/seed0.log").read_text()
+    assert f"step {int(saved.removeprefix('step-'))}" in log
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_unit_that_fails_leaves_the_rest_done_and_is_named(tmp_path: Path) -> None:
     study = write_study(tmp_path, steps=12)
     assert run(study, tmp_path).returncode == 0
