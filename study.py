@@ -1,159 +1,184 @@
 """Run a whole study: documents, token shards, training of every mixture, scores, metrics, report.
 
 In: configs/studies/<name>.yaml. Out: <runs>/<study>/ with every run folder, scores/, metrics.parquet and
-report/index.html. Every unit is idempotent: after an interruption the same command goes on where it stopped, and
-what is done and unchanged is skipped. Ray runs the units; the training of an SFT waits for its pretraining.
+report/index.html. A study is a table of units (`configs.workflow`); what is done and unchanged is skipped, what is done
+and no longer matches its inputs is named and left to the user, and after an interruption the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
 from configs import load as config_files
-from configs.artifacts import read_json, write_json
-from configs.errors import ArtifactError, ConfigError, DataError, ResourceError, user_errors
-from configs.layout import RunFolder, data_root, report_dir, runs_root
-from configs.load import load_study, parse_overrides, pretrain_config, sft_config
-from configs.schema import StudyConfig, TrainConfig
-
-if TYPE_CHECKING:
-    from ray_eval.scoring import Progress as ScoringProgress
+from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, write_json
+from configs.cluster import cluster
+from configs.cost import add_hardware_options, describe, hardware_of, plan_study
+from configs.errors import ArtifactError, ConfigError, DataError, Preempted, ResourceError, user_errors
+from configs.layout import (
+    PROJECT_ROOT,
+    data_root,
+    metrics_file,
+    report_dir,
+    runs_root,
+    scores_dir,
+    sft_dir,
+    shards_dir,
+    tokenizer_dir,
+)
+from configs.load import load_study, parse_overrides
+from configs.schema import StudyConfig
+from configs.workflow.dispatch import Workers
+from configs.workflow.display import clock
+from configs.workflow.driver import Stale, alone, drive, settle
+from configs.workflow.local import LocalWorkers
+from configs.workflow.on_ray import RayWorkers
+from configs.workflow.plan import plan_lines
+from configs.workflow.progress import last_step
+from configs.workflow.records import states
+from configs.workflow.units import KINDS, Unit, study_units
 
 EXAMPLES = """examples:
+  study.py plan paper --gpu H100 --gpus 64 --price 2.5                what it takes: GPU-hours, money, days
   study.py run configs/studies/mini.yaml                              the synthetic microworld, minutes on two cores
   study.py run configs/studies/real_small.yaml --documents ../shared/data
   study.py run mini --workers 1 scoring.sample=50                     dotted overrides of the study
   study.py status mini
 """
-REFRESH_S = 2.0
-LINE_EVERY_S = 20.0
-"""Between progress lines where the output is not a terminal."""
 SPARE_BYTES = 500e6
 """Kept free on the disk besides what the plan needs."""
 
+# ---------------------------------------------------------------------------------------------- one unit
+
 
 @dataclass(frozen=True)
-class Unit:
-    """One training run of the study; fine-tuning starts from `parent`."""
+class Work:
+    """How to do the units of one study; goes to the processes that do them."""
 
-    config: TrainConfig
-    folder: RunFolder
-    parent: RunFolder | None
-    flops: float
-    steps: int
+    study: StudyConfig
+    documents: Path | None
+    """Folder with corpora/ and benchmarks/; None: the Hub."""
+    data: Path
+    runs: Path
+    on_ray: bool = False
 
-    def train(self, data: Path) -> None:
-        """Train, resume or skip; prints go to <run>/log.txt."""
-        from megatron_train import pretrain, sft
+    def __call__(self, unit: Unit) -> str:
+        """Do it, or skip what of it is there; returns `product`. What it prints goes to its log."""
+        log = self.runs / self.study.name / "units" / f"{unit.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            log.open("a", buffering=1) as stream,
+            contextlib.redirect_stdout(stream),
+            contextlib.redirect_stderr(stream),
+        ):
+            getattr(self, f"_{unit.kind}")(unit)
+        return self.product(unit)
 
-        self.folder.path.parent.mkdir(parents=True, exist_ok=True)
-        log = self.folder.path.with_suffix(".log")
-        with log.open("a") as stream, contextlib.redirect_stdout(stream):
-            if self.parent is None:
-                pretrain.run(self.config, self.folder.study, data, self.folder.runs)
-            else:
-                sft.run(self.config, self.parent.path, self.folder.study, data, self.folder.runs)
+    def product(self, unit: Unit) -> str:
+        """Fingerprint of what came out of a unit that is done."""
+        if unit.kind == "tokenise":
+            return fingerprint({str(path): sha256_file(self.data / path) for path in self._manifests()})
+        if unit.kind in ("pretrain", "finetune"):
+            assert unit.folder is not None
+            return fingerprint(read_json(unit.folder.done))
+        if unit.kind == "score":
+            return sha256_file(self._score_file(unit))
+        return sha256_file(metrics_file(self.runs, self.study.name))
 
-    def fraction_done(self) -> float:
-        """Share of the steps in metrics.jsonl."""
-        if self.folder.done.is_file():
-            return 1.0
-        line = last_metrics(self.folder)
-        return min(1.0, line.get("step", 0) / self.steps)
+    def command(self, unit: Unit) -> list[str]:
+        """To do a unit that several GPUs of one machine work on."""
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(unit.gpus)]
+        places = ["--runs", str(self.runs), "--data", str(self.data)]
+        return [sys.executable, *launch, str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name, *places]
 
+    def _manifests(self) -> list[Path]:
+        from mixtures.tokenize import sft_sets_of, sources_of
 
-def units(study: StudyConfig, runs: Path) -> list[Unit]:
-    """Every training run, pretraining before the fine-tuning that needs it."""
-    from configs.cost import plan_run
+        name = self.study.tokenizer.name
+        folders = [tokenizer_dir(self.data, name)]
+        folders += [shards_dir(self.data, name, source) for source in sources_of(self.study)]
+        folders += [sft_dir(self.data, name, sft_set) for sft_set in sft_sets_of(self.study)]
+        return [(folder / MANIFEST).relative_to(self.data) for folder in folders]
 
-    found = []
-    for scale in study.scales:
-        for mixture in study.mixtures:
-            for seed in study.seeds_of(mixture):
-                config = pretrain_config(study, scale, mixture, seed)
-                plan = plan_run(config)
-                pt = RunFolder(runs, study.name, scale, mixture, seed, "pt")
-                found.append(Unit(config, pt, None, plan.total_flops, plan.steps))
-                for recipe in study.recipes:
-                    config = sft_config(study, scale, recipe, seed)
-                    plan = plan_run(config)
-                    folder = RunFolder(runs, study.name, scale, mixture, seed, f"sft-{recipe}")
-                    found.append(Unit(config, folder, pt, plan.total_flops, plan.steps))
-    return found
+    def _tokenise(self, unit: Unit) -> None:
+        from mixtures.tokenize import tokenize_study
 
+        if self.study.synthetic:
+            from mixtures.microworld.declaration import declared
+            from mixtures.microworld.generate import generate
 
-def last_metrics(folder: RunFolder) -> dict[str, Any]:
-    """The last whole step line of a run, {} where there is none yet."""
-    try:
-        with folder.metrics.open("rb") as stream:
-            stream.seek(max(0, stream.seek(0, 2) - 4096))
-            lines = stream.read().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return {}
-    for line in reversed(lines):
-        with contextlib.suppress(json.JSONDecodeError):
-            value = json.loads(line)
-            if "loss" in value:
-                return value
-    return {}
+            assert self.documents is not None
+            generate(self.documents, self.study.data.megabytes_per_source)
+            write_json(self.runs / self.study.name / "declared.json", declared(self.study.mixtures))
+        tokenize_study(self.study, self.documents or Path(), self.data, use_ray=self.on_ray)
 
+    def _pretrain(self, unit: Unit) -> None:
+        from megatron_train import pretrain, signals
 
-# ---------------------------------------------------------------------------------------------- the display
+        assert unit.run is not None
+        resume: Literal["never", "auto"] = "never" if unit.again else "auto"
+        with signals.awaited():
+            pretrain.run(unit.run.config, self.study.name, self.data, self.runs, resume=resume)
 
+    def _finetune(self, unit: Unit) -> None:
+        from megatron_train import sft, signals
 
-class Display:
-    """One progress display: a live panel on a terminal, a line now and then elsewhere."""
+        assert unit.run is not None and unit.folder is not None
+        parent = unit.folder.path.with_name("pt")
+        resume: Literal["never", "auto"] = "never" if unit.again else "auto"
+        with signals.awaited():
+            sft.run(unit.run.config, parent, self.study.name, self.data, self.runs, resume=resume)
 
-    def __init__(self, title: str) -> None:
-        from rich.console import Console
+    def _score(self, unit: Unit) -> None:
+        from ray_eval.exports import read_export
+        from ray_eval.scoring import score_study
 
-        self.console = Console()
-        self.title, self.began, self.said = title, time.monotonic(), 0.0
-        self.stage = ""
+        if unit.again:
+            self._score_file(unit).unlink(missing_ok=True)
+        assert unit.folder is not None
+        score_study(
+            self.runs,
+            self.study.name,
+            documents_root=self.documents,
+            benchmarks=self.study.benchmarks,
+            scoring=self.study.scoring,
+            checkpoints=[read_export(unit.folder.export(self._step(unit)))],
+            use_ray=False,
+        )
 
-    def step(self, number: int, name: str) -> None:
-        self.stage, self.said = f"[{number}/5 {name}]", 0.0
-        self.line(f"{self.stage} {self.title}")
+    def _step(self, unit: Unit) -> int:
+        assert unit.folder is not None
+        return unit.step if unit.step is not None else int(read_json(unit.folder.done)["step"])
 
-    def line(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+    def _score_file(self, unit: Unit) -> Path:
+        assert unit.folder is not None
+        return scores_dir(self.runs, self.study.name) / unit.folder.name / f"step-{self._step(unit):07d}.parquet"
 
-    def progress(self, text: str, *, last: bool = False) -> None:
-        """Rewrite the line on a terminal; elsewhere print one line in LINE_EVERY_S seconds."""
-        text = f"{self.stage} {text}"
-        if self.console.is_terminal:
-            width = self.console.width - 1
-            sys.stdout.write(f"\r{text[:width]:<{width}}" + ("\n" if last else ""))
-            sys.stdout.flush()
-        elif last or time.monotonic() - self.said > LINE_EVERY_S:
-            self.said = time.monotonic()
-            self.line(text)
+    def _analyse(self, unit: Unit) -> None:
+        from analysis.metrics import write_metrics
+        from analysis.report import build_report
 
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"
-
-
-# ---------------------------------------------------------------------------------------------- the stages
+        write_metrics(self.runs, self.study.name)
+        build_report(self.runs, self.study.name)
 
 
-def documents(study: StudyConfig, given: str | None, data: Path) -> Path | None:
+# ---------------------------------------------------------------------------------------------- all of them
+
+
+def documents_of(study: StudyConfig, given: str | None, data: Path) -> Path | None:
     """The folder with corpora/ and benchmarks/; None on the Hub. Raises DataError where it is not there."""
     if study.synthetic:
-        from mixtures.microworld.generate import generate
-
-        return generate(data / "microworld", study.data.megabytes_per_source)
+        return data / "microworld"  # generated when it is tokenised
     if study.data.kind == "hub":
         return None
     root = Path(given or study.data.root or "")
@@ -170,8 +195,6 @@ def documents(study: StudyConfig, given: str | None, data: Path) -> Path | None:
 
 def check_disk(study: StudyConfig, runs: Path) -> None:
     """Refuse to start a study that the disk cannot hold."""
-    from configs.cost import plan_study
-
     runs.mkdir(parents=True, exist_ok=True)
     need, free = plan_study(study).disk_bytes + SPARE_BYTES, shutil.disk_usage(runs).free
     if need > free:
@@ -182,175 +205,104 @@ def check_disk(study: StudyConfig, runs: Path) -> None:
         )
 
 
-def train(todo: Sequence[Unit], data: Path, display: Display) -> None:
-    """Train every unit on Ray, one CPU each; raises the first user error once all others have ended."""
-    import ray
-
-    @ray.remote(num_cpus=1, max_retries=2)
-    def task(unit: Unit, after: None) -> None:
-        unit.train(data)
-
-    pending: dict[Any, Unit] = {}
-    pretraining: dict[RunFolder, Any] = {}
-    for unit in todo:
-        ref = task.remote(unit, pretraining.get(unit.parent) if unit.parent else None)
-        pretraining[unit.folder] = ref
-        pending[ref] = unit
-    errors: list[tuple[Unit, Exception]] = []
-    began, total = time.monotonic(), sum(u.flops for u in todo)
-    at_start = sum(u.flops * u.fraction_done() for u in todo)
-    while pending:
-        ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=REFRESH_S)
-        for ref in ready:
-            unit = pending.pop(ref)
-            try:
-                ray.get(ref)
-            except ray.exceptions.RayTaskError as error:
-                errors.append((unit, error.cause if isinstance(error.cause, Exception) else error))
-        display.progress(_training_line(todo, pending, began, total, at_start), last=not pending)
-    if errors:
-        unit, first = errors[0]
-        display.line(f"{len(errors)} of {len(todo)} runs failed; the first: {unit.folder.name}")
-        raise first
-
-
-def _training_line(todo: Sequence[Unit], pending: dict[Any, Unit], began: float, total: float, at_start: float) -> str:
-    done = sum(u.flops * u.fraction_done() for u in todo)
-    lines = {u.folder.name: last_metrics(u.folder) for u in pending.values() if not u.folder.done.is_file()}
-    running = {name: line for name, line in lines.items() if line}
-    # Between runs, processes start and nothing is trained: no speed is better than zero.
-    speed = f"{sum(line['tokens_per_s'] for line in running.values()):,.0f} tok/s  " if running else ""
-    rate = (done - at_start) / max(time.monotonic() - began, 1e-9)
-    eta = f"ETA {clock((total - done) / rate)}" if rate else "ETA -:--"
-    now = ", ".join(f"{name} step {line['step']} loss {line['loss']:.2f}" for name, line in running.items())
-    return f"{len(todo) - len(pending)}/{len(todo)} runs  {done / total:.0%}  {speed}{eta}  {now}"
-
-
-def score(study: StudyConfig, runs: Path, root: Path | None, workers: int | None, display: Display) -> None:
-    from ray_eval.scoring import score_study
-
-    def show(p: ScoringProgress) -> None:
-        eta = f"ETA {clock(p.eta_s)}" if p.eta_s is not None else "ETA -:--"
-        display.progress(f"{p.done}/{p.total} checkpoints  {p.tokens_per_s:,.0f} tok/s  {eta}", last=p.done == p.total)
-
-    score_study(
-        runs,
-        study.name,
-        documents_root=root,
-        benchmarks=study.benchmarks,
-        scoring=study.scoring,
-        num_workers=workers,
-        progress=show,
-    )
-
-
-def collect(study: StudyConfig, runs: Path) -> Path:
-    """Metrics and report from the score files; returns the report's page."""
-    from analysis.metrics import write_metrics
-    from analysis.report import build_report
-
-    write_metrics(runs, study.name)
-    return build_report(runs, study.name)
-
-
-def run(study: StudyConfig, given: str | None, data: Path, runs: Path, workers: int | None) -> Path:
-    """All five stages; returns the report's page."""
-    from configs.cluster import cluster
-    from configs.cost import describe, plan_study
-    from mixtures.tokenize import tokenize_study
-
-    display = Display(study.name)
-    display.line(describe(plan_study(study)))
+def run(
+    study: StudyConfig, given: str | None, data: Path, runs: Path, workers: int | None = None, stale: Stale = "refuse"
+) -> Path:
+    """Do what is not done yet; returns the report's page."""
+    began, folder = time.monotonic(), runs / study.name
+    documents = documents_of(study, given, data)
+    print(describe(plan_study(study)), flush=True)
     check_disk(study, runs)
-    timings = Timings(runs / study.name / "timings.json")
-
-    display.step(1, "documents")
-    with timings.of("documents"):
-        root = documents(study, given, data)
-        config_files.save(study, runs / study.name / "study.yaml")
-        write_json(runs / study.name / "study.json", {"documents_root": str(root) if root else None})
-        if study.synthetic:
-            from mixtures.microworld.declaration import declared
-
-            write_json(runs / study.name / "declared.json", declared(study.mixtures))
-
-    display.step(2, "token shards")
-    with timings.of("token shards"):
-        # A cluster of several machines shares this work; on one machine processes do, without waiting for Ray.
-        on_cluster = bool(os.environ.get("RAY_ADDRESS"))
-        tokenize_study(study, root or Path(), data, display.progress, workers, use_ray=on_cluster)
-
-    with cluster(workers):
-        display.step(3, "training")
-        with timings.of("training"):
-            train(units(study, runs), data, display)
-        display.step(4, "scores")
-        with timings.of("scores"):
-            score(study, runs, root, workers, display)
-
-    display.step(5, "metrics and report")
-    with timings.of("metrics and report"):
-        page = collect(study, runs)
-    display.line(timings.summary())
-    return page
+    signal.signal(signal.SIGTERM, _stop)
+    with alone(folder):
+        config_files.save(study, folder / "study.yaml")
+        write_json(folder / "study.json", {"documents_root": str(documents) if documents else None})
+        units = study_units(study, runs, documents)
+        on_ray = bool(os.environ.get("RAY_ADDRESS"))
+        with workers_of(Work(study, documents, data, runs, on_ray), workers) as team:
+            seconds = dict(drive(folder, units[:1], states(folder, units[:1]), team).seconds)  # the token shards
+            found, units = settle(folder, units, stale)
+            seconds |= drive(folder, units, found, team).seconds
+    print(summary(seconds, time.monotonic() - began))
+    return report_dir(runs, study.name) / "index.html"
 
 
-class Timings:
-    """Wall-clock seconds of each stage, over all calls of the study."""
+@contextlib.contextmanager
+def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
+    """The cluster that RAY_ADDRESS names, else processes of this machine."""
+    if work.on_ray:
+        with cluster():
+            yield RayWorkers(work, work.command, work.product)
+    else:
+        with LocalWorkers(work, work.command, work.product, count, gpus_here()) as local:
+            yield local
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.seconds: dict[str, float] = read_json(path) if path.is_file() else {}
-        self.now: dict[str, float] = {}
 
-    @contextlib.contextmanager
-    def of(self, stage: str) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.now[stage] = time.monotonic() - began
-            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + self.now[stage], 1)
-            write_json(self.path, self.seconds)
+def do_unit(name: str, unit: str, data: Path, runs: Path) -> None:
+    """One unit of a study that was begun, whatever is recorded of it: what torchrun and Slurm start."""
+    study, documents, units = begun(name, runs)
+    by_name = {unit.name: unit for unit in units}
+    if unit not in by_name:
+        raise ConfigError(f"study {name} has no unit {unit!r}", hint=f"python study.py status {name} lists them")
+    Work(study, documents, data, runs)(by_name[unit])
 
-    def summary(self) -> str:
-        stages = ", ".join(f"{stage} {clock(s)}" for stage, s in self.now.items())
-        return f"done in {clock(sum(self.now.values()))} ({stages})"
+
+def begun(name: str, runs: Path) -> tuple[StudyConfig, Path | None, list[Unit]]:
+    """(study, folder of its documents, its units) as <runs>/<study> has them. Raises ArtifactError for another."""
+    folder = runs / name
+    if not (folder / "study.yaml").is_file():
+        known = sorted(p.parent.name for p in runs.glob("*/study.yaml"))
+        raise ArtifactError("no such study", where=folder, valid=", ".join(known) or "none has been started here")
+    study = config_files.load(StudyConfig, folder / "study.yaml")
+    root = read_json(folder / "study.json").get("documents_root")
+    documents = Path(root) if root else None
+    return study, documents, study_units(study, runs, documents)
+
+
+def gpus_here() -> int:
+    """Found without torch, so that this process stays light."""
+    here = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return here if visible is None else min(here, len([name for name in visible.split(",") if name.strip()]))
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Preempted("asked to end; trainings were saved where they stood", hint="the same command goes on")
+
+
+def summary(seconds: Mapping[str, float], passed_s: float) -> str:
+    """Of the units done in this call: how long, by kind; units of a kind run beside each other."""
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for name, taken in seconds.items():
+        kinds[name.partition("/")[0]].append(taken)
+    parts = [f"{len(kinds[kind])} {kind} {clock(sum(kinds[kind]))}" for kind in KINDS if kinds[kind]]
+    return f"done in {clock(passed_s)} ({', '.join(parts) or 'nothing was missing'})"
 
 
 def status(name: str, runs: Path) -> str:
     """What of a study is done, in the words of a table."""
-    path = runs / name / "study.yaml"
-    if not path.is_file():
-        known = sorted(p.parent.name for p in runs.glob("*/study.yaml"))
-        raise ArtifactError("no such study", where=path.parent, valid=", ".join(known) or "none has been started here")
-    study = config_files.load(StudyConfig, path)
-    every = units(study, runs)
-    lines = [f"{'run':<42}{'state':<10}{'step':>12}{'loss':>9}  exports scored"]
-    for unit in every:
-        line, exports = last_metrics(unit.folder), sorted((unit.folder.path / "export").glob("step-*/export.json"))
-        scored = [e for e in exports if _score_file(unit.folder, e.parent.name).is_file()]
-        state = "done" if unit.folder.done.is_file() else "partial" if line else "missing"
+    _, _, units = begun(name, runs)
+    folder = runs / name
+    found = states(folder, units)
+    lines = [f"{'unit':<56}{'state':<10}{'step':>14}{'loss':>9}"]
+    for unit in units:
+        state = found[unit.name]
+        line = last_step(unit.folder) if unit.folder and unit.kind in ("pretrain", "finetune") else {}
+        words = "partial" if state.kind == "missing" and line else state.kind
+        step = f"{line['step']}/{unit.run.steps}" if line and unit.run else ""
         loss = f"{line['loss']:.3f}" if line else ""
-        step = f"{line.get('step', 0)}/{unit.steps}"
-        lines.append(f"{unit.folder.name:<42}{state:<10}{step:>12}{loss:>9}  {len(scored)}/{len(exports)}")
-    done = sum(unit.folder.done.is_file() for unit in every)
+        lines.append(f"{unit.name:<56}{words:<10}{step:>14}{loss:>9}  {'; '.join(state.reasons)}".rstrip())
+    for kind in KINDS:
+        mine = [unit for unit in units if unit.kind == kind]
+        lines.append(f"{kind:<10} {sum(found[unit.name].kind == 'done' for unit in mine)}/{len(mine)} done")
     page = report_dir(runs, name) / "index.html"
-    lines.append(f"{done}/{len(every)} runs done; report: {page if page.is_file() else 'not yet'}")
-    return "\n".join(lines)
-
-
-def _score_file(folder: RunFolder, step: str) -> Path:
-    from configs.layout import scores_dir
-
-    parts = (folder.scale, folder.mixture, f"seed{folder.seed}", folder.stage)
-    return scores_dir(folder.runs, folder.study).joinpath(*parts) / f"{step}.parquet"
+    return "\n".join([*lines, f"report: {page if page.is_file() else 'not yet'}"])
 
 
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description="Run a study, or see how far it is.",
+        description="Plan a study, run it, or see how far it is.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -358,25 +310,49 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser_of: Callable[[str, str], argparse.ArgumentParser] = lambda name, text: commands.add_parser(  # noqa: E731
         name, help=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    planning = parser_of("plan", "what a study takes: units, GPU-hours, tokens, disk, money, days")
+    add_hardware_options(planning)
+    planning.set_defaults(gpus=8)  # a node
+    planning.add_argument("--price", type=float, metavar="X", help="dollars for an hour of one GPU")
     running = parser_of("run", "run or resume a study, ending with its report")
-    running.add_argument("study", help="a path, or the name of a file in configs/studies")
-    running.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides of the study")
     running.add_argument("--documents", metavar="DIR", help="folder with corpora/ and benchmarks/ (local data)")
     running.add_argument(
-        "--data", metavar="DIR", help="made artefacts: tokenizers, shards (default: MAGIC_DATA, ./data)"
+        "--workers", type=int, help="units at a time where there is no GPU (default: one for each CPU)"
     )
-    running.add_argument("--workers", type=int, help="runs and checkpoints at a time (default: one for each CPU)")
-    looking = parser_of("status", "what is done, partial or missing")
+    running.add_argument(
+        "--stale",
+        choices=("refuse", "redo", "keep"),
+        default="refuse",
+        help="finished units whose configuration, code or inputs have changed since: stop and name them (default), "
+        "make them again, or take them as they are and note it in their records",
+    )
+    for sub in (planning, running):
+        sub.add_argument("study", help="a path, or the name of a file in configs/studies")
+        sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides of the study")
+    single = parser_of("unit", "do one unit of a study that was begun (what torchrun and Slurm start)")
+    single.add_argument("study", help="name of a study below the runs folder")
+    single.add_argument("unit", help="as `status` names it")
+    looking = parser_of("status", "what is done, partial, stale or missing")
     looking.add_argument("study", help="name of a study below the runs folder")
-    for sub in (running, looking):
+    for sub in (running, single):
+        sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
+    for sub in (running, planning, single, looking):
         sub.add_argument("--runs", metavar="DIR", help="where runs are kept (default: MAGIC_RUNS, ./runs)")
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest and not (hasattr(args, "overrides") and all("=" in part and part[0] != "-" for part in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     runs = runs_root(args.runs)
     if args.command == "status":
         print(status(args.study, runs))
         return
-    study = load_study(args.study, parse_overrides(args.overrides))
-    page = run(study, args.documents, data_root(args.data), runs, args.workers)
+    if args.command == "unit":
+        do_unit(args.study, args.unit, data_root(args.data), runs)
+        return
+    study = load_study(args.study, parse_overrides([*args.overrides, *rest]))  # also those that follow an option
+    if args.command == "plan":
+        print("\n".join(plan_lines(study, runs, hardware_of(args), args.price)))
+        return
+    page = run(study, args.documents, data_root(args.data), runs, args.workers, args.stale)
     print(f"report: {page}")
 
 

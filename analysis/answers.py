@@ -2,8 +2,7 @@
 
 In: score files, read and let go one after another. Out: `Answers`, rows sorted by cell (checkpoint, benchmark, variant)
 and example, from which metrics are means over slices, and in which the same place of two cells of a benchmark is the
-same example. What cannot be derived (PMI without unconditional scores, per token without the candidates' tokens) is
-NaN.
+same example.
 
 Refused by name are rows that appear twice, two checkpoints in the same place of a study, one checkpoint in two places,
 and a checkpoint that was scored on other examples than the rest of the study, or against other true answers.
@@ -11,7 +10,7 @@ and a checkpoint that was scored on other examples than the rest of the study, o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from analysis import calibration as ca
+from analysis.measures import Measured, Measures, measure
 from analysis.metrics import KEYS
 from analysis.scores import ScoreFile
 from analysis.temperature import Curves, fold_of, temperatures
@@ -29,12 +28,8 @@ from configs.artifacts import fingerprint
 from configs.errors import ArtifactError
 
 NUMBERS = ("seed", "step", "tokens")
-LENGTHS = {"char": "num_chars", "token": "num_tokens", "byte": "num_bytes"}
-
 RIGHT = "right_"
 """What the names of columns begin with that say which answers were right."""
-
-Measures = dict[tuple[str, str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -65,101 +60,6 @@ class Answers:
         return np.repeat(np.arange(len(self.cells)), self.cells["n"].to_numpy())
 
 
-# ---------------------------------------------------------------------------------------------- of one example
-
-
-class Lists:
-    """Lists of some rows, as long in every column, to matrices [rows, longest list]."""
-
-    def __init__(self, column: Any) -> None:
-        """column: that none of the rows lacks."""
-        self.length = pc.list_value_length(column).to_numpy()
-        self._row = np.repeat(np.arange(len(self.length)), self.length)
-        self._place = np.arange(len(self._row)) - np.repeat(np.cumsum(self.length) - self.length, self.length)
-
-    def padded(self, column: Any, fill: float) -> np.ndarray:
-        """float64; short rows are filled, rows without a list wholly.
-
-        In memory a candidate's rows lie side by side: sums over few candidates are then sums of long vectors.
-        """
-        out = np.full((int(self.length.max()), len(self.length)), fill)
-        there = slice(None) if column.null_count == 0 else column.is_valid().to_numpy()[self._row]
-        out[self._place[there], self._row[there]] = pc.list_flatten(column).to_numpy()
-        return out.T
-
-
-def select(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The chosen candidate [rows] (ties: the lowest index) and whether the row was tied [rows]; score [rows, K]."""
-    best = score.max(axis=1)
-    chosen, highest = np.zeros(len(score), np.int64), np.zeros(len(score), np.int8)
-    for k in reversed(range(score.shape[1])):
-        equal = score[:, k] == best
-        chosen[equal] = k
-        highest += equal
-    return chosen, highest > 1
-
-
-def confidence(logprob: np.ndarray) -> np.ndarray:
-    """Reading A, [rows]: softmax over the candidates at the selected one, the largest; logprob [rows, K], -inf pads."""
-    return 1.0 / np.exp(logprob - logprob.max(axis=1, keepdims=True)).sum(axis=1)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Some rows."""
-
-    gold: np.ndarray
-    chosen: np.ndarray
-    relative: np.ndarray
-    """Log-probabilities less the row's largest, float32 [rows, K], -inf for candidates that a row lacks."""
-    values: Measures
-
-
-def measure(rows: pa.Table) -> Measured:
-    lists = Lists(rows.column("logprob_sum"))
-    logprob, gold = lists.padded(rows.column("logprob_sum"), -np.inf), rows.column("gold").to_numpy()
-    every = np.arange(len(gold))
-    chosen, _ = select(logprob)
-    probability, nll = ca.softmax_and_nll(logprob, gold)
-    others = logprob.copy()
-    others[every, gold] = -np.inf
-    values: Measures = {
-        ("confidence", "sum"): probability.max(axis=1),
-        ("confidence_joint", "sum"): np.exp(logprob.max(axis=1)),
-        ("gold_probability", "sum"): probability[every, gold],
-        ("nll", "sum"): nll,
-        ("brier", "sum"): ca.brier(probability, gold),
-        ("margin", "sum"): logprob[every, gold] - others.max(axis=1),
-        ("uniform", ""): 1.0 / lists.length,
-    }
-    for name, score, there in _normalised(rows, lists, logprob):
-        picked, tied = select(score)
-        values["accuracy", name] = _where(there, picked == gold)
-        values["ties", name] = _where(there, tied)
-        if name == "byte":
-            values["gold_logprob_per_byte", name] = np.where(there, score[every, gold], np.nan)
-    relative = (logprob - logprob.max(axis=1, keepdims=True)).astype(np.float32)
-    return Measured(gold.astype(np.int16), chosen.astype(np.int16), relative, values)
-
-
-def _normalised(rows: pa.Table, lists: Lists, logprob: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(normalisation, scores [rows, K], which rows have it [rows])."""
-    yield "sum", logprob, np.ones(len(logprob), bool)
-    for name, column in LENGTHS.items():
-        sizes = rows.column(column)
-        yield name, logprob / lists.padded(sizes, 1.0), sizes.is_valid().to_numpy()
-    alone = rows.column("logprob_unconditional")
-    yield "pmi", logprob - lists.padded(alone, 0.0), alone.is_valid().to_numpy()
-
-
-def _where(there: np.ndarray, holds: np.ndarray) -> np.ndarray:
-    """1, 0 or NaN as float32 [rows]."""
-    return np.where(there, holds, np.float32(np.nan)).astype(np.float32)
-
-
-# ---------------------------------------------------------------------------------------------- of a study
-
-
 @dataclass
 class _Part:
     """One file's rows, in its own order."""
@@ -186,19 +86,30 @@ def gather(files: Iterable[ScoreFile]) -> Answers:
     _scale(head, curves, parts)
 
     order = head.sort_values([*KEYS, "checkpoint"]).index.to_numpy()
-    head, cell = head.iloc[order].reset_index(drop=True), _places(order)[np.concatenate([p.cell for p in parts])]
+    head, number = head.iloc[order].reset_index(drop=True), _places(order)
     names = known.in_order()
-    example = _places(np.array([known.known[name] for name in names]))[np.concatenate([p.example for p in parts])]
-    source = np.repeat(np.arange(len(parts)), [len(p.cell) for p in parts])
-    order = np.argsort(cell.astype(np.int64) * len(names) + example)
-    cell, example, source = cell[order], example[order], source[order]
-    gold, chosen = (np.concatenate([getattr(p.measured, name) for p in parts])[order] for name in ("gold", "chosen"))
+    rank = _places(np.array([known.known[name] for name in names]))
+    at = np.concatenate([number[part.cell].astype(np.int64) * len(names) + rank[part.example] for part in parts])
+    order = np.argsort(at, kind="stable")  # quick where files are in order themselves
+    ends = np.cumsum([len(part.cell) for part in parts])
+    places = np.split(_places(order), ends[:-1])
+
+    def in_order(columns: list[np.ndarray]) -> np.ndarray:
+        """[rows]; columns: of each part."""
+        out = np.empty(len(order), np.result_type(*columns))
+        for place, column in zip(places, columns, strict=True):
+            out[place] = column
+        return out
+
+    cell, example = np.divmod(at[order], len(names))
+    source = np.searchsorted(ends, order, side="right").astype(np.int32)
+    gold, chosen = (in_order([getattr(part.measured, name) for part in parts]) for name in ("gold", "chosen"))
     values = {}
     for key in list(parts[0].measured.values):  # one after another, so that nothing is here twice
-        values[key] = np.concatenate([p.measured.values.pop(key) for p in parts])[order]
+        values[key] = in_order([part.measured.values.pop(key) for part in parts])
     head["n"] = np.bincount(cell, minlength=len(head))
     head["fingerprint"] = _fingerprints(cell, source, hashes)
-    answers = Answers(head, example, tuple(names), gold, chosen, values, fingerprint(sorted(hashes)))
+    answers = Answers(head, example.astype(np.int32), tuple(names), gold, chosen, values, fingerprint(sorted(hashes)))
     _check(answers, source, paths)
     return answers
 
@@ -254,20 +165,21 @@ def _fingerprints(cell: np.ndarray, source: np.ndarray, hashes: list[str]) -> li
 
 def _cells(file: ScoreFile, known: dict[tuple[Any, ...], int]) -> np.ndarray:
     """Number of each row's cell, int32 [rows]; new cells are added to `known` by `KEYS` and checkpoint."""
-    names: dict[str, list[str]] = {}
-    frame = {}
+    at = np.zeros(len(file.table), np.int64)
+    columns, meaning = [], []
     for key in (*KEYS, "checkpoint"):
         if key in NUMBERS:
-            frame[key] = file.table.column(key).to_numpy()
+            found, codes = np.unique(file.table.column(key).to_numpy(), return_inverse=True)
+            names = found.tolist()
         else:
-            frame[key], names[key] = file.codes(key)
-    columns = pd.DataFrame(frame)
-    group = columns.groupby(list(columns), sort=False)
-    numbers = []
-    for row in columns.iloc[group.head(1).index].itertuples(index=False):
-        spelt = tuple(names[key][value] if key in names else value for key, value in zip(columns, row, strict=True))
-        numbers.append(known.setdefault(spelt, len(known)))
-    return np.array(numbers, np.int32)[group.ngroup().to_numpy()]
+            codes, names = file.codes(key)
+        columns.append(codes)
+        meaning.append(names)
+        if len(names) > 1:
+            _, at = np.unique(at * len(names) + codes, return_inverse=True)
+    _, first = np.unique(at, return_index=True)
+    spelt = (tuple(names[codes[row]] for codes, names in zip(columns, meaning, strict=True)) for row in first.tolist())
+    return np.array([known.setdefault(cell, len(known)) for cell in spelt], np.int32)[at]
 
 
 class _Names:

@@ -7,11 +7,9 @@ Temperatures: `analysis.temperature`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 BINS = 15
 
@@ -86,35 +84,80 @@ def reliability(
     Bins are equally wide over [0, 1], closed above; with `equal_mass` each holds as many examples of its cell as the
     others, as far as whole examples allow.
     """
-    if equal_mass:
-        order = np.lexsort((confidence, cell))
-        size = np.bincount(cell, minlength=cells)
-        place = np.empty(len(cell), np.int64)
-        place[order] = np.arange(len(cell)) - np.repeat(np.cumsum(size) - size, size)
-        bin_ = place * bins // size[cell]
-    else:
-        bin_ = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    bin_ = mass_bins(ascending(confidence, cell), cell, bins) if equal_mass else width_bins(confidence, bins)
+    return diagram(confidence, right, cell, cells, bin_, bins)
+
+
+def width_bins(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """int [examples]"""
+    return np.clip(np.ceil(confidence * bins).astype(np.int16) - 1, 0, bins - 1)
+
+
+def mass_bins(order: np.ndarray, cell: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """int [examples]; order: `ascending`."""
+    size = np.bincount(cell)
+    size = size[size > 0]
+    place = np.arange(len(cell)) - np.repeat(np.cumsum(size) - size, size)
+    out = np.empty(len(cell), np.int16)
+    out[order] = place * bins // np.repeat(size, size)
+    return out
+
+
+def diagram(
+    confidence: np.ndarray, right: np.ndarray, cell: np.ndarray, cells: int, bin_: np.ndarray, bins: int = BINS
+) -> Reliability:
+    """As `reliability`, of examples whose bin is known."""
     at = cell * bins + bin_
     count, total, hits = (
-        np.bincount(at, weights, minlength=cells * bins).reshape(cells, bins)
-        for weights in (None, confidence, right.astype(float))
+        np.bincount(at, weights, minlength=cells * bins).reshape(cells, bins) for weights in (None, confidence, right)
     )
     with np.errstate(invalid="ignore"):
         return Reliability(count.astype(float), total / count, hits / count)
 
 
-def auroc(confidence: np.ndarray, right: np.ndarray, cell: np.ndarray, cells: int) -> np.ndarray:
-    """Chance that a right answer is surer than a wrong one, ties half, [cells]; NaN where answers are of one kind."""
-    found = np.full(cells, math.nan)
+def ascending(confidence: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """Order by cell, then from the least sure to the surest, int [examples]; equals keep theirs."""
     order = np.argsort(cell, kind="stable")
-    ends = np.cumsum(np.bincount(cell, minlength=cells))
-    for number, mine in enumerate(np.split(order, ends[:-1])):
-        hits = int(right[mine].sum())
-        misses = len(mine) - hits
-        if hits and misses:
-            ranks = rankdata(confidence[mine])[right[mine]]
-            found[number] = (ranks.sum() - hits * (hits + 1) / 2) / (hits * misses)
-    return found
+    ends = np.cumsum(np.bincount(cell))
+    for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+        mine = order[start:end]
+        order[start:end] = mine[np.argsort(confidence[mine], kind="stable")]
+    return order
+
+
+def auroc(
+    confidence: np.ndarray, right: np.ndarray, cell: np.ndarray, cells: int, order: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(AUROC [cells], its standard error [cells]); NaN where answers are of one kind, or one of a kind for the error.
+
+    The chance that a right answer is surer than a wrong one, ties half; the error is DeLong's (1988, equation 4).
+    order: `ascending`, if it is known.
+    """
+    order = ascending(confidence, cell) if order is None else order
+    sure, hit, cell = confidence[order], right[order], cell[order]
+    # Groups of equal confidence within a cell.
+    first = np.flatnonzero(np.concatenate([[True], (np.diff(cell) != 0) | (np.diff(sure) != 0)]))
+    owner = cell[first]
+    hits = np.add.reduceat(hit, first, dtype=np.int64)
+    misses = np.diff(np.append(first, len(cell))) - hits
+    all_hits, all_misses = (np.bincount(owner, count, cells) for count in (hits, misses))
+    opening = np.flatnonzero(np.concatenate([[True], np.diff(owner) != 0]))  # the first group of each cell
+
+    def before(count: np.ndarray) -> np.ndarray:
+        """Of a cell's examples in the groups before each."""
+        running = np.cumsum(count) - count
+        return running - np.repeat(running[opening], np.diff(np.append(opening, len(owner))))
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Share of the other kind that each right answer is above, and that each wrong answer is below.
+        above = (before(misses) + misses / 2) / all_misses[owner]
+        below = (all_hits[owner] - before(hits) - hits / 2) / all_hits[owner]
+        area = np.bincount(owner, hits * above, cells) / all_hits
+        spread = [
+            np.bincount(owner, count * (share - area[owner]) ** 2, cells) / (total - 1) / total
+            for count, share, total in ((hits, above, all_hits), (misses, below, all_misses))
+        ]
+        return area, np.sqrt(spread[0] + spread[1])
 
 
 @dataclass(frozen=True)

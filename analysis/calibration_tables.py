@@ -16,6 +16,11 @@ from analysis.panel import STAGES, Panel
 from analysis.table import Row, Table, with_q_values
 
 PLAIN = {"NLL": "nll", "Brier": "brier", "AUROC": "auroc", "ECE, equal mass": "ece_mass"}
+PARTS = {
+    "Brier of being right: calibration": "brier_calibration",
+    "resolution": "brier_resolution",
+    "uncertainty": "brier_uncertainty",
+}
 SCALED = {"temperature": "temperature", "ECE, own temperature": "ece_scaled", "NLL, own temperature": "nll_scaled"}
 INHERITED = {"ECE, PT's temperature": "ece_pt_scaled", "NLL, PT's temperature": "nll_pt_scaled"}
 GAINS = {
@@ -28,7 +33,7 @@ GAINS = {
 
 def calibration_table(panel: Panel) -> Table:
     """Expected calibration error of each benchmark, and the other views of it."""
-    shown = PLAIN | SCALED | INHERITED
+    shown = PLAIN | SCALED | INHERITED | PARTS
 
     def rows() -> Iterator[Row]:
         for scale in panel.scales:
@@ -42,7 +47,9 @@ def calibration_table(panel: Panel) -> Table:
 
     title = "Calibration: expected calibration error (15 equal bins), means over mixtures"
     keys = "scale stage category benchmark"
-    return with_q_values("calibration", title, keys, rows(), tuple(shown), signed=False, brief_extra=len(shown))
+    return with_q_values(
+        "calibration", title, keys, rows(), tuple(shown), signed=False, brief_extra=len(shown) - len(PARTS)
+    )
 
 
 def temperature_table(panel: Panel) -> Table:

@@ -31,6 +31,8 @@ EXAMPLES = """examples:
 """
 DRAWS = 10_000
 SEED = 20_240
+COUNTED = 63
+"""Disagreements, from which on the ways to swap them are too many to be worth telling."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from analysis.writers import FORMS
 
-    pairs = paired(read_checkpoint(args.a), read_checkpoint(args.b), args.normalisation)
-    print(FORMS[args.format](comparison(pairs, args.a.stem, args.b.stem)).rstrip("\n"))
+    a, b = read_checkpoint(args.a), read_checkpoint(args.b)
+    table = comparison(paired(a, b, args.normalisation), *map(named, (a, b)))
+    print(FORMS[args.format](table).rstrip("\n"))
+
+
+def named(answers: Answers) -> str:
+    """Which checkpoint it is, e.g. `1b V1P0 seed 0 PT step 49591`."""
+    cell = answers.cells.iloc[0]
+    stage = f"{cell['stage']} {cell['recipe']}".strip()
+    return f"{cell['scale']} {cell['mixture']} seed {cell['seed']} {stage} step {cell['step']}"
 
 
 def read_checkpoint(path: Path) -> Answers:
@@ -163,6 +173,7 @@ def _row(name: str, pairs: list[Pair]) -> Row:
     alone = len(pairs) == 1
     p, smallest = mcnemar(gaps[0]) if alone else swapped(gaps)
     discordant = int(sum(np.abs(gap).sum() for gap in gaps))
+    few = discordant < COUNTED
     estimate = Estimate(
         value=100 * value,
         n=sum(map(len, gaps)),
@@ -172,8 +183,8 @@ def _row(name: str, pairs: list[Pair]) -> Row:
         interval="percentile bootstrap over examples, paired",
         p=p,
         null="A and B swapped on each example they disagree on" + (" (exact)" if alone else f" ({DRAWS:,} draws)"),
-        arrangements=2**discordant if discordant < 63 else None,
-        smallest_p=smallest,
+        arrangements=2**discordant if few else None,
+        smallest_p=smallest if few else None,
     )
     accuracy = (
         100 * np.mean([side.mean() for side in sides]) for sides in ([p.a for p in pairs], [p.b for p in pairs])

@@ -31,6 +31,7 @@ SIGNALS = {
     "NLL of the true answer": ("nll", "sum", -1),
 }
 """What may be looked at early: metric, normalisation, and whether more or less of it is better."""
+HELD_OUT = "loss on held-out documents"
 
 
 def decision_table(panel: Panel) -> Table:
@@ -58,9 +59,16 @@ def signal_table(panel: Panel) -> Table:
             for signal, (metric, normalisation, sign) in SIGNALS.items():
                 early = sign * panel.matrix(*protocol.early, metric, normalisation)
                 yield Row((*_keys(protocol), signal), decide_on_average(early, late))
+            scale, stage = protocol.early
+            if stage == "PT" and scale in panel.held_out:
+                loss = np.repeat(panel.held_out_loss(scale)[:, None], late.shape[1], axis=1)
+                yield Row((*_keys(protocol), HELD_OUT), decide_on_average(-loss, late))
 
     title = "Early signals: how well each ranks mixtures by their later accuracy"
-    return with_q_values("signals", title, "early late signal", rows(), signed=False)
+    sources = {source: None for known in panel.held_out.values() for source in known.sources}
+    caveat = f"{HELD_OUT}: mean over {', '.join(sources)}, which every mixture contains" if sources else ""
+    caveats = (caveat or f"{HELD_OUT} is not known: the run folders are not here, or no source is in every mixture",)
+    return with_q_values("signals", title, "early late signal", rows(), signed=False, caveats=caveats)
 
 
 def subset_table(panel: Panel) -> Table:
@@ -103,7 +111,7 @@ def _groups(panel: Panel) -> Iterator[tuple[str, list[int]]]:
 
 
 def _regrets(decision: Decision) -> tuple[str, ...]:
-    shown = [f"{100 * regret:.1f}" for regret in decision.regret]
+    shown = [f"{round(100 * regret, 1) + 0.0:.1f}" for regret in decision.regret]  # no -0.0
     return (*shown, *[""] * (len(TOP) - len(shown)))
 
 

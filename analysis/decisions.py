@@ -158,7 +158,7 @@ def _chance(value: float, ties_early: tuple[int, ...], ties_late: tuple[int, ...
     Around a half, so that the two sides of "no better than a coin" are alike.
     """
     mixtures = sum(ties_early)
-    counts = _margins(*sorted((ties_early, ties_late)))
+    counts = _margins(*sorted((ties_early, ties_late), key=lambda ties: (-len(ties), ties)))
     margin = round(abs(2 * value - 1) * (mixtures * (mixtures - 1) // 2))
     extreme, most, total = int(counts[margin:].sum()), int(counts[np.flatnonzero(counts)[-1]]), int(counts.sum())
     if rs.all_orders(mixtures).exact:
@@ -176,26 +176,29 @@ def _ties(values: np.ndarray) -> tuple[int, ...]:
 
 @functools.cache
 def _margins(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndarray:
-    """How many orders of the late scores rank k more pairs alike than not, or k fewer; [pairs + 1].
+    """Of the orders of the late scores, how many rank k more pairs alike than not, or k fewer; [pairs + 1].
 
-    Where the ties are is all it depends on.
+    Where the ties are is all it depends on, and not on which side; so the side with more of them is put in order.
     """
-    early, late = (np.repeat(np.arange(len(ties)), ties).astype(float) for ties in (ties_early, ties_late))
-    pairs = np.triu_indices(len(early), 1)
-    paid = _signs(late).astype(np.int8).ravel()
-    total = np.zeros(len(rs.all_orders(len(early)).index), np.int16)
-    for seen, cell in zip(_signs(early)[pairs], _pair_cells(len(early)), strict=True):
+    early = np.repeat(np.arange(len(ties_early)), ties_early).astype(float)
+    first, second = np.triu_indices(len(early), 1)
+    late = _arrangements(ties_late)
+    total = np.zeros(late.shape[1], np.int16)
+    for i, j, seen in zip(first, second, _signs(early)[first, second], strict=True):
         if seen:
-            total += (paid[cell] if seen > 0 else -paid[cell]).astype(np.int16)
-    return np.bincount(np.abs(total), minlength=len(pairs[0]) + 1)
+            total += np.sign(late[i] - late[j]) * np.int16(seen)
+    return np.bincount(np.abs(total), minlength=len(first) + 1)
 
 
 @functools.cache
-def _pair_cells(mixtures: int) -> np.ndarray:
-    """Where each order puts each pair of mixtures, as a place in a flattened matrix of pairs; [pairs, orders]."""
-    order = rs.all_orders(mixtures).index.astype(np.int16)
-    first, second = np.triu_indices(mixtures, 1)
-    return np.ascontiguousarray((order[:, first] * mixtures + order[:, second]).T)
+def _arrangements(ties: tuple[int, ...]) -> np.ndarray:
+    """Rank of each mixture, int16 [mixtures, arrangements]: every different one, or where they were drawn all draws."""
+    orders = rs.all_orders(sum(ties))
+    ranks = np.repeat(np.arange(len(ties), dtype=np.int16), ties)[orders.index]
+    if orders.exact and len(ties) < len(ranks[0]):
+        _, kept = np.unique(ranks @ len(ties) ** np.arange(len(ranks[0])), return_index=True)
+        ranks = ranks[kept]
+    return np.ascontiguousarray(ranks.T)
 
 
 # ---------------------------------------------------------------------------------------------- fewer benchmarks

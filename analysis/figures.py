@@ -1,7 +1,7 @@
 """Every figure of a study: the paper's 1 to 15 with this study's numbers, and ours.
 
-In: score files (or a published metrics.parquet) of a study. Out: SVG files that stand alone, and `Figure`s by section
-for the report.
+In: score files (or a published metrics.parquet) of a study. Out: SVG files that stand alone or PDF files for a journal,
+and `Figure`s by section for the report.
 
     python -m analysis.figures --study mini --out figures
 """
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.errors import ArtifactError, user_errors
+from configs.errors import ArtifactError, ConfigError, user_errors
 from configs.layout import runs_root
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m analysis.figures --study mini --out figures     every figure as SVG
   python -m analysis.figures --scores DIR --out figures     of score files from anywhere
+  python -m analysis.figures --format svg,pdf               as PDF too, with its fonts inside
 """
+FORMATS = ("svg", "pdf")
 
 
 @user_errors
@@ -40,7 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     which.add_argument("--study", help="name of the study (default: the one scored last)")
     which.add_argument("--scores", type=Path, metavar="DIR", help="score files of one study, wherever they are")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: <runs>/<study>/report/figures")
+    parser.add_argument("--format", metavar="NAMES", default="svg", help="svg, pdf or svg,pdf (default: svg)")
     args = parser.parse_args(argv)
+    formats = chosen_formats(args.format)
     from analysis.panel import load_panel
     from analysis.tables import borrowed, build_tables, choose_study
     from configs.layout import report_dir
@@ -56,8 +61,16 @@ def main(argv: list[str] | None = None) -> None:
         tables = {table.name: table for table in build_tables(panel, TABLES)}
         drawn = [figure for figures in sections(panel, tables).values() for figure in figures]
         out = args.out or (Path("figures") if args.scores else report_dir(runs, study) / "figures")
-        write_figures(drawn, out)
-    print("\n".join(f"{out / figure.name}.svg  {figure.title}" for figure in drawn))
+        write_figures(drawn, out, formats)
+    print("\n".join(f"{out / figure.name}.{suffix}  {figure.title}" for figure in drawn for suffix in formats))
+
+
+def chosen_formats(given: str) -> list[str]:
+    """Of `FORMATS`, each once. Raises ConfigError for others."""
+    formats = list(dict.fromkeys(part.strip() for part in given.split(",")))
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ConfigError(f"no format {unknown[0]!r}", where="--format", valid=", ".join(FORMATS))
+    return formats
 
 
 TABLES = ("table5", "table6", "coherence", "category_means", "code_share", "web_differences")
@@ -94,13 +107,18 @@ def sections(panel: Panel, tables: dict[str, Table]) -> dict[str, list[Figure]]:
     }
 
 
-def write_figures(figures: list[Figure], folder: Path) -> None:
-    """<folder>/<name>.svg, each with its own style."""
+def write_figures(figures: list[Figure], folder: Path, formats: Sequence[str] = ("svg",)) -> None:
+    """<folder>/<name>.svg, each with its own style, and where asked <name>.pdf."""
     from analysis.drawing import style
     from configs.artifacts import write_text
 
     for figure in figures:
-        write_text(folder / f"{figure.name}.svg", figure.scene.svg(style()) + "\n")
+        if "svg" in formats:
+            write_text(folder / f"{figure.name}.svg", figure.scene.svg(style()) + "\n")
+        if "pdf" in formats:
+            from analysis.pdf import write_pdf  # matplotlib takes a second
+
+            write_pdf(figure, folder / f"{figure.name}.pdf")
 
 
 if __name__ == "__main__":

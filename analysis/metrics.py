@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,16 +29,19 @@ if TYPE_CHECKING:
 
     from analysis.answers import Answers
 
-VERSION = "3"
+VERSION = "4"
 KEYS = ("scale", "stage", "recipe", "mixture", "seed", "step", "tokens", "benchmark", "variant")
 """Of a cell."""
+LARGEST = 20_000_000
+"""Numbers of a bootstrap that are in memory at once."""
 COLUMNS = (*KEYS, "metric", "normalisation", "value", "n", "stderr", "fingerprint")
 
 
 def compute(answers: Answers) -> pd.DataFrame:
     """The metrics of every cell, sorted by key; columns `COLUMNS`, float64 values, missing stderr is NaN.
 
-    stderr is the sample standard deviation over examples / sqrt(n), as lm-evaluation-harness reports it.
+    stderr is the sample standard deviation over examples / sqrt(n), as lm-evaluation-harness reports it; of AUROC it is
+    DeLong's, of calibration errors and F1 a bootstrap's over examples.
     """
     import numpy as np
     import pandas as pd
@@ -68,8 +72,8 @@ def _metrics(answers: Answers) -> Iterator[tuple[str, str, np.ndarray, np.ndarra
             stderr = np.sqrt(square / (n - 1) / n)  # one example: no estimate
         yield metric, name, total / n, np.nan if metric == "uniform" else stderr
     yield "chance", "", _chance(answers), np.nan
-    for metric, value in _of_whole_cells(answers):
-        yield metric, "sum", value, np.nan
+    for metric, value, stderr in _of_whole_cells(answers):
+        yield metric, "sum", value, stderr
 
 
 def _chance(answers: Answers) -> np.ndarray:
@@ -91,41 +95,68 @@ def _chance(answers: Answers) -> np.ndarray:
     return np.maximum(uniform, np.where(same, majority, 0.0))
 
 
-def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (metric, value [cells]) of what is no mean over examples; NaN where it does not apply."""
+def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndarray | float]]:
+    """Yield (metric, value [cells], stderr [cells]) of what is no mean over examples; NaN where it does not apply."""
     import numpy as np
 
     from analysis import calibration as ca
 
     cells, cell, slugs = len(answers.cells), answers.cell, answers.cells["benchmark"]
     sure, right = answers.values["confidence", "sum"], answers.values["accuracy", "sum"] > 0
-    for metric, equal_mass in (("ece", False), ("ece_mass", True)):
-        yield metric, ca.reliability(sure, right, cell, cells, equal_mass=equal_mass).expected_error
+    order = ca.ascending(sure, cell)
+    for metric, bin_ in (("ece", ca.width_bins(sure)), ("ece_mass", ca.mass_bins(order, cell))):
+        diagram = ca.diagram(sure, right, cell, cells, bin_)
+        yield metric, diagram.expected_error, _calibration_errors(answers, right - sure, bin_)
+        if metric == "ece":
+            parts = ca.brier_parts(diagram)
+            yield "brier_calibration", parts.calibration, np.nan
+            yield "brier_resolution", parts.resolution, np.nan
+            yield "brier_uncertainty", parts.uncertainty, np.nan
     for suffix in ("scaled", "pt_scaled"):
         scaled = answers.values[f"confidence_{suffix}", "sum"]
         known = np.isfinite(np.add.reduceat(scaled, answers.starts))
         error = ca.reliability(np.nan_to_num(scaled), right, cell, cells).expected_error
-        yield f"ece_{suffix}", np.where(known, error, np.nan)
-    yield "temperature", answers.cells["temperature"].to_numpy()
-    yield "auroc", ca.auroc(sure, right, cell, cells)
-    f1 = f1_macro(answers.chosen, answers.gold, cell, cells)
-    yield "f1_macro", np.where(slugs.isin(F1_BENCHMARKS), f1, np.nan)
-    inverted = np.bincount(cell, answers.chosen == 1 - answers.gold, cells) / answers.cells["n"].to_numpy()
-    yield "accuracy_lm_eval", np.where(slugs == "multirc", inverted, np.nan)
+        yield f"ece_{suffix}", np.where(known, error, np.nan), np.nan
+    yield "temperature", answers.cells["temperature"].to_numpy(), np.nan
+    yield "auroc", *ca.auroc(sure, right, cell, cells, order)
+    f1, stderr = f1_macro(answers)
+    yield "f1_macro", f1, stderr
+    share = np.bincount(cell, answers.chosen == 1 - answers.gold, cells) / answers.cells["n"].to_numpy()
+    yield "accuracy_lm_eval", np.where(slugs == "multirc", share, np.nan), np.nan
 
 
-def f1_macro(chosen: np.ndarray, gold: np.ndarray, cell: np.ndarray, cells: int) -> np.ndarray:
-    """Mean over the classes that are true or chosen anywhere in a cell of 2 TP / (2 TP + FP + FN), [cells]."""
+def _calibration_errors(answers: Answers, gap: np.ndarray, bin_: np.ndarray) -> np.ndarray:
+    """Standard errors of calibration errors, [cells]; gap (right - confidence), bin_: [rows]."""
     import numpy as np
 
-    classes = int(max(chosen.max(), gold.max())) + 1
-    counts = [np.bincount(cell * classes + label, minlength=cells * classes) for label in (chosen, gold)]
-    hit = chosen == gold
-    counts.append(np.bincount((cell * classes + gold)[hit], minlength=cells * classes))
-    selected, true, both = (count.reshape(cells, classes) for count in counts)
-    there = selected + true > 0
-    f1 = np.divide(2 * both, selected + true, out=np.zeros(there.shape), where=there)
-    return f1.sum(axis=1) / there.sum(axis=1)
+    from analysis.calibration import BINS
+    from analysis.example_bootstrap import calibration_errors, counts
+
+    out = np.empty(len(answers.cells))
+    for (slug, _), group in answers.cells.groupby(["benchmark", "variant"], sort=False):
+        n = int(group["n"].iloc[0])  # the same for all checkpoints, or they would have been refused
+        drawn = counts(n, zlib.crc32(str(slug).encode()))
+        some = max(1, LARGEST // (n * BINS))
+        for start in range(0, len(group), some):
+            mine = group.index[start : start + some].to_numpy()
+            rows = answers.starts[mine][:, None] + np.arange(n)
+            out[mine] = calibration_errors(drawn, gap[rows], bin_[rows], BINS)
+    return out
+
+
+def f1_macro(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
+    """(macro-F1, its standard error), [cells] each; NaN but for `F1_BENCHMARKS`."""
+    import numpy as np
+
+    from analysis.example_bootstrap import f1_errors, macro_f1
+
+    classes = int(max(answers.chosen.max(), answers.gold.max())) + 1
+    at = (answers.cell * classes + answers.gold) * classes + answers.chosen
+    confusion = np.bincount(at, minlength=len(answers.cells) * classes**2).reshape(-1, classes, classes)
+    value, stderr = np.full((2, len(answers.cells)), np.nan)
+    known = answers.cells["benchmark"].isin(F1_BENCHMARKS).to_numpy()
+    value[known], stderr[known] = macro_f1(confusion[known]), f1_errors(confusion[known])
+    return value, stderr
 
 
 def write_metrics(runs: Path, study: str) -> Path:

@@ -115,6 +115,11 @@ def _variance(values: np.ndarray) -> float:
 # ---------------------------------------------------------------------------------------------- corrected correlations
 
 
+def in_words(reliability: float) -> str:
+    """More noise than mixtures differ says no more, however far below 0 the estimate lies."""
+    return f"{reliability:.2f}" if reliability >= 0 else "below 0"
+
+
 @dataclass(frozen=True)
 class Corrected:
     """A cross-stage correlation without its noise (Spearman 1904, with correlated errors)."""
@@ -145,7 +150,7 @@ def corrected(panel: Panel, scale: str, metric: str) -> list[Corrected]:
             continue
         trust = [float(side.reliability[b]) for side in sides]
         if not min(trust) >= FLOOR:
-            found.append(Corrected(None, f"reliability {min(trust):.2f} is below {FLOOR}"))
+            found.append(Corrected(None, f"reliability {in_words(min(trust))} is below {FLOOR}"))
             continue
         provisional = not all(side.measured[b] for side in sides)
         covariance = np.cov(pt[both, b], sft[both, b])[0, 1]

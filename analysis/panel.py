@@ -17,6 +17,7 @@ import pandas as pd
 
 from analysis import paper_numbers
 from analysis.estimates import mean_measured
+from analysis.held_out import HeldOut, held_out
 from analysis.items import Items, load_items
 from analysis.metrics import KEYS, read_described, read_metrics
 from analysis.paper_numbers import SCALES as PAPER_SCALES
@@ -84,6 +85,12 @@ class Panel:
     """(scale, stage) -> fingerprint of the score files behind the shown cells."""
     milestones: tuple[Milestone, ...] = ()
     """Of each scale, in the order of training."""
+    trained: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    """(scale, stage) -> steps and tokens of the shown checkpoints, as the scores have them."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Slug -> examples of a shown cell; the most, should the stages have been asked different ones."""
+    held_out: dict[str, HeldOut] = field(default_factory=dict)
+    """Of the scales whose run folders are here."""
     beside_paper: bool = True
     """False for numbers that were given, which stand for no scale of the paper."""
     items: Items | None = None
@@ -108,6 +115,13 @@ class Panel:
     ) -> np.ndarray:
         """float64 [mixtures, benchmarks]: mean over the seeds that were measured."""
         return mean_measured(self.over_seeds(scale, stage, metric, normalisation))
+
+    def held_out_loss(self, scale: str) -> np.ndarray:
+        """Of `matrix`'s seeds, float64 [mixtures]; NaN where unknown. After pretraining."""
+        if scale not in self.held_out:
+            return np.full(len(self.mixtures), np.nan)
+        loss = self.held_out[scale].loss
+        return np.asarray(mean_measured(loss[:, :, None])[:, 0] if self.average_seeds else loss[0])
 
     def stderr(self, scale: str, stage: str, metric: str = "accuracy") -> np.ndarray:
         """Standard error over examples of one checkpoint, [mixtures, benchmarks]; the mean over seeds."""
@@ -245,11 +259,13 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
     names = {slug: paper_numbers.displays().get(slug, slug) for slug in benchmarks}
     named = {slug: paper_numbers.category_of().get(slug, own.get(slug, OTHER)) for slug in benchmarks}
     shown_as: dict[str, Any] = {"category_of": named, "displays": names} if own else {}
+    scales = tuple(config.scales) if config else _by_size(metrics)
+    losses = {scale: held_out(runs, study, scale, mixtures, seeds) for scale in scales}
     return Panel(
         study=study,
         config=config,
         synthetic=config.synthetic if config else (runs / study / "declared.json").is_file(),
-        scales=tuple(config.scales) if config else _by_size(metrics),
+        scales=scales,
         mixtures=mixtures,
         benchmarks=benchmarks,
         recipe=shown,
@@ -267,6 +283,12 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
             for (scale, stage), rows in metrics.groupby(["scale", "stage"])
         },
         milestones=_milestones(_asked(every, plain), seeds, mixtures, benchmarks),
+        trained={
+            (str(scale), str(stage)): (int(rows["step"].max()), int(rows["tokens"].max()))
+            for (scale, stage), rows in metrics.groupby(["scale", "stage"])
+        },
+        sizes={str(slug): int(n) for slug, n in metrics.groupby("benchmark")["n"].max().items()},
+        held_out={scale: known for scale, known in losses.items() if known is not None},
         beside_paper=not categories,
         **shown_as,
     )

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from analysis import published as pub
+from analysis.grid import align
 from analysis.paper_numbers import CATEGORIES, SETUP_TITLES, TITLES, category_of, displays, frame, numbers
-from analysis.writers import align, chance
+from analysis.table import Sheet
+from analysis.writers import as_text, chance
 
 WORKED_OUT = f"""\
 WHAT FOLLOWS FROM TABLE 5 ALONE
@@ -31,15 +33,20 @@ def print_paper(searched: Path | None = None) -> None:
     print(
         "THE PAPER'S NUMBERS ONLY.", *([] if searched is None else ["No study with scores was found under", searched])
     )
-    for block in (*printed_tables(), WORKED_OUT, *worked_out(), HOW_TO_GO_ON):
+    tables = [as_text(sheet) for sheets in published_sheets().values() for sheet in sheets]
+    for block in (*tables, WORKED_OUT, *worked_out(), HOW_TO_GO_ON):
         print(f"\n{block}")
 
 
-def printed_tables() -> Iterator[str]:
-    """Tables 1 to 11 in the paper's layout."""
+def published_sheets() -> dict[str, list[Sheet]]:
+    """Number of the table -> it, or its halves, in the paper's layout."""
+    found: dict[str, list[Sheet]] = {}
     for number, title in (SETUP_TITLES | {str(n): title for n, title in TITLES.items()}).items():
         table = frame(f"table{number}")
-        yield _block(f"Table {number}. {title}", list(map(str, table.columns)), table.to_numpy().tolist())
+        rows = [tuple(cell.replace("_", " ") for cell in row) for row in table.to_numpy().tolist()]
+        sheet = Sheet(f"table{number}", f"Table {number}. {title}", tuple(map(str, table.columns)), tuple(rows))
+        found.setdefault(number.rstrip("ab"), []).append(sheet)
+    return found
 
 
 def worked_out() -> Iterator[str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from analysis.drawing import Figure
     from analysis.estimates import Estimate
     from analysis.panel import Panel
-    from analysis.table import Table
+    from analysis.table import Sheet, Table
 
 SECTIONS = (
     ("transfer", "From pretraining to fine-tuning"),
@@ -69,6 +69,7 @@ def build_report(runs: Path, study: str) -> Path:
     """
     from analysis.figures import sections, write_figures
     from analysis.panel import load_panel
+    from analysis.settings import settings_tables
     from analysis.tables import build_tables
     from analysis.training import loss_curves, loss_figure
     from analysis.writers import write_tables
@@ -78,22 +79,27 @@ def build_report(runs: Path, study: str) -> Path:
     loss = loss_figure(panel, loss_curves(runs, panel))
     drawn = sections(panel, {table.name: table for table in tables}) | {"loss": [loss] if loss else []}
     folder = report_dir(runs, study)
-    write_tables(tables, folder / "tables")
-    html, declared = compose(runs, panel, tables, drawn)
+    settings = settings_tables(runs, panel)
+    write_tables([*settings, *tables], folder / "tables")
+    html, declared = compose(runs, panel, tables, settings, drawn)
     write_figures([figure for figures in (declared, *drawn.values()) for figure in figures], folder / "figures")
     write_text(folder / "index.html", html)
     return folder / "index.html"
 
 
 def compose(
-    runs: Path, panel: Panel, tables: Sequence[Table], drawn: dict[str, list[Figure]]
+    runs: Path,
+    panel: Panel,
+    tables: Sequence[Table],
+    settings: Sequence[Sheet],
+    drawn: dict[str, list[Figure]],
 ) -> tuple[str, list[Figure]]:
     """The page, and the figures that it alone has; drawn: by section."""
     from analysis import drawing, provenance
     from analysis import report_summary as summary
     from analysis.overview_figures import declared_order
     from analysis.report_benchmarks import pages
-    from analysis.report_tables import grid
+    from analysis.report_tables import grid, of_facts
     from analysis.verdict import choices, verdicts
 
     by_name = {table.name: table for table in tables}
@@ -120,7 +126,7 @@ def compose(
             parts=[("declared", "Declared and measured order", extra), *parts] if extra else parts,
             absent=ABSENT,
             numbers=_numbers(panel, by_name),
-            grids=[grid(table) for table in tables],
+            grids=[*map(of_facts, settings), *map(grid, tables)],
             missing=provenance.missing_cells(panel),
             facts=provenance.facts(runs, panel),
             files=provenance.file_names(runs, panel.study),

@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.drawing import diverging, true_minus
-from analysis.table import Row, Table
+from analysis.table import Row, Sheet, Table
 from analysis.writers import VERDICT, cells, filled, headings
+from analysis.writers import grid as words_of
+
+KINDS = {"verdict": "verdict"}
+"""Of the columns of a sheet behind its keys, where they are more than words."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,17 @@ def grid(table: Table) -> Grid:
     return Grid(table.name, table.title, columns, rows, table.notes, table.count("inside"), table.count("outside"))
 
 
+def of_facts(sheet: Sheet) -> Grid:
+    """Settings beside the paper's; nothing in them is sorted by a number behind its text."""
+    shown = words_of(sheet)
+    kinds = ["key"] * (shown.keys - 1) + ["name"] + [KINDS.get(name, "") for name in shown.header[shown.keys :]]
+    columns = [Column(name, kind) for name, kind in zip(shown.header, kinds, strict=True)]
+    rows = [
+        [Cell(text, "verdict" if kinds[i] == "verdict" else "") for i, text in enumerate(row)] for row in shown.rows
+    ]
+    return Grid(sheet.name, sheet.title, columns, rows, shown.notes)
+
+
 def about(table: Table, name: str) -> Grid | None:
     """The rows of a table that are about one benchmark, without the columns that say so; None where it has none."""
     place = next((i for i, key in enumerate(table.keys) if key in ("benchmark", "score")), None)
@@ -70,7 +85,8 @@ def _shown(
     places = [i for i in filled(header, body) if i not in without]
     keys, verdict = len(table.keys), len(table.keys) + VERDICT
     kinds = ["key" if i < keys else "verdict" if i == verdict else "number" for i in range(len(header))]
-    kinds[max(i for i in places if i < keys)] = "name"
+    if named := [i for i in places if i < keys]:  # a row about nothing but its benchmark needs no name
+        kinds[named[-1]] = "name"
     shown = [
         [_cell(table, row, i - keys, texts[i], kinds[i], exact) for i in places]
         for row, texts in zip(rows, body, strict=True)

@@ -1,6 +1,7 @@
-"""A table of numbers with their uncertainty, as every part of the analysis makes them.
+"""Tables as every part of the analysis makes them: of numbers with their uncertainty, and of facts.
 
-In: `Estimate`s. Out: `Table`s for the terminal, files and the report (`analysis.writers`).
+In: `Estimate`s, or settings and published numbers. Out: `Table`s and `Sheet`s for the terminal, files and the report
+(`analysis.writers`).
 """
 
 from __future__ import annotations
@@ -92,6 +93,28 @@ class Table:
 
     def count(self, verdict: str) -> int:
         return sum(row.verdict.partition(",")[0] == verdict for row in self.rows)
+
+
+Cell = str | int | float | None
+"""None: unknown, or not said."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Facts under headings: settings and published numbers, which have neither interval nor p-value."""
+
+    name: str
+    """File name without suffix."""
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    keys: int = 0
+    """How many leading columns say what a row is about."""
+    optional: tuple[str, ...] = ()
+    """Columns that a narrow terminal does without, the first to go first."""
+    weak: frozenset[int] = frozenset()
+    """Numbers of rows that are shown faintly."""
+    notes: tuple[str, ...] = ()
 
 
 def _span(low: float | Decimal, high: float | Decimal, spec: str) -> str:

@@ -1,4 +1,4 @@
-"""Print a study's tables: the paper's numbers beside its own, and what its early scores are worth as decisions.
+"""Print a study's tables: the paper's settings and numbers beside its own, and what its early scores are worth.
 
 In: score files (or a published metrics.parquet) of a study. Out: tables on the terminal or in another form on standard
 output, and with --out as files. Without a study the paper's own tables are printed, and what follows from them.
@@ -20,15 +20,17 @@ from configs.layout import runs_root, scores_dir
 
 if TYPE_CHECKING:
     from analysis.panel import Panel
-    from analysis.table import Table
+    from analysis.table import Sheet, Table
 
 EXAMPLES = """examples:
   python -m analysis.tables                          the newest study under ./runs, or the paper alone
   python -m analysis.tables --study mini --table 5,decisions
+  python -m analysis.tables --table 1,2,3,4          settings: models, training, mixtures, benchmarks
   python -m analysis.tables --table 5 --format tex --scores DIR     score files from anywhere
   python -m analysis.tables --out tables             every table as csv, md and tex
   python -m analysis.tables --seeds mean             each mixture's mean over its seeds
   python -m analysis.tables --paper                  the paper's tables, and what follows from them
+  python -m analysis.tables --paper --table 3 --format tex
 """
 FORMATS = ("text", "csv", "md", "tex")
 
@@ -65,38 +67,63 @@ def main(argv: list[str] | None = None) -> None:
             runs, study = stack.enter_context(borrowed(args.scores))
         study = None if args.paper else choose_study(runs, study, sys.stdout if args.format == "text" else sys.stderr)
         if study is None:
-            from analysis.published_tables import print_paper
+            _print_paper(None if args.paper else runs, args)
+        else:
+            _print_study(runs, study, args)
 
-            print_paper(None if args.paper else runs)
-            return
-        _print_study(runs, study, args)
+
+def _print_paper(searched: Path | None, args: argparse.Namespace) -> None:
+    """searched: the folder in which no study was found, if the paper is shown for want of one."""
+    from analysis.published_tables import print_paper, published_sheets
+
+    if args.table is None and args.format == "text" and not args.out:
+        print_paper(searched)
+        return
+    sheets = published_sheets()
+    names = [name.strip() for name in args.table.split(",")] if args.table else [*sheets]
+    if unknown := [name for name in names if name not in sheets]:
+        raise ConfigError(f"no table {unknown[0]!r} in the paper", where="--table", valid=", ".join(sheets))
+    if searched:
+        print(f"no study with scores under {searched}: the paper's own\n", file=sys.stderr)
+    _deliver([sheet for name in names for sheet in sheets[name]], args)
 
 
 def _print_study(runs: Path, study: str, args: argparse.Namespace) -> None:
     from analysis.panel import load_panel
-    from analysis.writers import FORMS, show, write_tables
+    from analysis.settings import MAKERS as SETTINGS
+    from analysis.settings import settings_tables
 
     panel = load_panel(runs, study, args.recipe, average_seeds=args.seeds == "mean")
-    tables = build_tables(panel, chosen(args.table))
+    names = chosen(args.table)
+    settings = settings_tables(runs, panel, names and [name for name in names if name in SETTINGS])
+    tables = build_tables(panel, names and [name for name in names if name not in SETTINGS])
+    if args.format == "text" and not args.out:
+        print("\n".join(preamble(panel)), end="\n\n")
+    made: list[Table | Sheet] = [*settings, *tables]
+    _deliver(sorted(made, key=lambda table: names.index(table.name)) if names else made, args)
+
+
+def _deliver(tables: Sequence[Table | Sheet], args: argparse.Namespace) -> None:
+    from analysis.writers import FORMS, show, write_tables
+
     if args.out:
         write_tables(tables, args.out)
         print(f"written: {args.out}/*.csv, *.md, *.tex")
-        return
-    if args.format != "text":
+    elif args.format != "text":
         print("\n".join(FORMS[args.format](table) for table in tables), end="")
-        return
-    print("\n".join(preamble(panel)), end="\n\n")
-    for table in tables:
-        show(table)
+    else:
+        for table in tables:
+            show(table)
 
 
 def makers() -> dict[str, Callable[[Panel], Table]]:
     """Name -> what makes the table, in the order in which they are shown."""
-    from analysis import calibration_tables, decision_tables, early, multiverse, paper_tables, protocol_tables
+    from analysis import calibration_tables, decision_tables, early, multiverse, paper_tables, protocol_tables, tiers
 
     return {
         **paper_tables.MAKERS,
         **protocol_tables.MAKERS,
+        **tiers.MAKERS,
         **decision_tables.MAKERS,
         **early.MAKERS,
         **calibration_tables.MAKERS,
@@ -119,11 +146,14 @@ def _with_scores(table: Table, panel: Panel) -> Table:
 
 def chosen(given: str | None) -> list[str] | None:
     """Names of tables from what a user writes: 5 is table5. Raises ConfigError for others."""
+    from analysis.settings import MAKERS as SETTINGS
+
     if given is None:
         return None
     names = [f"table{part}" if part.isdigit() else part for part in (p.strip() for p in given.split(","))]
-    if unknown := [name for name in names if name not in makers()]:
-        valid = ", ".join(name.removeprefix("table") for name in makers())
+    known = [*SETTINGS, *makers()]
+    if unknown := [name for name in names if name not in known]:
+        valid = ", ".join(name.removeprefix("table") for name in known)
         raise ConfigError(f"no table {unknown[0].removeprefix('table')!r}", where="--table", valid=valid)
     return names
 

@@ -9,18 +9,23 @@ how far is chosen from `PRIORS` by cross-validation inside the examples that rem
 (nested), for all benchmarks of a checkpoint together.
 
 The likelihood of every example is computed once at each temperature of a grid. Sums of it over folds are all that fits
-and cross-validation need; between grid points a parabola serves.
+and cross-validation need; between grid points a parabola serves. At half the temperature a candidate's share is the
+square of what it was, so exponentials are needed at few temperatures (rounding doubles with each square).
 """
 
 from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-LOG_GRID = np.linspace(-2.0, 5.0, 43)
+PER_OCTAVE = 4
+LOG_GRID = math.log(2) * np.arange(-3 * PER_OCTAVE, 7 * PER_OCTAVE + 2) / PER_OCTAVE
+SQUARES = 3
+"""One after another, before exponentials are computed again."""
 FOLDS = 5
 PRIORS = (0.0, 50.0, 200.0, 800.0, np.inf)
 """Examples that the temperature common to a checkpoint counts for."""
@@ -32,7 +37,7 @@ def fold_of(example: str) -> int:
 
 
 class Likelihood:
-    """NLL of the true candidates of some rows, at any temperature."""
+    """NLL of the true candidates of some rows along the grid."""
 
     def __init__(self, relative: np.ndarray, gold: np.ndarray) -> None:
         """relative: log-probabilities less the row's largest, float32 [rows, K], -inf where a row has no candidate."""
@@ -43,13 +48,23 @@ class Likelihood:
         self._columns = [np.ascontiguousarray(column[: (size > k).sum()]) for k, column in enumerate(ordered)]
         self._gold = ordered[gold[self.order], np.arange(len(gold))]
 
-    def at(self, log_temperature: float) -> np.ndarray:
-        """float32 [rows], in the order of `order`."""
-        inverse = np.float32(math.exp(-log_temperature))
-        total = np.zeros(len(self._gold), np.float32)
-        for column in self._columns:
-            total[: len(column)] += np.exp(column * inverse)
-        return np.asarray(np.log(total) - self._gold * inverse)
+    def along_grid(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(index into `LOG_GRID`, float32 [rows] in the order of `order`, overwritten by the next)."""
+        loss, part = np.empty_like(self._gold), np.empty_like(self._gold)
+        for step in range(PER_OCTAVE):
+            octaves = range(len(LOG_GRID) - 1 - step, -1, -PER_OCTAVE)  # from hot to cold
+            for number, i in enumerate(octaves):
+                inverse = np.float32(math.exp(-LOG_GRID[i]))
+                if number % (SQUARES + 1) == 0:
+                    shares = [np.exp(column * inverse) for column in self._columns]
+                else:
+                    shares = [np.square(share, out=share) for share in shares]
+                loss[:] = shares[0]
+                for share in shares[1:]:
+                    loss[: len(share)] += share
+                np.log(loss, out=loss)
+                loss -= np.multiply(self._gold, inverse, out=part)
+                yield i, loss
 
 
 @dataclass
@@ -73,9 +88,8 @@ class Curves:
         likelihood = Likelihood(relative, gold)
         at, places = (cell.astype(np.int64) * FOLDS + fold)[likelihood.order], self.count.size
         self.count += np.bincount(at, minlength=places).reshape(-1, FOLDS)
-        for i, log_temperature in enumerate(LOG_GRID):
-            sums = np.bincount(at, likelihood.at(log_temperature), places)
-            self.total[:, :, i] += sums.reshape(-1, FOLDS)
+        for i, loss in likelihood.along_grid():
+            self.total[:, :, i] += np.bincount(at, loss, places).reshape(-1, FOLDS)
 
 
 def temperatures(curves: Curves, checkpoint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ published score files has none.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from analysis.drawing import WIDTH, Axis, Figure, Scene
+from analysis.held_out import read_lines
 from analysis.panel import Panel
-from configs.errors import ArtifactError
 from configs.layout import RunFolder
 
 BINS = 60  # training loss is noisy from step to step; its curve is the mean over as many stretches
@@ -33,24 +32,6 @@ class Curve:
     """(tokens, loss in nats a token)."""
     validation: tuple[tuple[float, float], ...]
     """Mean over the held-out sources."""
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a metrics.jsonl; a last line cut short by an interruption is left out.
-
-    Raises ArtifactError naming the line where an earlier one is broken.
-    """
-    lines = path.read_text().splitlines()
-    out = []
-    for number, line in enumerate(lines, 1):
-        try:
-            out.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise ArtifactError(
-                    "not valid JSON", where=f"{path}, line {number}", hint="rerun the training"
-                ) from None
-    return out
 
 
 def loss_curves(runs: Path, panel: Panel) -> list[Curve]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis import correlations as co
 from analysis.association import Association, pearson
-from analysis.noise import FLOOR, Draws, corrected, draw, noise
+from analysis.noise import FLOOR, Draws, corrected, draw, in_words, noise
 from analysis.panel import STAGES, Panel
 from analysis.paper_numbers import TITLES
 from analysis.table import Row, Table, interval, signed, with_q_values, within_blocks
@@ -40,7 +40,7 @@ def transfer_table(panel: Panel) -> Table:
                         association.estimate,
                         panel.paper_number(scale, "5", metric, "{}", slug),
                         (_reliability(trust[b], known[b]), *same[b], *_other_views(association)),
-                        f"reliability {trust[b]:.2f}" if trust[b] < FLOOR else "",
+                        f"reliability {in_words(trust[b])}" if trust[b] < FLOOR else "",
                         provisional=not known[b],
                     )
                 yield Row(
@@ -62,7 +62,7 @@ def _reliability(value: float, measured: bool) -> str:
     """The lesser of the two stages'; a ceiling where seeds, or examples, are not measured."""
     if math.isnan(value):
         return "not measured"
-    return f"{value:.2f}" if measured else f"≤ {value:.2f}"
+    return in_words(value) if measured else f"≤ {in_words(value)}"
 
 
 def _same_mixtures(panel: Panel, drawn: Draws | None, scale: str, metric: str) -> list[tuple[str, str]]:

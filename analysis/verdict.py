@@ -26,7 +26,7 @@ import numpy as np
 
 from analysis.decisions import Protocol, protocols
 from analysis.estimates import Estimate, mean_measured
-from analysis.noise import FLOOR, noise
+from analysis.noise import FLOOR, in_words, noise
 from analysis.panel import Panel
 from analysis.table import Row, Table, with_interval
 
@@ -140,7 +140,7 @@ def _at_chance(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
 def _unreliable(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
     """The lesser one, if it is below the floor."""
     known = [(value, end) for value, end in zip(signal.reliability, ends, strict=True) if value < FLOOR]
-    return [Reason("reliability", f"{value:.2f}, {end}".replace("-", "−")) for value, end in sorted(known)[:1]]
+    return [Reason("reliability", f"{in_words(value)}, {end}") for value, end in sorted(known)[:1]]
 
 
 def _said(e: Estimate, null: float) -> str:

@@ -80,10 +80,14 @@ class RunPlan:
         return self.tokens / self.tokens_per_second / 3600 if self.config.precision == "bf16" else None
 
     @property
-    def exports(self) -> int:
-        """Checkpoints that are kept and scored: the milestones and the last step."""
+    def export_steps(self) -> list[int]:
+        """Of the checkpoints that are kept and scored: the milestones and the last step."""
         milestones = {tokens // self.config.tokens_per_step for tokens in self.config.checkpoint_tokens}
-        return len(milestones | {self.steps})
+        return sorted(milestones | {self.steps})
+
+    @property
+    def exports(self) -> int:
+        return len(self.export_steps)
 
     @property
     def checkpoint_bytes(self) -> int:

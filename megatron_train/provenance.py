@@ -17,24 +17,11 @@ from configs.layout import PROJECT_ROOT
 from configs.schema import TrainConfig
 
 PACKAGES = ("torch", "megatron-core", "numpy", "safetensors", "transformer-engine")
-# Settings that change how a run is computed or shown, but not what comes out (up to rounding).
-IRRELEVANT: Any = {
-    "parallel": True,
-    "log_every_steps": True,
-    "checkpoint_every_steps": True,
-    "keep_checkpoints": True,
-    "compile": True,
-    "loss_chunk_tokens": True,
-    "tracking": True,
-    "hang_timeout_s": True,
-    "batch": {"micro_sequences"},
-    "data": {"exhaustion", "max_epochs"},  # they refuse a run or let it be
-}
 
 
 def inputs_fingerprint(config: TrainConfig, data: dict[str, Any], parent: str | None) -> str:
     """sha256 over the config, the data's fingerprints and the parent export's sha256."""
-    return fingerprint({"config": config.model_dump(mode="json", exclude=IRRELEVANT), "data": data, "parent": parent})
+    return fingerprint({"config": config.identity(), "data": data, "parent": parent})
 
 
 def provenance(

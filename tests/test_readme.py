@@ -42,13 +42,23 @@ RUNS: dict[str, tuple[str, int]] = {
     "python -m ray_eval.export_results --study by-hand --out lm_eval_results": ("{}", 0),
     "python -m ray_eval.import_results --help": ("{}", 0),
     "python -m analysis.tables --study mini": ("python -m analysis.tables --study by-hand", 0),
+    "python -m analysis.tables --study mini --table 1,2,3,4": (
+        "python -m analysis.tables --study by-hand --table 1,2,3,4",
+        0,
+    ),
     "python -m analysis.figures --study mini --out figures": (
         "python -m analysis.figures --study by-hand --out figures",
         0,
     ),
+    "python -m analysis.figures --study mini --out figures --format pdf": (
+        "python -m analysis.figures --study by-hand --out figures --format pdf",
+        0,
+    ),
+    "python -m analysis.compare runs/by-hand/scores/mini_s/V1P0/seed0/pt"
+    " runs/by-hand/scores/mini_s/V1P0/seed0/sft-mini": ("{}", 0),
     "python -m analysis.planner --study mini --r 0.6": ("python -m analysis.planner --study by-hand --r 0.6", 0),
     "python study.py status mini": ("{}", 2),  # no such study in the empty folder: a message, no traceback
-    "python -m configs.cost configs/studies/paper.yaml": ("{}", 0),
+    "python study.py plan paper --gpu H100 --gpus 64 --price 2.5": ("{}", 0),
     # Without data and a GPU: the plan, what is missing, and exit code 2, which torchrun turns into its own 1.
     "torchrun megatron_train/pretrain.py --config configs/1b.yaml": ("{}", 1),
 }

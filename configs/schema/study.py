@@ -40,6 +40,8 @@ class StudyScale(Model):
     """Pretraining config: a path relative to configs/."""
     sft: dict[str, str]
     """SFT recipe -> `<config path>` or `<config path>#<preset>`; relative to configs/."""
+    gpus: Count = 1
+    """That one training works on; 0: it needs none."""
 
 
 class StudyScoring(Model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -138,6 +138,20 @@ class Tracking(Model):
     """Project of Weights & Biases that shows the run too; null: TensorBoard's files only."""
 
 
+NOT_IN_RESULT: Any = {
+    "parallel": True,
+    "log_every_steps": True,
+    "checkpoint_every_steps": True,
+    "keep_checkpoints": True,
+    "compile": True,
+    "loss_chunk_tokens": True,
+    "tracking": True,
+    "hang_timeout_s": True,
+    "batch": {"micro_sequences"},
+    "data": {"exhaustion", "max_epochs"},  # they refuse a run or let it be
+}
+
+
 class TrainConfig(Model):
     """configs/<scale>.yaml (pretraining) and configs/<scale>_sft.yaml (fine-tuning)."""
 
@@ -191,6 +205,10 @@ class TrainConfig(Model):
             if last > budget:
                 raise ValueError(f"checkpoint_tokens ({last:,}) lies beyond the end of training ({budget:,} tokens)")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """Everything but what changes only how a run is computed or shown; what comes out differs by rounding."""
+        return self.model_dump(mode="json", exclude=NOT_IN_RESULT)
 
     @property
     def tokens_per_step(self) -> int:

@@ -1,4 +1,4 @@
-"""Fixtures that hand out the writer of score files, and studies that are built once."""
+"""Fixtures: the writer of score files, the study `demo` with its panel, tables and figures, and its report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 from score_rows import make_study, row, write_rows
 
+from analysis.drawing import Figure
+from analysis.figures import TABLES, sections
+from analysis.panel import Panel, load_panel
 from analysis.report import build_report
+from analysis.table import Table
+from analysis.tables import build_tables
 
 
 @pytest.fixture
@@ -57,3 +62,19 @@ def full(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report_page(full: Path) -> Path:
     """The report of `full`: its index.html, with tables and figures beside it."""
     return build_report(full, "demo")
+
+
+@pytest.fixture(scope="session")
+def demo_panel(demo: Path) -> Panel:
+    return load_panel(demo, "demo")
+
+
+@pytest.fixture(scope="session")
+def demo_tables(demo_panel: Panel) -> dict[str, Table]:
+    """Those whose numbers are drawn, by name."""
+    return {table.name: table for table in build_tables(demo_panel, TABLES)}
+
+
+@pytest.fixture(scope="session")
+def demo_figures(demo_panel: Panel, demo_tables: dict[str, Table]) -> dict[str, Figure]:
+    return {figure.name: figure for figures in sections(demo_panel, demo_tables).values() for figure in figures}

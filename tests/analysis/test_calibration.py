@@ -81,15 +81,30 @@ def test_scores_against_scikit_learn() -> None:
     expected = ((probability - np.eye(4)[gold]) ** 2).sum(axis=1)
     np.testing.assert_allclose(ca.brier(probability, gold), expected)
     confidence, right = np.round(probability.max(axis=1), 2), probability.argmax(axis=1) == gold
-    found = ca.auroc(confidence, right, cell, CELLS)
+    found, stderr = ca.auroc(confidence, right, cell, CELLS)
     for number in range(CELLS):
         mine = cell == number
         if not mine.any():
-            assert math.isnan(found[number])
+            assert math.isnan(found[number]) and math.isnan(stderr[number])
         else:
             assert found[number] == pytest.approx(roc_auc_score(right[mine], confidence[mine]))
+            assert stderr[number] == pytest.approx(delong(right[mine], confidence[mine]))
+
+
+def delong(right: np.ndarray, confidence: np.ndarray) -> float:
+    """Every pair of a right and a wrong answer compared, as the paper writes it."""
+    wins = np.array([[(x > y) + (x == y) / 2 for y in confidence[~right]] for x in confidence[right]])
+    return math.sqrt(wins.mean(axis=1).var(ddof=1) / right.sum() + wins.mean(axis=0).var(ddof=1) / (~right).sum())
 
 
 def test_auroc_needs_both_kinds_of_answers() -> None:
-    found = ca.auroc(np.array([0.4, 0.5, 0.6]), np.array([True, True, False]), np.array([0, 0, 1]), 2)
-    assert np.isnan(found).all()
+    sure, right = np.array([0.4, 0.5, 0.6, 0.1, 0.9]), np.array([True, True, False, True, False])
+    area, stderr = ca.auroc(sure, right, np.array([0, 0, 1, 3, 3]), 4)
+    assert np.isnan(area[:3]).all() and area[3] == 0  # the wrong answer is surer
+    assert np.isnan(stderr).all()  # one answer of a kind says nothing of its spread
+
+
+def test_order_of_cells_that_lie_anywhere() -> None:
+    random = np.random.default_rng(5)
+    confidence, cell = np.round(random.random(300), 1), random.choice([0, 2, 3], 300)
+    assert ca.ascending(confidence, cell).tolist() == np.lexsort((confidence, cell)).tolist()

@@ -131,4 +131,5 @@ def test_the_command(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("benchmark,paper,value") and len(lines) == 5 and lines[1].startswith("PIQA,")
     main([str(part) for part in two])
-    assert "mean of 2 benchmarks" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "mean of 2 benchmarks" in out and "A: 240m V1P0 seed 0 PT step 10, B: 240m V2P0" in out.splitlines()[0]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from analysis import resampling as rs
 from analysis.decisions import decide, decide_on_average, pair_agreement, subsets, top_regret
 
 LEVELS = st.lists(st.integers(0, 4), min_size=6, max_size=6).map(lambda v: np.array(v) / 4)
@@ -132,3 +133,11 @@ def test_a_choice_among_noise_is_not_credited_with_what_it_fitted() -> None:
         outside.append(first.accuracy)
         inside.append(decide(early[:, first.benchmarks[0]], late.mean(axis=1)).accuracy.value)
     assert np.mean(inside) > 0.68 and abs(np.mean(outside) - 0.5) < 0.1
+
+
+def test_a_hundred_and_fifty_six_mixtures_with_ties() -> None:
+    """More than fit into small integers: p stays a share of the draws."""
+    random = np.random.default_rng(2)
+    early = np.round(random.random(156), 2)
+    unrelated, same = decide(early, random.random(156)).accuracy, decide(early, early).accuracy
+    assert unrelated.p is not None and unrelated.p > 0.01 and same.p == pytest.approx(1 / (rs.DRAWS + 1))

@@ -16,7 +16,8 @@ from scipy.special import softmax
 from score_rows import row, write_rows
 from sklearn.metrics import f1_score, roc_auc_score
 
-from analysis.answers import confidence, gather, select
+from analysis.answers import gather
+from analysis.measures import confidence, select
 from analysis.metrics import COLUMNS, compute, read_metrics, write_metrics
 from analysis.scores import read_scores
 from configs.errors import ArtifactError
@@ -210,6 +211,14 @@ def _check_probabilities(frame: pd.DataFrame, rows: list[dict[str, Any]], where:
     bins = [(sure > b / 15) & (sure <= (b + 1) / 15) for b in range(15)]
     ece = sum(abs(sure[b].sum() - right[b].sum()) for b in bins) / len(sure)
     assert cell(frame, "ece", **where)["value"] == pytest.approx(ece, abs=1e-12)
+    full = [b for b in bins if b.any()]
+    parts = {
+        "calibration": sum(b.sum() * (right[b].mean() - sure[b].mean()) ** 2 for b in full) / len(sure),
+        "resolution": sum(b.sum() * (right[b].mean() - right.mean()) ** 2 for b in full) / len(sure),
+        "uncertainty": right.mean() * (1 - right.mean()),
+    }
+    for name, expected in parts.items():
+        assert cell(frame, f"brier_{name}", **where)["value"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_same_bytes_again_and_fingerprint_of_the_files(tmp_path: Path, study_maker: Callable[..., Path]) -> None:

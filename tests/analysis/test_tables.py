@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 import shutil
 import subprocess
 import sys
@@ -43,8 +42,10 @@ def test_help_has_examples_and_loads_nothing_heavy(module: str) -> None:
 
 def test_analysis_needs_neither_torch_nor_megatron() -> None:
     code = "import sys, analysis.report, analysis.figures, analysis.training, analysis.compare, analysis.tidy\n"
-    code += "import analysis.tables; analysis.tables.makers()\n"
-    code += "print({'torch', 'megatron', 'ray', 'mixtures', 'megatron_train', 'ray_eval'} & set(sys.modules))"
+    code += "import analysis.tables, analysis.settings; analysis.tables.makers()\n"
+    code += "drawing = {'matplotlib'} & set(sys.modules)\nimport analysis.pdf\n"
+    code += "others = {'torch', 'megatron', 'ray', 'mixtures', 'megatron_train', 'ray_eval'} & set(sys.modules)\n"
+    code += "print(drawing | others)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
 
@@ -74,6 +75,7 @@ def test_tables_of_a_study(demo: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == f"written: {folder}/*.csv, *.md, *.tex\n"
     names = {p.name for p in folder.iterdir()}
     written = set(tables.makers()) - {"early"}  # no checkpoints on the way were scored
+    written |= {"table2", "table3", "table4"}  # of the models, Table 1, nothing is known without study.yaml
     assert names == {f"{table}.{suffix}" for table in written for suffix in ("csv", "md", "tex")}
     assert len(names) > 3 * 12
 
@@ -88,11 +90,6 @@ def test_tables_of_a_study(demo: Path, tmp_path: Path, capsys: pytest.CaptureFix
     expected = "inside" if float(mine["low"]) <= 0.99 <= float(mine["high"]) else "outside"
     assert mine["verdict"].startswith((expected, "no claim"))
     assert len({row["scores"] for row in rows}) == 2  # each scale has score files of its own
-    for name in ("table5", "table8"):
-        tex = (folder / f"{name}.tex").read_text()
-        body = [line for line in tex.splitlines() if line.endswith("\\\\") and "caption" not in line]
-        columns = len(re.search(r"\{longtable\}\{([lr]+)\}", tex).group(1))  # type: ignore[union-attr]
-        assert len(body) > 40 and {len(re.findall(r"(?<!\\)&", line)) + 1 for line in body} == {columns}
 
 
 def test_one_table_in_any_form_from_scores_anywhere(

@@ -37,9 +37,12 @@ def curves_of(cells: list[tuple[np.ndarray, np.ndarray]]) -> tuple[te.Curves, li
 def test_likelihoods_are_those_of_scaled_softmaxes() -> None:
     relative, gold = answers(0, 50, 1.0)
     found = te.Likelihood(relative, gold)
-    for log_temperature in te.LOG_GRID:
-        expected = ca.negative_log_likelihood(relative.astype(float) / math.exp(log_temperature), gold)
-        assert np.allclose(found.at(log_temperature), expected[found.order], rtol=1e-4, atol=1e-5)
+    met = []
+    for i, loss in found.along_grid():
+        expected = ca.negative_log_likelihood(relative.astype(float) / math.exp(te.LOG_GRID[i]), gold)
+        assert np.allclose(loss, expected[found.order], rtol=1e-4, atol=1e-5)
+        met.append(i)
+    assert sorted(met) == list(range(len(te.LOG_GRID)))
 
 
 @pytest.mark.parametrize("truth", [0.4, 1.0, 2.5, 12.0])
@@ -102,7 +105,8 @@ def test_shrinking_goes_from_the_common_to_the_own(own: float, common: float, n:
 
 def test_between_grid_points_a_parabola_is_close() -> None:
     relative, gold = answers(3, 400, 2.0)
-    curve = np.array([[te.Likelihood(relative, gold).at(t).astype(float).mean() for t in te.LOG_GRID]])
+    means = {i: loss.astype(float).mean() for i, loss in te.Likelihood(relative, gold).along_grid()}
+    curve = np.array([[means[i] for i in range(len(te.LOG_GRID))]])
     for log_temperature in np.random.default_rng(0).uniform(-1.5, 4.5, 40):
         exact = ca.negative_log_likelihood(relative / math.exp(log_temperature), gold).mean()
         assert te._at(curve, np.array([log_temperature]))[0] == pytest.approx(exact, rel=2e-3)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import ray
+from ray_head import head_node, submitted
 
 from configs.artifacts import write_json
 from configs.cluster import cluster
@@ -209,80 +204,10 @@ def test_ray_job_submit(form: str, runs: Path, benchmark_root: Path, tmp_path_fa
     """`ray job submit ray_eval/score.py` on a cluster started in the project folder; elsewhere with --working-dir."""
     write_json(runs / "trial" / "study.json", {"documents_root": str(benchmark_root)})
     literal = form == "literal"
-    submit = ["ray", "job", "submit"]
-    submit += ["ray_eval/score.py"] if literal else ["--working-dir", ".", "--", "python", "ray_eval/score.py"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(tmp_path_factory.mktemp("home")),  # without ~/.ray/auth_token, as on a fresh machine
-        "MAGIC_RUNS": str(runs),
-    }
+    script = ["ray_eval/score.py"] if literal else ["--working-dir", ".", "--", "python", "ray_eval/score.py"]
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    with head_node(PROJECT_ROOT if literal else elsewhere, environment, elsewhere / "head.log") as address:
-        for _ in range(30):
-            done = subprocess.run(
-                submit,
-                cwd=PROJECT_ROOT,
-                env=environment | {"RAY_API_SERVER_ADDRESS": address},
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
-            )
-            if "No available agent to submit job" not in done.stderr:  # the dashboard is up before the node is
-                break
-            time.sleep(2)
+    with head_node(PROJECT_ROOT if literal else elsewhere, elsewhere, {"MAGIC_RUNS": str(runs)}) as head:
+        done = submitted(script, head)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert f"{NUM_CHECKPOINTS} checkpoints scored" in done.stdout
     assert len(files(runs)) == NUM_CHECKPOINTS
-
-
-@contextlib.contextmanager
-def head_node(place: Path, environment: dict[str, str], log: Path) -> Iterator[str]:
-    """A cluster of its own, started in `place`; yields the address that takes jobs."""
-    for _ in range(3):  # Ray gives up after 15 s where the machine is busy
-        port, dashboard, agent = free_ports(3)  # the agent's default port is fixed: another cluster may hold it
-        temporary = Path("/tmp") / f"ray-{os.getpid()}-{port}"  # sockets need a short path
-        start = ["ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"]
-        start += [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
-        start += [f"--temp-dir={temporary}"]
-        with log.open("a") as output:
-            head = subprocess.Popen(
-                start, cwd=place, env=environment, stdout=output, stderr=output, start_new_session=True
-            )
-        try:
-            if answers(f"http://127.0.0.1:{dashboard}", head):
-                yield f"http://127.0.0.1:{dashboard}"
-                return
-        finally:
-            head.terminate()  # it ends the processes it started
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                head.wait(30)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
-            shutil.rmtree(temporary, ignore_errors=True)
-    pytest.fail(f"no Ray cluster could be started\n{log.read_text()[-3000:]}")
-
-
-def answers(address: str, head: subprocess.Popen[bytes]) -> bool:
-    """Wait until the cluster takes jobs; False where its head ended first."""
-    while head.poll() is None:
-        try:
-            urllib.request.urlopen(f"{address}/api/jobs/", timeout=10).close()
-            return True
-        except urllib.error.HTTPError:  # 401: it is there and wants the token that `ray job` knows
-            return True
-        except OSError:
-            time.sleep(1)
-    return False
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports

@@ -136,6 +136,8 @@ def main() -> None:
         sizes = {slug: max(20, round(args.share * n)) for slug, n in paper_sizes().items()}
         write_simulated(args.simulate, STUDY, sizes)
         return
+    if args.work:
+        args.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.work) as work:
         steps = study_steps(Path(work), 0.01 if args.quick else 1.0)
     share = 1e-5 if args.quick else 5e-4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from ray_head import head_node, submitted
 from tiny_study import BENCHMARKS, write_study
 
-from configs.artifacts import sha256_file
+from configs.artifacts import read_json, sha256_file
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from study import last_metrics, units
+from configs.workflow.driver import alone
+from configs.workflow.progress import last_step, share_done
+from configs.workflow.units import study_units
 
 
 def command(study: Path, root: Path, *more: str) -> list[str]:
@@ -49,23 +53,12 @@ def scores(root: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*.parquet"))}
 
 
-def test_units_put_every_pretraining_before_its_finetuning(tmp_path: Path) -> None:
-    study = load_study("mini")
-    every = units(study, tmp_path)
-    assert len(every) == 2 * (9 + 2) * 2
-    seen = set()
-    for unit in every:
-        assert unit.parent is None or unit.parent in seen
-        seen.add(unit.folder)
-    assert len({u.folder.path for u in every}) == len(every)
-
-
-def test_last_metrics_ignores_a_half_written_line_and_validation(tmp_path: Path) -> None:
-    unit = units(load_study("mini"), tmp_path)[0]
-    assert last_metrics(unit.folder) == {} and unit.fraction_done() == 0.0
+def test_last_step_ignores_a_half_written_line_and_validation(tmp_path: Path) -> None:
+    (unit,) = [u for u in study_units(load_study("mini"), tmp_path) if u.name == "pretrain/mini_s/V1P0/seed0"]
+    assert unit.folder is not None and last_step(unit.folder) == {} and share_done(unit) == 0.0
     unit.folder.path.mkdir(parents=True)
     unit.folder.metrics.write_text('{"step": 3, "loss": 2.0}\n{"step": 3, "validation": {}}\n{"step": 4, "lo')
-    assert last_metrics(unit.folder)["step"] == 3
+    assert last_step(unit.folder)["step"] == 3 and share_done(unit) == pytest.approx(3 / 585)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +70,10 @@ def test_last_metrics_ignores_a_half_written_line_and_validation(tmp_path: Path)
         (["run", "real_small"], "none are named"),
         (["run", "real_small", "--documents", "/nowhere"], "data folder is missing"),
         (["status", "mini"], "no such study"),
+        (["status", "mini", "--colour"], "unrecognized arguments: --colour"),
+        (["run", "mini", "--workers", "1", "scoring.sampel=3"], "did you mean sample?"),
+        (["unit", "mini", "pretrain/x"], "no such study"),
+        (["plan", "paper", "--gpus", "4"], "works on 8 GPUs, 4 are given"),
     ],
 )
 def test_mistakes_get_one_message_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -128,9 +125,101 @@ def test_the_path_ends_with_a_report_and_kills_change_nothing(tmp_path: Path) ->
 
     again = run(study, broken)  # nothing is done a second time
     assert again.returncode == 0 and scores(broken) == wanted
-    state = subprocess.run(
-        [sys.executable, str(PROJECT_ROOT / "study.py"), "status", "tiny", "--runs", str(broken / "runs")],
-        capture_output=True,
-        text=True,
+    assert "nothing was missing" in again.stdout
+    assert "score      6/6 done" in status(broken)
+    for report in (broken, whole):
+        shutil.rmtree(report / "runs/tiny/report")
+    assert run(study, broken).returncode == run(study, whole).returncode == 0
+
+
+def status(root: Path) -> str:
+    place = ["--runs", str(root / "runs")]
+    command = [sys.executable, str(PROJECT_ROOT / "study.py"), "status", "tiny", *place]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_what_changed_is_refused_redone_or_kept_and_a_second_driver_is_turned_away(tmp_path: Path) -> None:
+    study = write_study(tmp_path, steps=12)
+    assert run(study, tmp_path).returncode == 0
+    first, folder = scores(tmp_path), tmp_path / "runs" / "tiny"
+    stamp = (folder / "tiny/V1P0/seed0/pt/DONE").stat().st_mtime_ns
+
+    changed = run(study, tmp_path, "overrides={optimizer.lr: 0.02}")
+    assert changed.returncode == 2 and "10 finished units no longer match" in changed.stderr
+    assert "pretrain/tiny/V1P0/seed0: optimizer.lr 0.01 -> 0.02" in changed.stderr and "--stale redo" in changed.stderr
+    assert scores(tmp_path) == first
+
+    kept = run(study, tmp_path, "overrides={optimizer.lr: 0.02}", "--stale", "keep")
+    assert kept.returncode == 0 and scores(tmp_path) == first
+    record = read_json(folder / "units/pretrain/tiny/V1P0/seed0.json")
+    assert record["kept"] == ["optimizer.lr 0.01 -> 0.02"] and record["identity"]["optimizer"]["lr"] == 0.02
+    assert (folder / "tiny/V1P0/seed0/pt/DONE").stat().st_mtime_ns == stamp
+
+    redone = run(study, tmp_path, "overrides={optimizer.lr: 0.03}", "--stale", "redo")
+    assert redone.returncode == 0, redone.stderr
+    assert "2 pretrain" in redone.stdout and "6 score" in redone.stdout and scores(tmp_path) != first
+    assert "stale" not in status(tmp_path)
+
+    with alone(folder):
+        second = run(study, tmp_path, "overrides={optimizer.lr: 0.03}")
+    assert second.returncode == 2 and "another process is at work on this study" in second.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_asked_to_end_it_saves_and_goes_on_from_there(tmp_path: Path) -> None:
+    study, long = write_study(tmp_path, steps=400), "overrides={data.exhaustion: repeat, data.max_epochs: 30}"
+    run_folder = tmp_path / "runs/tiny/tiny/V1P0/seed0/pt"
+    process = subprocess.Popen(
+        command(study, tmp_path, long), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    assert "4/4 runs done" in state.stdout and "partial" not in state.stdout
+    metrics = run_folder / "metrics.jsonl"
+    while not metrics.is_file() or metrics.read_bytes().count(b"\n") < 15:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75 and b"the same command goes on" in said and b"Traceback" not in said
+    (saved,) = {path.name for path in (run_folder / "checkpoints").glob("step-*")} - {"step-0000010"}  # 10: a milestone
+    result = run(study, tmp_path, long)
+    assert result.returncode == 0, result.stderr
+    log = (tmp_path / "runs/tiny/units/pretrain/tiny/V1P0/seed0.log").read_text()
+    assert f"step {int(saved.removeprefix('step-'))}" in log
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_unit_that_fails_leaves_the_rest_done_and_is_named(tmp_path: Path) -> None:
+    study = write_study(tmp_path, steps=12)
+    assert run(study, tmp_path).returncode == 0
+    folder = tmp_path / "runs" / "tiny"
+    for name in ("analyse", "score/tiny/V1P0/seed0/pt/last"):
+        (folder / f"units/{name}.json").unlink()
+    (broken,) = (folder / "tiny/V1P0/seed0/pt/export").glob("step-*12/model*.safetensors")
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-1])
+    (folder / "scores/tiny/V1P0/seed0/pt/step-0000012.parquet").unlink()
+    failed = run(study, tmp_path)
+    assert failed.returncode == 2 and "Traceback" not in failed.stderr
+    assert "score/tiny/V1P0/seed0/pt/last failed; 1 units that need them were not begun" in failed.stderr
+    assert str(broken) in failed.stderr and "units/score/tiny/V1P0/seed0/pt/last.log" in failed.stderr
+    broken.write_bytes(whole)
+    assert run(study, tmp_path).returncode == 0 and "missing" not in status(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_submitted_to_a_ray_cluster_and_without_one_the_same_bytes(tmp_path: Path) -> None:
+    study = write_study(tmp_path, steps=12)
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert run(study, here).returncode == 0
+    with head_node(tmp_path, tmp_path, {}) as head:
+        place = ["--data", str(there / "data"), "--runs", str(there / "runs")]
+        script = ["--working-dir", ".", "--", "python", "study.py", "run", str(study), *place]
+        done = submitted(script, head, timeout_s=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert scores(here) == scores(there)
+    metrics = [sha256_file(root / "runs/tiny/metrics.parquet") for root in (here, there)]
+    assert metrics[0] == metrics[1]

@@ -1,0 +1,70 @@
+"""Loss on held-out documents: an early signal that needs no benchmark.
+
+In: <runs>/<study>/<scale>/<mixture>/seed<k>/pt/metrics.jsonl. Out: one loss for each run at the end of pretraining.
+Mixtures were trained on different text, so that their losses are comparable only on sources that all of them contain;
+the mean is over those.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.errors import ArtifactError
+from configs.layout import RunFolder
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Of one scale."""
+
+    sources: tuple[str, ...]
+    """In every mixture."""
+    loss: np.ndarray
+    """float64 [seeds, mixtures], nats a token, mean over `sources`; NaN where a run has no validation."""
+
+
+def held_out(runs: Path, study: str, scale: str, mixtures: Sequence[str], seeds: Sequence[int]) -> HeldOut | None:
+    """None where run folders or validation are missing, or no source is in all mixtures that have them.
+
+    Raises ArtifactError where a metrics.jsonl is broken before its last line.
+    """
+    found = {}
+    for s, seed in enumerate(seeds):
+        for m, mixture in enumerate(mixtures):
+            path = RunFolder(runs, study, scale, mixture, seed, "pt").metrics
+            passes = [line for line in read_lines(path, '"validation"') if line.get("validation")]
+            if passes:
+                found[s, m] = max(passes, key=lambda line: int(line["step"]))["validation"]
+    common = sorted(set.intersection(*map(set, found.values()))) if found else []
+    if not common:
+        return None
+    loss = np.full((len(seeds), len(mixtures)), np.nan)
+    for at, losses in found.items():
+        loss[at] = np.mean([losses[source] for source in common])
+    return HeldOut(tuple(common), loss)
+
+
+def read_lines(path: Path, containing: str = "") -> list[dict[str, Any]]:
+    """Objects of a metrics.jsonl, of the lines that contain some text; none where there is no file.
+
+    A last line cut short by an interruption is left out. Raises ArtifactError naming an earlier one that is broken.
+    """
+    lines = path.read_text().splitlines() if path.is_file() else []
+    out = []
+    for number, line in enumerate(lines, 1):
+        if containing not in line:
+            continue
+        try:
+            out.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise ArtifactError(
+                    "not valid JSON", where=f"{path}, line {number}", hint="rerun the training"
+                ) from None
+    return out

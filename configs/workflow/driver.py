@@ -1,0 +1,124 @@
+"""Brings a study to its end: does what is missing, leaves alone what is done, and asks about what is stale.
+
+In: the units of a study and the workers that can do them. Out: a record of each unit that is done. One driver at a time
+works on a study.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from configs.artifacts import lock_folder
+from configs.errors import MagicError, ResourceError
+from configs.workflow.dispatch import Event, Workers, dispatch
+from configs.workflow.display import Display
+from configs.workflow.records import State, keep_record, read_record, states, write_record
+from configs.workflow.units import Unit
+
+CHECKED = ("tokenise", "analyse")
+"""Kinds that compare what is there by its content, and keep what is still right; doing them again loses nothing."""
+SHOWN = 10
+"""Stale units that a message names."""
+UNWEIGHED = 0.002
+"""Of the study's computation: what tokenising and the report count for in the display."""
+
+Stale = Literal["refuse", "redo", "keep"]
+
+
+class UnitsFailed(MagicError):
+    """Some units of a study ended with an error; the rest is done."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    done: int
+    """In this call."""
+    seconds: Mapping[str, float]
+    """Of each unit done in this call."""
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Raises ResourceError where another process drives the study in this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = lock_folder(folder)
+    except BlockingIOError:
+        raise ResourceError(
+            "another process is at work on this study",
+            where=folder,
+            hint="wait for it, or end it; status tells how far it is",
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def settle(folder: Path, units: Sequence[Unit], stale: Stale) -> tuple[dict[str, State], list[Unit]]:
+    """(states, units; stale ones are marked `again` or kept). Raises ResourceError for stale ones to be refused."""
+    found = states(folder, units)
+    old = [unit for unit in units if found[unit.name].kind == "stale" and unit.kind not in CHECKED]
+    if not old or stale == "redo":
+        names = {unit.name for unit in old}
+        return found, [replace(unit, again=unit.name in names) for unit in units]
+    if stale == "keep":
+        for unit in old:
+            keep_record(folder, unit, found[unit.name].reasons)
+        return states(folder, units), list(units)
+    shown = [f"{unit.name}: {'; '.join(found[unit.name].reasons)}" for unit in old[:SHOWN]]
+    more = [f"and {len(old) - SHOWN} more"] if len(old) > SHOWN else []
+    raise ResourceError(
+        "\n  ".join([f"{len(old)} finished units no longer match what they were made from", *shown, *more]),
+        where=folder,
+        hint="--stale redo makes them again, --stale keep takes them as they are and says so in their records",
+    )
+
+
+def drive(folder: Path, units: Sequence[Unit], found: Mapping[str, State], workers: Workers) -> Outcome:
+    """Do all units that are not done. Raises UnitsFailed once everything else is done."""
+    todo = [unit for unit in units if found[unit.name].kind != "done"]
+    products = {unit.name: record.product for unit in units if (record := read_record(folder, unit.name)) is not None}
+    most = max((unit.flops for unit in units), default=0.0) or 1.0
+    weight = {unit.name: unit.flops or UNWEIGHED * most for unit in units}
+    display = Display(units, {unit.name for unit in units} - {unit.name for unit in todo}, weight)
+    seconds: dict[str, float] = {}
+
+    def tell(event: Event) -> None:
+        if event.kind == "done" and event.unit is not None:
+            products[event.unit.name] = event.product
+            seconds[event.unit.name] = event.seconds
+            started = datetime.now(UTC) - timedelta(seconds=event.seconds)
+            write_record(
+                folder,
+                event.unit,
+                {name: products[name] for name in event.unit.inputs},
+                event.product,
+                started=started.isoformat(timespec="seconds"),
+                seconds=round(event.seconds, 3),
+                host=socket.gethostname(),
+            )
+        display.tell(event)
+
+    failed = dispatch(todo, workers, {unit.name: weight[unit.name] for unit in todo}, tell)
+    if failed:
+        raise _failed(folder, failed, len(todo) - len(seconds) - len(failed))
+    return Outcome(len(seconds), seconds)
+
+
+def _failed(folder: Path, failed: Mapping[str, BaseException], left: int) -> UnitsFailed:
+    name, first = next(iter(failed.items()))
+    others = f"; also {', '.join(list(failed)[1:SHOWN])}" if len(failed) > 1 else ""
+    waits = f"; {left} units that need them were not begun" if left else ""
+    return UnitsFailed(
+        f"{name} failed{others}{waits}\n{first}",
+        where=folder / "units" / f"{name}.log",
+        hint="mend what it says and run the same command again: what is done stays done",
+    )

@@ -1,0 +1,50 @@
+"""How far a training is, from the lines that it has written.
+
+In: <run>/metrics.jsonl and DONE. Out: shares and words for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from configs.layout import RunFolder
+from configs.workflow.units import Unit
+
+
+def last_step(folder: RunFolder) -> dict[str, Any]:
+    """The last whole step line of a run, {} where there is none yet."""
+    try:
+        with folder.metrics.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - 4096))
+            lines = stream.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return {}
+    for line in reversed(lines):
+        with contextlib.suppress(json.JSONDecodeError):
+            value = json.loads(line)
+            if "loss" in value:
+                return dict(value)
+    return {}
+
+
+def share_done(unit: Unit) -> float:
+    """Of a training that is at work, by its steps; 0 for other units."""
+    if unit.kind not in ("pretrain", "finetune") or unit.folder is None or unit.run is None:
+        return 0.0
+    return min(1.0, last_step(unit.folder).get("step", 0) / max(1, unit.run.steps))
+
+
+def training_words(unit: Unit) -> str:
+    """E.g. `240m/V1P0/seed0/pt step 1200 loss 3.21`; the unit's name before its first step."""
+    line = last_step(unit.folder) if unit.folder and unit.kind in ("pretrain", "finetune") else {}
+    return f"{unit.folder.name} step {line['step']} loss {line['loss']:.2f}" if line and unit.folder else unit.name
+
+
+def overall_share(units: Sequence[Unit], weight: Mapping[str, float], done: set[str], running: Sequence[Unit]) -> float:
+    """Of the units' weight that is done."""
+    total = sum(weight[unit.name] for unit in units)
+    at_work = sum(weight[unit.name] * share_done(unit) for unit in running)
+    return (sum(weight[name] for name in done) + at_work) / total if total else 1.0

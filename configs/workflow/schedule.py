@@ -1,0 +1,84 @@
+"""When which unit would run on how many GPUs: time, critical path, money.
+
+In: units and how long each takes. Out: a `Schedule`: the simulation of a greedy dispatcher that, whenever GPUs are
+free, starts the unit with the longest way to the end of the study that fits. The runner dispatches in the same order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from configs.errors import ConfigError
+from configs.workflow.units import Unit
+
+
+@dataclass(frozen=True)
+class Schedule:
+    start_s: Mapping[str, float]
+    end_s: Mapping[str, float]
+    critical: tuple[str, ...]
+    """The chain of units that takes longest however many GPUs there are."""
+    critical_s: float
+
+    @property
+    def total_s(self) -> float:
+        return max(self.end_s.values(), default=0.0)
+
+
+def remaining_s(units: Sequence[Unit], seconds: Mapping[str, float]) -> dict[str, float]:
+    """From the start of each unit to the end of the study, if nothing waits; units: each behind its inputs."""
+    after: dict[str, float] = {unit.name: 0.0 for unit in units}
+    whole = {}
+    for unit in reversed(units):
+        whole[unit.name] = seconds[unit.name] + after[unit.name]
+        for name in unit.inputs:
+            after[name] = max(after[name], whole[unit.name])
+    return whole
+
+
+def schedule(units: Sequence[Unit], seconds: Mapping[str, float], gpus: int) -> Schedule:
+    """Raises ConfigError where a unit needs more GPUs than there are. Units that need none run at once, beside."""
+    for unit in units:
+        if unit.gpus > gpus:
+            raise ConfigError(
+                f"{unit.name} works on {unit.gpus} GPUs, {gpus} are given",
+                valid=f"--gpus {max(u.gpus for u in units)} or more, or fewer in the study: scales.<scale>.gpus",
+            )
+    whole = remaining_s(units, seconds)
+    waiting = {unit.name: len(unit.inputs) for unit in units}
+    followers: dict[str, list[Unit]] = {unit.name: [] for unit in units}
+    for unit in units:
+        for name in unit.inputs:
+            followers[name].append(unit)
+    ready = [unit for unit in units if not unit.inputs]
+    running: list[tuple[float, int, Unit]] = []
+    start: dict[str, float] = {}
+    end: dict[str, float] = {}
+    now, free = 0.0, gpus
+    while ready or running:
+        for unit in sorted(ready, key=lambda unit: -whole[unit.name]):
+            if unit.gpus <= free:
+                free -= unit.gpus
+                ready.remove(unit)
+                start[unit.name] = now
+                end[unit.name] = now + seconds[unit.name]
+                heapq.heappush(running, (end[unit.name], len(start), unit))
+        now, _, finished = heapq.heappop(running)
+        free += finished.gpus
+        for unit in followers[finished.name]:
+            waiting[unit.name] -= 1
+            if not waiting[unit.name]:
+                ready.append(unit)
+    return Schedule(start, end, *_critical(units, whole))
+
+
+def _critical(units: Sequence[Unit], whole: Mapping[str, float]) -> tuple[tuple[str, ...], float]:
+    chain: list[str] = []
+    following = [unit for unit in units if not unit.inputs]
+    while following:
+        longest = max(following, key=lambda unit: whole[unit.name])
+        chain.append(longest.name)
+        following = [unit for unit in units if longest.name in unit.inputs]
+    return tuple(chain), whole[chain[0]] if chain else 0.0

@@ -1,0 +1,160 @@
+"""The units of a study: what is made once, out of what, with what, and where it lies.
+
+In: a study. Out: `Unit`s, each behind those that it needs. A training exports its own checkpoints, so that their export
+is no unit.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.artifacts import fingerprint, sha256_files
+from configs.layout import PROJECT_ROOT, RunFolder
+from configs.load import load_benchmarks, load_mixture, load_sources, pretrain_config, sft_config
+from configs.plan import Hardware, RunPlan, plan_run
+from configs.schema import StudyConfig
+
+KINDS = ("tokenise", "pretrain", "finetune", "score", "analyse")
+ROOMS = {
+    "tokenise": ("configs", "mixtures"),
+    "pretrain": ("configs", "mixtures", "megatron_train"),
+    "finetune": ("configs", "mixtures", "megatron_train"),
+    "score": ("configs", "mixtures", "ray_eval"),
+    "analyse": ("configs", "analysis"),
+}
+"""Whose code makes a unit; `configs.workflow` decides only when."""
+TOKENS_AN_EXAMPLE = 60
+"""Forwarded to score one: 5.16 million for the 87,179 of all 20 benchmarks (docs/scoring.md)."""
+UNKNOWN_EXAMPLES = 1000
+"""Of a benchmark whose file does not say how many it has."""
+SCORING_FLOPS = 1 / 3
+"""Of training's for a token: there is no backward pass."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    name: str
+    """`<kind>/<what>`, e.g. `pretrain/240m/V1P0/seed0`; the study has no other of this name."""
+    inputs: tuple[str, ...]
+    """Names of the units whose results it reads."""
+    identity: Mapping[str, Any]
+    """Everything of its configuration that changes its result; JSON."""
+    gpus: int = 0
+    """That work on it together; 0: none is needed."""
+    tokens: int = 0
+    """Trained, or forwarded to score."""
+    flops: float = 0.0
+    disk_bytes: int = 0
+    run: RunPlan | None = None
+    """Of a training."""
+    folder: RunFolder | None = None
+    """Of the training, or of the checkpoint that is scored."""
+    again: bool = False
+    """Made anew, whatever is there."""
+    step: int | None = None
+    """Of the checkpoint that is scored; None: the last, which passes over an SFT set decide once its size is known."""
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition("/")[0]
+
+    def gpu_seconds(self, hardware: Hardware) -> float | None:
+        """On one GPU, speed taken for granted as in `configs.plan`; None in fp32, whose speed nobody assumes."""
+        if self.run is None:
+            return 0.0
+        if self.run.config.precision != "bf16":
+            return None
+        return self.flops / (hardware.gpu.peak_flops * hardware.mfu)
+
+
+def study_units(study: StudyConfig, runs: Path, documents: Path | None = None) -> list[Unit]:
+    """Of the whole study; documents: folder of local ones. Raises ConfigError as `plan_run` does."""
+    found = [Unit("tokenise", (), _documents(study, documents))]
+    for scale in study.scales:
+        for mixture in study.mixtures:
+            for seed in study.seeds_of(mixture):
+                found += _of_one_model(study, runs, scale, mixture, seed)
+    scores = tuple(unit.name for unit in found if unit.kind == "score")
+    return [*found, Unit("analyse", scores, {"study": study.name})]
+
+
+def _of_one_model(study: StudyConfig, runs: Path, scale: str, mixture: str, seed: int) -> Iterator[Unit]:
+    """Pretraining, every fine-tuning of it, and the scores of all their checkpoints."""
+
+    def folder(stage: str) -> RunFolder:
+        return RunFolder(runs, study.name, scale, mixture, seed, stage)
+
+    where, gpus = f"{scale}/{mixture}/seed{seed}", study.scales[scale].gpus
+    pretraining = f"pretrain/{where}"
+    plan = plan_run(pretrain_config(study, scale, mixture, seed))
+    yield _training(pretraining, ("tokenise",), plan, folder("pt"), gpus)
+    yield from _scores(study, pretraining, plan, folder("pt"))
+    for recipe in study.recipes:
+        name = f"finetune/{where}/{recipe}"
+        plan = plan_run(sft_config(study, scale, recipe, seed))
+        yield _training(name, ("tokenise", pretraining), plan, folder(f"sft-{recipe}"), gpus)
+        yield from _scores(study, name, plan, folder(f"sft-{recipe}"))
+
+
+def _training(name: str, inputs: tuple[str, ...], plan: RunPlan, folder: RunFolder, gpus: int) -> Unit:
+    identity = plan.config.identity()
+    if plan.config.stage == "pt":
+        identity["weights"] = load_mixture(plan.config.data.mixture).weights
+    return Unit(name, inputs, identity, gpus, plan.tokens, plan.total_flops, plan.disk_bytes, plan, folder)
+
+
+def _scores(study: StudyConfig, training: str, plan: RunPlan, folder: RunFolder) -> Iterator[Unit]:
+    specs = load_benchmarks(study.benchmarks)
+    sample = study.scoring.sample or math.inf
+    tokens = TOKENS_AN_EXAMPLE * round(sum(min(spec.examples or UNKNOWN_EXAMPLES, sample) for spec in specs))
+    identity = {
+        "benchmarks": [spec.model_dump(mode="json") for spec in specs],
+        "scoring": study.scoring.model_dump(mode="json"),
+        "data": study.data.model_dump(mode="json"),
+    }
+    for step in (*plan.export_steps[:-1], None):
+        what = "last" if step is None else f"step-{step:07d}"
+        yield Unit(
+            f"score/{folder.name}/{what}",
+            (training,),
+            identity | {"step": step},
+            gpus=min(1, study.scales[folder.scale].gpus),
+            tokens=tokens,
+            flops=tokens * plan.flops.full * SCORING_FLOPS,
+            run=plan,
+            folder=folder,
+            step=step,
+        )
+
+
+def _documents(study: StudyConfig, documents: Path | None) -> dict[str, Any]:
+    """Which documents, by size and time, and what becomes of them; tokenising itself looks at every byte."""
+    known = load_sources()
+    sources = sorted({s for name in study.mixtures for s, weight in load_mixture(name).weights.items() if weight > 0})
+    sets = {sft_config(study, scale, recipe, seed=0).data.sft_set for scale in study.scales for recipe in study.recipes}
+    return {
+        "data": study.data.model_dump(mode="json"),
+        "tokenizer": study.tokenizer.model_dump(mode="json"),
+        "sources": {name: known.sources[name].model_dump(mode="json") for name in sources},
+        "sft": {name: known.sft[name].model_dump(mode="json") for name in sorted(sets)},
+        "files": _listing(documents) if documents and not study.synthetic else "",
+    }
+
+
+def _listing(folder: Path) -> str:
+    """Fingerprint of the names, sizes and times of the files below corpora/."""
+    files = sorted(path for path in (folder / "corpora").rglob("*") if path.is_file())
+    return fingerprint([(str(path.relative_to(folder)), (at := path.stat()).st_size, at.st_mtime_ns) for path in files])
+
+
+@functools.cache
+def room_code(room: str) -> str:
+    """sha256 of a room's Python files."""
+    root = PROJECT_ROOT / room
+    files = [path for path in root.rglob("*.py") if "workflow" not in path.relative_to(root).parts]
+    return sha256_files(sorted(files, key=lambda path: path.relative_to(root).as_posix()))
