@@ -150,7 +150,7 @@ def corrected(panel: Panel, scale: str, metric: str) -> list[Corrected]:
             continue
         trust = [float(side.reliability[b]) for side in sides]
         if not min(trust) >= FLOOR:
-            found.append(Corrected(None, f"reliability {in_words(min(trust))} is below {FLOOR}"))
+            found.append(Corrected(None, f"reliability is below {FLOOR}"))
             continue
         provisional = not all(side.measured[b] for side in sides)
         covariance = np.cov(pt[both, b], sft[both, b])[0, 1]

@@ -5,7 +5,7 @@ In: `Panel` and its tables, by name. Out: rows and words for templates/report.ht
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from analysis.decisions import Protocol, protocols
@@ -54,6 +54,11 @@ def tallies(panel: Panel, found: dict[tuple[str, Protocol], Verdict]) -> list[Ta
         )
         for protocol in protocols(panel)
     ]
+
+
+def named(some: Sequence[str], mixtures: Sequence[str], between: str) -> str:
+    """The mixtures that a score puts first, which may all be tied."""
+    return f"any of the {len(some)}, all alike" if len(some) == len(mixtures) > 1 else between.join(some)
 
 
 def share(e: Estimate) -> str:
