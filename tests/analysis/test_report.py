@@ -18,6 +18,8 @@ from analysis import report
 from analysis.decisions import protocols
 from analysis.drawing import TEMPLATES, Figure, true_minus
 from analysis.panel import load_panel
+from analysis.report_summary import named
+from analysis.settings import settings_tables
 from analysis.tables import build_tables
 from analysis.verdict import verdicts
 from configs.errors import ArtifactError
@@ -122,7 +124,7 @@ def test_the_same_study_gives_the_same_page(full: Path, page: str) -> None:
     panel = load_panel(full, "demo")
     tables = build_tables(panel, ["table5", "decisions", "calibration"])
     drawn: dict[str, list[Figure]] = {name: [] for name, _ in report.SECTIONS}
-    first, second = (report.compose(full, panel, tables, drawn)[0] for _ in range(2))
+    first, second = (report.compose(full, panel, tables, settings_tables(full, panel), drawn)[0] for _ in range(2))
     assert first == second and first != page
 
 
@@ -222,3 +224,9 @@ def test_every_text_colour_can_be_read_in_both_themes() -> None:
         assert contrast(colours["warn"], colours["warn-back"]) >= 4.5
         tints = [name for name in colours if re.fullmatch(r"(pos|neg)\d", name)]
         assert len(tints) == 8 and min(contrast(colours["ink"], colours[tint]) for tint in tints) >= 4.5
+
+
+def test_a_tie_of_all_mixtures_is_told_in_few_words() -> None:
+    assert named(["A", "B"], ["A", "B", "C"], " or ") == "A or B"
+    assert named(["A", "B"], ["A", "B"], " or ") == "any of the 2, all alike"
+    assert named(["A"], ["A"], " or ") == "A"

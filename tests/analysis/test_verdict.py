@@ -41,7 +41,7 @@ def test_nothing_against_it_is_trust() -> None:
         ({"clearance": (3.0, 15.0)}, Level.NO, "at chance", "early"),
         ({"clearance": (2.0, -1.0)}, Level.NO, "at chance", "early, late"),
         ({"reliability": (0.8, 0.199)}, Level.NO, "reliability", "0.20, late"),
-        ({"reliability": (-0.4, 0.1)}, Level.NO, "reliability", "−0.40, early"),
+        ({"reliability": (-0.4, 0.1)}, Level.NO, "reliability", "below 0, early"),
         ({"r": Estimate(0.6, low=-0.1, high=0.9)}, Level.NO, "includes 0", "r +0.60 [−0.10, +0.90]"),
         ({"r": Estimate(-0.9, low=-0.98, high=-0.5)}, Level.NO, "reversed", "r −0.90 [−0.98, −0.50]"),
         ({"agreement": Estimate(0.2, low=0.1, high=0.4)}, Level.NO, "reversed", "20 % of pairs [10, 40]"),
