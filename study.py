@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from configs import cluster as ray_cluster
 from configs import load as config_files
-from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, write_json
-from configs.cluster import cluster
+from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, write_json, write_text
 from configs.cost import add_hardware_options, describe, hardware_of, plan_study
 from configs.errors import ArtifactError, ConfigError, DataError, Preempted, ResourceError, user_errors
 from configs.layout import (
@@ -38,20 +38,22 @@ from configs.layout import (
 )
 from configs.load import load_study, parse_overrides
 from configs.schema import StudyConfig
+from configs.workflow import slurm
 from configs.workflow.dispatch import Workers
 from configs.workflow.display import clock
-from configs.workflow.driver import Stale, alone, drive, settle
+from configs.workflow.driver import Stale, alone, drive, finish, settle
 from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
 from configs.workflow.progress import last_step
-from configs.workflow.records import states
+from configs.workflow.records import states, units_dir
 from configs.workflow.units import KINDS, Unit, study_units
 
 EXAMPLES = """examples:
   study.py plan paper --gpu H100 --gpus 64 --price 2.5                what it takes: GPU-hours, money, days
   study.py run configs/studies/mini.yaml                              the synthetic microworld, minutes on two cores
   study.py run configs/studies/real_small.yaml --documents ../shared/data
+  study.py run paper --emit-slurm jobs --slurm=--partition=a100       sbatch scripts, and what submits them
   study.py run mini --workers 1 scoring.sample=50                     dotted overrides of the study
   study.py status mini
 """
@@ -215,8 +217,7 @@ def run(
     check_disk(study, runs)
     signal.signal(signal.SIGTERM, _stop)
     with alone(folder):
-        config_files.save(study, folder / "study.yaml")
-        write_json(folder / "study.json", {"documents_root": str(documents) if documents else None})
+        begin(study, documents, runs)
         units = study_units(study, runs, documents)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
         with workers_of(Work(study, documents, data, runs, on_ray), workers) as team:
@@ -231,7 +232,7 @@ def run(
 def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
     """The cluster that RAY_ADDRESS names, else processes of this machine."""
     if work.on_ray:
-        with cluster():
+        with ray_cluster.cluster():
             yield RayWorkers(work, work.command, work.product)
     else:
         with LocalWorkers(work, work.command, work.product, count, gpus_here()) as local:
@@ -239,12 +240,43 @@ def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
 
 
 def do_unit(name: str, unit: str, data: Path, runs: Path) -> None:
-    """One unit of a study that was begun, whatever is recorded of it: what torchrun and Slurm start."""
+    """One unit of a study that was begun, with its record: what torchrun and Slurm start. Done already: nothing."""
     study, documents, units = begun(name, runs)
-    by_name = {unit.name: unit for unit in units}
+    by_name, folder = {unit.name: unit for unit in units}, runs / name
     if unit not in by_name:
         raise ConfigError(f"study {name} has no unit {unit!r}", hint=f"python study.py status {name} lists them")
-    Work(study, documents, data, runs)(by_name[unit])
+    found = states(folder, units)
+    if found[unit].kind == "done":
+        return
+    if missing := [needed for needed in by_name[unit].inputs if found[needed].kind == "missing"]:
+        raise ArtifactError(f"{unit} needs {missing[0]}, which is not done", where=folder)
+    main_rank, stopped = os.environ.get("RANK", "0") == "0", units_dir(folder) / f"{unit}.stopped"
+    stopped.unlink(missing_ok=True)
+    work, began = Work(study, documents, data, runs), time.monotonic()
+    try:
+        product = work(by_name[unit])
+    except Preempted as notice:
+        if main_rank:
+            write_text(stopped, f"{notice}\n")
+        raise
+    if main_rank:
+        finish(folder, by_name[unit], product, time.monotonic() - began)
+
+
+def emit_slurm(study: StudyConfig, given: str | None, data: Path, runs: Path, out: Path, cluster: slurm.Cluster) -> str:
+    """Begin a study, and write what Slurm needs to do all of it; returns what to type."""
+    documents, folder = documents_of(study, given, data), runs / study.name
+    with alone(folder):
+        begin(study, documents, runs)
+    units = study_units(study, runs, documents)
+    places = {"runs": runs, "data": data, "python": Path(sys.executable)}
+    return f"bash {slurm.emit(out.resolve(), study.name, units, places, cluster)}"
+
+
+def begin(study: StudyConfig, documents: Path | None, runs: Path) -> None:
+    """What `begun` reads."""
+    config_files.save(study, runs / study.name / "study.yaml")
+    write_json(runs / study.name / "study.json", {"documents_root": str(documents) if documents else None})
 
 
 def begun(name: str, runs: Path) -> tuple[StudyConfig, Path | None, list[Unit]]:
@@ -326,6 +358,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="finished units whose configuration, code or inputs have changed since: stop and name them (default), "
         "make them again, or take them as they are and note it in their records",
     )
+    running.add_argument(
+        "--emit-slurm", type=Path, metavar="DIR", help="run nothing: write sbatch scripts and submit.sh"
+    )
+    running.add_argument("--gpus-per-node", type=int, default=8, metavar="N", help="of the Slurm cluster (default: 8)")
+    running.add_argument("--hours", type=float, default=24.0, help="time limit of a Slurm job (default: 24)")
+    running.add_argument("--slurm", action="append", default=[], metavar="OPTION", help="e.g. --slurm=--partition=a100")
     for sub in (planning, running):
         sub.add_argument("study", help="a path, or the name of a file in configs/studies")
         sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides of the study")
@@ -351,6 +389,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     study = load_study(args.study, parse_overrides([*args.overrides, *rest]))  # also those that follow an option
     if args.command == "plan":
         print("\n".join(plan_lines(study, runs, hardware_of(args), args.price)))
+        return
+    if args.emit_slurm:
+        cluster = slurm.Cluster(args.gpus_per_node, hours=args.hours, options=tuple(args.slurm))
+        print(emit_slurm(study, args.documents, data_root(args.data), runs, args.emit_slurm, cluster))
         return
     page = run(study, args.documents, data_root(args.data), runs, args.workers, args.stale)
     print(f"report: {page}")

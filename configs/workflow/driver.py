@@ -82,10 +82,16 @@ def settle(folder: Path, units: Sequence[Unit], stale: Stale) -> tuple[dict[str,
     )
 
 
+def finish(folder: Path, unit: Unit, product: str, seconds: float) -> None:
+    """Record a unit that is done now, and took so long."""
+    inputs = {name: record.product for name in unit.inputs if (record := read_record(folder, name)) is not None}
+    started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+    write_record(folder, unit, inputs, product, started=started, seconds=round(seconds, 3), host=socket.gethostname())
+
+
 def drive(folder: Path, units: Sequence[Unit], found: Mapping[str, State], workers: Workers) -> Outcome:
     """Do all units that are not done. Raises UnitsFailed once everything else is done."""
     todo = [unit for unit in units if found[unit.name].kind != "done"]
-    products = {unit.name: record.product for unit in units if (record := read_record(folder, unit.name)) is not None}
     most = max((unit.flops for unit in units), default=0.0) or 1.0
     weight = {unit.name: unit.flops or UNWEIGHED * most for unit in units}
     display = Display(units, {unit.name for unit in units} - {unit.name for unit in todo}, weight)
@@ -93,18 +99,8 @@ def drive(folder: Path, units: Sequence[Unit], found: Mapping[str, State], worke
 
     def tell(event: Event) -> None:
         if event.kind == "done" and event.unit is not None:
-            products[event.unit.name] = event.product
             seconds[event.unit.name] = event.seconds
-            started = datetime.now(UTC) - timedelta(seconds=event.seconds)
-            write_record(
-                folder,
-                event.unit,
-                {name: products[name] for name in event.unit.inputs},
-                event.product,
-                started=started.isoformat(timespec="seconds"),
-                seconds=round(event.seconds, 3),
-                host=socket.gethostname(),
-            )
+            finish(folder, event.unit, event.product, event.seconds)
         display.tell(event)
 
     failed = dispatch(todo, workers, {unit.name: weight[unit.name] for unit in todo}, tell)

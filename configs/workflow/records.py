@@ -46,9 +46,13 @@ class State:
     """What has changed since a stale one was made."""
 
 
+def units_dir(folder: Path) -> Path:
+    """folder: <runs>/<study>, here and below. Holds <unit>.json, .log and .stopped (asked to end, saved)."""
+    return folder / "units"
+
+
 def record_file(folder: Path, unit: str) -> Path:
-    """folder: <runs>/<study>"""
-    return folder / "units" / f"{unit}.json"
+    return units_dir(folder) / f"{unit}.json"
 
 
 def write_record(folder: Path, unit: Unit, inputs: Mapping[str, str], product: str, **about: Any) -> None:

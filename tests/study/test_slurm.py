@@ -1,0 +1,146 @@
+"""Slurm without Slurm: scripts that bash reads, jobs that wait for the right ones, a study done by them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tiny_study import write_study
+
+from configs.artifacts import sha256_file
+from configs.layout import PROJECT_ROOT
+from configs.load import load_study
+from configs.workflow.slurm import Cluster, arrays, emit
+from configs.workflow.units import study_units
+
+SBATCH = """#!/bin/bash
+# Slurm on one machine, one job after another: each element of the array at once, its dependencies written down.
+script="${@: -1}"
+number=$(( $(cat count 2>/dev/null || echo 100) + 1 )); echo $number > count
+echo "$number $*" >> submitted
+last=$(sed -n 's/^#SBATCH --array=1-//p' "$script")
+for i in $(seq "$last"); do
+  export SLURM_ARRAY_JOB_ID=$number SLURM_ARRAY_TASK_ID=$i
+  bash "$script" >> "$script.out" 2>&1 || echo "$script $i: $?" >> failed
+done
+echo $number
+"""
+SRUN = """#!/bin/bash
+exec "$@"
+"""
+SCONTROL = """#!/bin/bash
+echo "$*" >> "$JOBS/requeued"
+"""
+
+
+def paper(folder: Path, cluster: Cluster) -> dict[str, str]:
+    """The scripts of the paper's study, by name."""
+    places = {"runs": Path("/shared/runs"), "data": Path("/shared/my data"), "python": Path("/env/bin/python")}
+    emit(folder, "paper", study_units(load_study("paper"), Path("/shared/runs")), places, cluster)
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_scripts_of_the_papers_study(tmp_path: Path) -> None:
+    made = paper(tmp_path, Cluster(options=("--partition=a100",)))
+    for name in made:
+        if not name.endswith(".units"):
+            subprocess.run(["bash", "-n", str(tmp_path / name)], check=True)
+    pretraining = made["train-1b-pt.sbatch"]
+    for directive in ("--array=1-9", "--gpus-per-node=8", "--partition=a100", "--signal=USR1@120", "--requeue"):
+        assert f"#SBATCH {directive}\n" in pretraining
+    assert "--nproc-per-node 8 --shutdown-timeout 110 --standalone study.py unit paper" in pretraining
+    assert "--data '/shared/my data'" in pretraining
+    assert "torch.distributed" not in made["score-1b-pt.sbatch"] and "--gpus-per-node=1" in made["score-1b-pt.sbatch"]
+    assert "gpus" not in made["tokenise.sbatch"]
+    assert made["train-1b-sft-equal.units"].splitlines()[4] == "finetune/1b/V2P1/seed0/equal"
+    submit = made["submit.sh"]
+    order = re.findall(r"^(\w+)=\$\(sbatch --parsable(.*?) [\w-]+\.sbatch\)", submit, re.MULTILINE)
+    after = {name: dependency.removeprefix(" --dependency=") for name, dependency in order}
+    assert after["tokenise"] == "" and after["train_1b_pt"] == "afterok:$tokenise"
+    assert after["train_1b_sft_equal"] == after["score_1b_pt"] == "aftercorr:$train_1b_pt"
+    assert after["score_1b_sft_equal"] == "aftercorr:$train_1b_sft_equal"
+    assert after["analyse"].count("$score") == 8 and after["analyse"].startswith("afterany:")
+    known: set[str] = set()
+    for name, dependency in order:
+        assert set(re.findall(r"\$(\w+)", dependency)) <= known  # nothing waits for what is submitted later
+        known.add(name)
+
+
+def test_every_unit_is_in_one_element_and_an_element_finds_what_it_needs_in_the_one_it_waits_for() -> None:
+    for study in ("paper", "mini"):
+        units = study_units(load_study(study), Path("runs"))
+        made = {array.name: array for array in arrays(units)}
+        everywhere = [name for array in made.values() for line in array.lines for name in line]
+        assert sorted(everywhere) == sorted(unit.name for unit in units if unit.kind != "analyse")
+        inputs = {unit.name: unit.inputs for unit in units}
+        for array in made.values():
+            if array.after and len(made[array.after].lines) == len(array.lines):
+                for line, before in zip(array.lines, made[array.after].lines, strict=True):
+                    assert {name for unit in line for name in inputs[unit]} - {"tokenise"} <= set(before)
+
+
+def test_a_training_of_several_machines_meets_at_the_first(tmp_path: Path) -> None:
+    script = paper(tmp_path, Cluster(gpus_per_node=4))["train-240m-pt.sbatch"]
+    assert "#SBATCH --nodes=2\n" in script and "#SBATCH --gpus-per-node=4\n" in script
+    assert "--nnodes 2 --nproc-per-node 4" in script and '--rdzv-endpoint "$head:29500"' in script
+    subprocess.run(["bash", "-n", str(tmp_path / "train-240m-pt.sbatch")], check=True)
+
+
+def study_command(study: Path, root: Path, *more: str) -> list[str]:
+    place = ["--runs", str(root / "runs"), "--data", str(root / "data")]
+    return [sys.executable, str(PROJECT_ROOT / "study.py"), "run", str(study), *place, *more]
+
+
+def files(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    return {str(p.relative_to(folder)): sha256_file(p) for name in names for p in sorted(folder.glob(name))}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_study_done_by_its_jobs_has_the_same_bytes_as_one_done_by_the_driver(tmp_path: Path) -> None:
+    study = write_study(tmp_path, steps=12)
+    driven, queued, jobs = tmp_path / "driven", tmp_path / "queued", tmp_path / "jobs"
+    subprocess.run(study_command(study, driven, "--workers", "2"), check=True, capture_output=True)
+
+    said = subprocess.run(study_command(study, queued, "--emit-slurm", str(jobs)), capture_output=True, text=True)
+    assert said.returncode == 0 and said.stdout.split() == ["bash", str(jobs / "submit.sh")], said.stderr
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "JOBS": str(jobs)}
+    done = subprocess.run(said.stdout.split(), env=os.environ | variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    logs = "\n".join(path.read_text()[-1500:] for path in jobs.glob("*.out"))
+    assert not (jobs / "failed").exists(), logs
+    kept = ["scores/**/*.parquet", "metrics.parquet", "**/DONE"]
+    assert files(queued / "runs/tiny", kept) == files(driven / "runs/tiny", kept)
+    again = subprocess.run(study_command(study, queued), capture_output=True, text=True)
+    assert "nothing was missing" in again.stdout, again.stderr
+
+
+def test_a_job_whose_unit_was_stopped_is_queued_again_and_one_that_failed_is_not(tmp_path: Path) -> None:
+    runs, tools = tmp_path / "runs", tmp_path / "bin"
+    units = study_units(load_study(write_study(tmp_path)), runs)
+    places = {"runs": runs, "data": tmp_path / "data", "python": Path("/bin/false")}
+    emit(tmp_path, "tiny", units, places, Cluster())
+    tools.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "JOBS": str(tmp_path)}
+    variables |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    script = ["bash", str(tmp_path / "train-tiny-pt.sbatch")]
+    assert subprocess.run(script, env=os.environ | variables, check=False).returncode == 1
+    assert not (tmp_path / "requeued").exists()
+    stopped = runs / "tiny/units/pretrain/tiny/V2P2/seed0.stopped"
+    stopped.parent.mkdir(parents=True)
+    stopped.touch()
+    assert subprocess.run(script, env=os.environ | variables, check=False).returncode == 0
+    assert (tmp_path / "requeued").read_text() == "requeue 7_2\n"
