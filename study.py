@@ -16,7 +16,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +41,7 @@ from configs.schema import StudyConfig
 from configs.workflow import slurm
 from configs.workflow.dispatch import Workers
 from configs.workflow.display import clock
-from configs.workflow.driver import Stale, alone, drive, finish, settle
+from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, settle
 from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
@@ -100,8 +100,8 @@ class Work:
     def command(self, unit: Unit) -> list[str]:
         """To do a unit that several GPUs of one machine work on."""
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(unit.gpus)]
-        places = ["--runs", str(self.runs), "--data", str(self.data)]
-        return [sys.executable, *launch, str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name, *places]
+        options = ["--runs", str(self.runs), "--data", str(self.data), *(["--again"] if unit.again else [])]
+        return [sys.executable, *launch, str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name, *options]
 
     def _manifests(self) -> list[Path]:
         from mixtures.tokenize import sft_sets_of, sources_of
@@ -239,22 +239,27 @@ def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
             yield local
 
 
-def do_unit(name: str, unit: str, data: Path, runs: Path) -> None:
-    """One unit of a study that was begun, with its record: what torchrun and Slurm start. Done already: nothing."""
+def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
+    """One unit of a study that was begun, with its record: what torchrun and Slurm start. Done already: nothing.
+
+    again: make it anew whatever is there; without, a stale one is refused.
+    """
     study, documents, units = begun(name, runs)
     by_name, folder = {unit.name: unit for unit in units}, runs / name
     if unit not in by_name:
         raise ConfigError(f"study {name} has no unit {unit!r}", hint=f"python study.py status {name} lists them")
     found = states(folder, units)
-    if found[unit].kind == "done":
+    if found[unit].kind == "done" and not again:
         return
     if missing := [needed for needed in by_name[unit].inputs if found[needed].kind == "missing"]:
         raise ArtifactError(f"{unit} needs {missing[0]}, which is not done", where=folder)
+    if found[unit].kind == "stale" and by_name[unit].kind not in CHECKED and not again:
+        raise ResourceError(f"{unit} is stale: {'; '.join(found[unit].reasons)}", hint="--again makes it anew")
     main_rank, stopped = os.environ.get("RANK", "0") == "0", units_dir(folder) / f"{unit}.stopped"
     stopped.unlink(missing_ok=True)
     work, began = Work(study, documents, data, runs), time.monotonic()
     try:
-        product = work(by_name[unit])
+        product = work(replace(by_name[unit], again=again))
     except Preempted as notice:
         if main_rank:
             write_text(stopped, f"{notice}\n")
@@ -370,6 +375,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     single = parser_of("unit", "do one unit of a study that was begun (what torchrun and Slurm start)")
     single.add_argument("study", help="name of a study below the runs folder")
     single.add_argument("unit", help="as `status` names it")
+    single.add_argument("--again", action="store_true", help="make it anew, whatever is there")
     looking = parser_of("status", "what is done, partial, stale or missing")
     looking.add_argument("study", help="name of a study below the runs folder")
     for sub in (running, single):
@@ -384,7 +390,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(status(args.study, runs))
         return
     if args.command == "unit":
-        do_unit(args.study, args.unit, data_root(args.data), runs)
+        do_unit(args.study, args.unit, data_root(args.data), runs, args.again)
         return
     study = load_study(args.study, parse_overrides([*args.overrides, *rest]))  # also those that follow an option
     if args.command == "plan":

@@ -157,6 +157,15 @@ def test_what_changed_is_refused_redone_or_kept_and_a_second_driver_is_turned_aw
     assert record["kept"] == ["optimizer.lr 0.01 -> 0.02"] and record["identity"]["optimizer"]["lr"] == 0.02
     assert (folder / "tiny/V1P0/seed0/pt/DONE").stat().st_mtime_ns == stamp
 
+    shared = folder / "study.yaml"
+    shared.write_text(shared.read_text().replace("0.02", "0.05"))
+    place = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    single = [sys.executable, str(PROJECT_ROOT / "study.py"), "unit", "tiny", "pretrain/tiny/V1P0/seed0", *place]
+    refused = subprocess.run(single, capture_output=True, text=True)
+    assert refused.returncode == 2 and "is stale: optimizer.lr 0.02 -> 0.05" in refused.stderr
+    subprocess.run([*single, "--again"], capture_output=True, check=True)
+    assert read_json(folder / "units/pretrain/tiny/V1P0/seed0.json")["kept"] == []
+
     redone = run(study, tmp_path, "overrides={optimizer.lr: 0.03}", "--stale", "redo")
     assert redone.returncode == 0, redone.stderr
     assert "2 pretrain" in redone.stdout and "6 score" in redone.stdout and scores(tmp_path) != first
