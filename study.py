@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,8 +46,8 @@ from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, settle
 from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
-from configs.workflow.progress import last_step
 from configs.workflow.records import states, units_dir
+from configs.workflow.status import status_lines
 from configs.workflow.units import KINDS, Unit, study_units
 
 EXAMPLES = """examples:
@@ -75,15 +76,19 @@ class Work:
     on_ray: bool = False
 
     def __call__(self, unit: Unit) -> str:
-        """Do it, or skip what of it is there; returns `product`. What it prints goes to its log."""
-        log = self.runs / self.study.name / "units" / f"{unit.name}.log"
+        """Do it, or skip what of it is there; returns `product`. What it prints goes to its log, and how it failed."""
+        log = units_dir(self.runs / self.study.name) / f"{unit.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
             log.open("a", buffering=1) as stream,
             contextlib.redirect_stdout(stream),
             contextlib.redirect_stderr(stream),
         ):
-            getattr(self, f"_{unit.kind}")(unit)
+            try:
+                getattr(self, f"_{unit.kind}")(unit)
+            except Exception:
+                traceback.print_exc()
+                raise
         return self.product(unit)
 
     def product(self, unit: Unit) -> str:
@@ -221,9 +226,9 @@ def run(
         units = study_units(study, runs, documents)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
         with workers_of(Work(study, documents, data, runs, on_ray), workers) as team:
-            seconds = dict(drive(folder, units[:1], states(folder, units[:1]), team).seconds)  # the token shards
+            seconds = drive(folder, units[:1], states(folder, units[:1]), team)  # the token shards
             found, units = settle(folder, units, stale)
-            seconds |= drive(folder, units, found, team).seconds
+            seconds |= drive(folder, units, found, team)
     print(summary(seconds, time.monotonic() - began))
     return report_dir(runs, study.name) / "index.html"
 
@@ -319,21 +324,8 @@ def summary(seconds: Mapping[str, float], passed_s: float) -> str:
 def status(name: str, runs: Path) -> str:
     """What of a study is done, in the words of a table."""
     _, _, units = begun(name, runs)
-    folder = runs / name
-    found = states(folder, units)
-    lines = [f"{'unit':<56}{'state':<10}{'step':>14}{'loss':>9}"]
-    for unit in units:
-        state = found[unit.name]
-        line = last_step(unit.folder) if unit.folder and unit.kind in ("pretrain", "finetune") else {}
-        words = "partial" if state.kind == "missing" and line else state.kind
-        step = f"{line['step']}/{unit.run.steps}" if line and unit.run else ""
-        loss = f"{line['loss']:.3f}" if line else ""
-        lines.append(f"{unit.name:<56}{words:<10}{step:>14}{loss:>9}  {'; '.join(state.reasons)}".rstrip())
-    for kind in KINDS:
-        mine = [unit for unit in units if unit.kind == kind]
-        lines.append(f"{kind:<10} {sum(found[unit.name].kind == 'done' for unit in mine)}/{len(mine)} done")
     page = report_dir(runs, name) / "index.html"
-    return "\n".join([*lines, f"report: {page if page.is_file() else 'not yet'}"])
+    return "\n".join([*status_lines(runs / name, units), f"report: {page if page.is_file() else 'not yet'}"])
 
 
 @user_errors

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from configs.errors import HangError, Preempted, ResourceError
+from configs.errors import HangError, MagicError, Preempted, ResourceError
 from configs.workflow.schedule import remaining_s
 from configs.workflow.units import Unit
 
@@ -133,6 +133,13 @@ def _finish(
         return
     board.failed[unit.name] = error
     tell(Event("failed", unit, seconds=seconds, error=error))
+
+
+def in_words(error: BaseException) -> str:
+    """Its message; of what is no message to a user also what kind of error it is."""
+    return (
+        str(error) if isinstance(error, (MagicError, WorkerDied)) and str(error) else f"{type(error).__name__}: {error}"
+    )
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from configs.workflow.dispatch import Event
-from configs.workflow.progress import overall_share, training_words
+from configs.workflow.dispatch import Event, in_words
+from configs.workflow.progress import overall_share, words_of
 from configs.workflow.units import KINDS, Unit
 
 REDRAW_S = 1.0
@@ -17,11 +19,11 @@ LINE_EVERY_S = 20.0
 
 
 class Display:
-    def __init__(self, units: Sequence[Unit], done: set[str], weight: Mapping[str, float]) -> None:
-        """units: of the whole study; done: names of those that need nothing."""
+    def __init__(self, folder: Path, units: Sequence[Unit], done: set[str], weight: Mapping[str, float]) -> None:
+        """folder: <runs>/<study>; units: of the whole study; done: names of those that need nothing."""
+        self._folder = folder
         self._units, self._done, self._weight = units, set(done), weight
         self._running: dict[str, Unit] = {}
-        self._failed = 0
         self._began = self._said = time.monotonic()
         self._at_start = overall_share(units, weight, self._done, [])
         self._terminal = sys.stdout.isatty()
@@ -35,11 +37,8 @@ class Display:
             elif event.kind == "done":
                 self._done.add(unit.name)
             else:
-                self._failed += event.kind == "failed"
-                again = ", tried again" if event.kind == "retried" else ""
-                self.line(
-                    f"{unit.name}: {event.kind}{again}: {str(event.error).splitlines()[0] if event.error else ''}"
-                )
+                assert event.error is not None
+                self.line(f"{unit.name} {event.kind}: {in_words(event.error).splitlines()[0]}")
         now = time.monotonic()
         if now - self._said > (REDRAW_S if self._terminal else LINE_EVERY_S):
             self._said = now
@@ -51,8 +50,6 @@ class Display:
         print(text, flush=True)
 
     def _progress(self) -> None:
-        import shutil
-
         text = self.words()
         if self._terminal:
             sys.stdout.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
@@ -67,7 +64,7 @@ class Display:
         eta = clock(passed * (1 - share) / gained) if gained > 1e-6 else "-:--"
         done, total = (Counter(name.partition("/")[0] for name in names) for names in (self._done, self._weight))
         counts = " ".join(f"{kind} {done[kind]}/{total[kind]}" for kind in KINDS if total[kind] > done[kind])
-        now = ", ".join(training_words(unit) for unit in self._running.values())
+        now = ", ".join(words_of(unit, self._folder) for unit in self._running.values())
         return f"{share:.0%} ETA {eta}  {counts}  {now}"
 
 

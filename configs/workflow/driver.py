@@ -10,16 +10,16 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 from configs.artifacts import lock_folder
 from configs.errors import MagicError, ResourceError
-from configs.workflow.dispatch import Event, Workers, dispatch
+from configs.workflow.dispatch import Event, Workers, dispatch, in_words
 from configs.workflow.display import Display
-from configs.workflow.records import State, keep_record, read_record, states, write_record
+from configs.workflow.records import State, keep_record, read_record, states, units_dir, write_record
 from configs.workflow.units import Unit
 
 CHECKED = ("tokenise", "analyse")
@@ -34,14 +34,6 @@ Stale = Literal["refuse", "redo", "keep"]
 
 class UnitsFailed(MagicError):
     """Some units of a study ended with an error; the rest is done."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    done: int
-    """In this call."""
-    seconds: Mapping[str, float]
-    """Of each unit done in this call."""
 
 
 @contextlib.contextmanager
@@ -89,12 +81,12 @@ def finish(folder: Path, unit: Unit, product: str, seconds: float) -> None:
     write_record(folder, unit, inputs, product, started=started, seconds=round(seconds, 3), host=socket.gethostname())
 
 
-def drive(folder: Path, units: Sequence[Unit], found: Mapping[str, State], workers: Workers) -> Outcome:
-    """Do all units that are not done. Raises UnitsFailed once everything else is done."""
+def drive(folder: Path, units: Sequence[Unit], found: Mapping[str, State], workers: Workers) -> dict[str, float]:
+    """Do all units that are not done; returns the seconds each took. Raises UnitsFailed once the others are done."""
     todo = [unit for unit in units if found[unit.name].kind != "done"]
     most = max((unit.flops for unit in units), default=0.0) or 1.0
     weight = {unit.name: unit.flops or UNWEIGHED * most for unit in units}
-    display = Display(units, {unit.name for unit in units} - {unit.name for unit in todo}, weight)
+    display = Display(folder, units, {unit.name for unit in units} - {unit.name for unit in todo}, weight)
     seconds: dict[str, float] = {}
 
     def tell(event: Event) -> None:
@@ -106,15 +98,15 @@ def drive(folder: Path, units: Sequence[Unit], found: Mapping[str, State], worke
     failed = dispatch(todo, workers, {unit.name: weight[unit.name] for unit in todo}, tell)
     if failed:
         raise _failed(folder, failed, len(todo) - len(seconds) - len(failed))
-    return Outcome(len(seconds), seconds)
+    return seconds
 
 
 def _failed(folder: Path, failed: Mapping[str, BaseException], left: int) -> UnitsFailed:
     name, first = next(iter(failed.items()))
     others = f"; also {', '.join(list(failed)[1:SHOWN])}" if len(failed) > 1 else ""
-    waits = f"; {left} units that need them were not begun" if left else ""
+    waits = f"; units not begun, which need it: {left}" if left else ""
     return UnitsFailed(
-        f"{name} failed{others}{waits}\n{first}",
-        where=folder / "units" / f"{name}.log",
+        f"{name} failed{others}{waits}\n{in_words(first)}",
+        where=units_dir(folder) / f"{name}.log",
         hint="mend what it says and run the same command again: what is done stays done",
     )

@@ -1,6 +1,6 @@
-"""How far a training is, from the lines that it has written.
+"""How far a unit is, from the lines that it has written.
 
-In: <run>/metrics.jsonl and DONE. Out: shares and words for people.
+In: <run>/metrics.jsonl of a training, the log of others. Out: shares and words for people.
 """
 
 from __future__ import annotations
@@ -8,26 +8,32 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from configs.layout import RunFolder
+from configs.workflow.records import units_dir
 from configs.workflow.units import Unit
 
 
 def last_step(folder: RunFolder) -> dict[str, Any]:
     """The last whole step line of a run, {} where there is none yet."""
-    try:
-        with folder.metrics.open("rb") as stream:
-            stream.seek(max(0, stream.seek(0, 2) - 4096))
-            lines = stream.read().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return {}
-    for line in reversed(lines):
+    for line in reversed(_last_lines(folder.metrics)):
         with contextlib.suppress(json.JSONDecodeError):
             value = json.loads(line)
             if "loss" in value:
                 return dict(value)
     return {}
+
+
+def _last_lines(path: Path) -> list[str]:
+    """Whole lines among the last 4 KiB of a file; none where there is no file."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - 4096))
+            return stream.read().decode(errors="replace").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
 
 
 def share_done(unit: Unit) -> float:
@@ -37,8 +43,14 @@ def share_done(unit: Unit) -> float:
     return min(1.0, last_step(unit.folder).get("step", 0) / max(1, unit.run.steps))
 
 
-def training_words(unit: Unit) -> str:
-    """E.g. `240m/V1P0/seed0/pt step 1200 loss 3.21`; the unit's name before its first step."""
+def words_of(unit: Unit, folder: Path) -> str:
+    """Of a unit at work: `240m/V1P0/seed0/pt step 1200 loss 3.21`, or what tokenising has last written to its log.
+
+    folder: <runs>/<study>
+    """
+    if unit.kind == "tokenise":
+        said = [line for line in _last_lines(units_dir(folder) / f"{unit.name}.log") if line.strip()]
+        return said[-1] if said else unit.name
     line = last_step(unit.folder) if unit.folder and unit.kind in ("pretrain", "finetune") else {}
     return f"{unit.folder.name} step {line['step']} loss {line['loss']:.2f}" if line and unit.folder else unit.name
 

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from configs.errors import ConfigError, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.workflow.dispatch import ATTEMPTS, Event, WorkerDied, dispatch
+from configs.workflow.display import Display
 from configs.workflow.local import LocalWorkers
+from configs.workflow.progress import words_of
 from configs.workflow.units import Unit
 
 
@@ -110,6 +112,32 @@ def test_a_unit_that_there_is_never_room_for_is_refused() -> None:
     with pytest.raises(ResourceError, match="u/big needs 8 GPUs at once"):
         dispatch([unit("a"), unit("big", gpus=8)], workers, {"u/a": 1.0, "u/big": 9.0}, lambda event: None)
     assert workers.finished == ["u/a"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConfigError("no such thing"), "no such thing"),
+        (WorkerDied("it died"), "it died"),
+        (AssertionError(), "AssertionError: "),  # without a word, as ours are
+        (KeyError("x"), "KeyError: 'x'"),
+    ],
+)
+def test_every_error_has_a_line_in_the_display(
+    error: BaseException, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    display = Display(tmp_path, [unit("a")], set(), {"u/a": 1.0})
+    display.tell(Event("started", unit("a")))
+    display.tell(Event("failed", unit("a"), error=error))
+    assert capsys.readouterr().out == f"u/a failed: {words}\n"
+
+
+def test_tokenising_is_told_by_its_log(tmp_path: Path) -> None:
+    tokenise = Unit("tokenise", (), {})
+    assert words_of(tokenise, tmp_path) == "tokenise"
+    (tmp_path / "units").mkdir()
+    (tmp_path / "units/tokenise.log").write_text("wikipedia: 3 of 9 files\nwikipedia: 4 of 9 files\nwikip")
+    assert words_of(tokenise, tmp_path) == "wikipedia: 4 of 9 files"
 
 
 # ---------------------------------------------------------------------------------------------- real processes
