@@ -180,9 +180,10 @@ def test_a_browser_computes_the_same_looks(demo_figures: dict[str, Figure], tmp_
     curves = Scene(20, 20, "")
     for hue in range(3):
         curves.path([(0, 0), (9, 9)], f"curve hue{hue} dash{hue}")
-    script = f"""const looks = [...document.querySelectorAll("svg > *")].map(e => [e.tagName, e.getAttribute("class"),
-        e.getAttribute("fill") ?? "", e.getAttribute("style") ?? "", ...{json.dumps(names)}.map(n =>
-        getComputedStyle(e)[n])]); document.body.textContent = JSON.stringify(looks)"""
+    script = f"""const own = (e, name) => e.getAttribute(name) ?? "";
+        const looks = [...document.querySelectorAll("svg > *")].map(e => [e.tagName, own(e, "class"), own(e, "fill"),
+            own(e, "style"), ...{json.dumps(names)}.map(n => getComputedStyle(e)[n])]);
+        document.body.textContent = JSON.stringify(looks)"""
     document = tmp_path / "figures.html"
     document.write_text(f"<style>{style()}</style><body>{scenes}{curves.svg()}<script>{script}</script></body>")
     quiet = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
