@@ -23,11 +23,12 @@ from typing import Literal
 
 from configs import cluster as ray_cluster
 from configs import load as config_files
-from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, write_json, write_text
+from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, verify_untouched, write_json, write_text
 from configs.cost import add_hardware_options, describe, hardware_of, plan_study
 from configs.errors import ArtifactError, ConfigError, DataError, Preempted, ResourceError, user_errors
 from configs.layout import (
     PROJECT_ROOT,
+    answers_file,
     data_root,
     metrics_file,
     report_dir,
@@ -42,11 +43,11 @@ from configs.schema import StudyConfig
 from configs.workflow import slurm
 from configs.workflow.dispatch import Workers
 from configs.workflow.display import clock
-from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, settle
+from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, lost, settle
 from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
-from configs.workflow.records import states, units_dir
+from configs.workflow.records import State, record_file, states, units_dir
 from configs.workflow.status import status_lines
 from configs.workflow.units import KINDS, Unit, study_units
 
@@ -93,14 +94,56 @@ class Work:
 
     def product(self, unit: Unit) -> str:
         """Fingerprint of what came out of a unit that is done."""
+        return fingerprint([sha256_file(path) for path in self._stands_for(unit)])
+
+    def intact(self, unit: Unit, product: str, waiting: Sequence[Unit]) -> bool:
+        """Whether the files of a unit that was done are there, with all that the waiting units need of it.
+
+        Raises ArtifactError naming one that is truncated or altered. A byte that changed without the file system
+        noticing is found by who reads the file, and by mixtures.verify.
+        """
+        for folder, manifest in self._folders(unit, waiting):
+            if not manifest.is_file():
+                return False
+            facts = read_json(manifest)
+            verify_untouched(folder, manifest, facts["files"])
+            if "validation" in facts:
+                verify_untouched(folder / "validation", manifest, facts["validation"]["files"])
+        stands_for = self._stands_for(unit)
+        if not all(path.is_file() for path in stands_for):
+            return False
+        if self.product(unit) != product:
+            recorded = record_file(self.runs / self.study.name, unit.name).stat().st_mtime_ns
+            altered = [path for path in stands_for if path.stat().st_mtime_ns > recorded] or stands_for
+            raise ArtifactError(
+                f"altered since {unit.name} was done", where=altered[0], hint="delete it and rerun: it is made again"
+            )
+        return True
+
+    def _folders(self, unit: Unit, waiting: Sequence[Unit]) -> list[tuple[Path, Path]]:
+        """(folder, its manifest) of what a unit has made; of exports those that are there or waited for."""
         if unit.kind == "tokenise":
-            return fingerprint({str(path): sha256_file(self.data / path) for path in self._manifests()})
+            folders = [(self.data / path).parent for path in self._manifests()]
+            if self.study.synthetic and self.documents is not None:
+                folders.append(self.documents)
+            return [(folder, folder / MANIFEST) for folder in folders]
+        if unit.kind not in ("pretrain", "finetune") or unit.folder is None or not unit.folder.done.is_file():
+            return []
+        last = int(read_json(unit.folder.done)["step"])
+        needed = {unit.folder.export(last if other.step is None else other.step) for other in waiting}
+        return [(path, path / "export.json") for path in sorted(needed | {*unit.folder.path.glob("export/step-*")})]
+
+    def _stands_for(self, unit: Unit) -> list[Path]:
+        """The files from which `product` follows."""
+        if unit.kind == "tokenise":
+            return [self.data / path for path in self._manifests()]
         if unit.kind in ("pretrain", "finetune"):
             assert unit.folder is not None
-            return fingerprint(read_json(unit.folder.done))
+            return [unit.folder.done]
         if unit.kind == "score":
-            return sha256_file(self._score_file(unit))
-        return sha256_file(metrics_file(self.runs, self.study.name))
+            return [self._score_file(unit)]
+        report = report_dir(self.runs, self.study.name) / "index.html"
+        return [metrics_file(self.runs, self.study.name), answers_file(self.runs, self.study.name), report]
 
     def command(self, unit: Unit) -> list[str]:
         """To do a unit that several GPUs of one machine work on."""
@@ -175,6 +218,8 @@ class Work:
         from analysis.metrics import write_metrics
         from analysis.report import build_report
 
+        for path in (metrics_file(self.runs, self.study.name), answers_file(self.runs, self.study.name)):
+            path.unlink(missing_ok=True)  # nothing says that they are whole, or made by this code
         write_metrics(self.runs, self.study.name)
         build_report(self.runs, self.study.name)
 
@@ -225,8 +270,11 @@ def run(
         begin(study, documents, runs)
         units = study_units(study, runs, documents)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
-        with workers_of(Work(study, documents, data, runs, on_ray), workers) as team:
+        work = Work(study, documents, data, runs, on_ray)
+        with workers_of(work, workers) as team:
             seconds = drive(folder, units[:1], states(folder, units[:1]), team)  # the token shards
+            while again := lost(folder, units, work.intact):
+                seconds |= drive(folder, again, dict.fromkeys((unit.name for unit in again), State("missing")), team)
             found, units = settle(folder, units, stale)
             seconds |= drive(folder, units, found, team)
     print(summary(seconds, time.monotonic() - began))

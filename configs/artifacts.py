@@ -21,6 +21,7 @@ from typing import IO, Any
 from configs.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+SEAL = "seal"
 
 
 @contextlib.contextmanager
@@ -106,19 +107,27 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys, so equal values are equal bytes."""
+def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
+    """Write `value` as indented JSON with sorted keys, so equal values are equal bytes.
+
+    sealed: an object gets its own fingerprint beside its keys, and whoever reads it is told if it was altered.
+    """
+    if sealed:
+        value = value | {SEAL: fingerprint(json.loads(json.dumps(value)))}
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Raises ArtifactError where the file is missing or not JSON."""
+    """What `write_json` was given. Raises ArtifactError where the file is missing, not JSON, or has a broken seal."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError("file is missing", where=path) from None
     except ValueError as error:  # not JSON, or not even UTF-8
         raise ArtifactError(f"not valid JSON ({error})", where=path, hint="delete it and rerun") from None
+    if isinstance(value, dict) and (seal := value.pop(SEAL, None)) is not None and seal != fingerprint(value):
+        raise ArtifactError("altered since it was written", where=path, hint="delete it and rerun")
+    return value
 
 
 def sha256_file(path: Path) -> str:
@@ -164,3 +173,11 @@ def verify_files(folder: Path, files: dict[str, dict[str, Any]], *, deep: bool =
             )
         if deep and sha256_file(path) != entry["sha256"]:
             raise ArtifactError("sha256 differs from the manifest", where=path, hint=f"delete {folder} and rerun")
+
+
+def verify_untouched(folder: Path, manifest: Path, files: dict[str, dict[str, Any]]) -> None:
+    """`verify_files`, deep for those that were written to after their manifest, which is always written last."""
+    verify_files(folder, files)
+    written = manifest.stat().st_mtime_ns
+    later = {name: entry for name, entry in files.items() if (folder / name).stat().st_mtime_ns > written}
+    verify_files(folder, later, deep=True)

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from configs.artifacts import atomic_folder, read_json, sha256_file, sha256_files, verify_files, write_json
+from configs.artifacts import atomic_folder, describe_file, read_json, sha256_files, verify_files, write_json
 from configs.errors import ArtifactError, ConfigError
 from configs.schema import ModelShape
 from megatron_train.checkpoint import pieces
@@ -127,12 +127,13 @@ def export(
             for name in TOKENIZER_FILES:
                 if (tokenizer / name).is_file():
                     shutil.copyfile(tokenizer / name, temporary / name)
-            files = {p.name: {"bytes": p.stat().st_size} for p in sorted(temporary.iterdir())}
+            files = {p.name: describe_file(p) for p in sorted(temporary.iterdir())}
             hashes = {
-                "checkpoint": sha256_files([temporary / WEIGHTS]),
-                "tokenizer_sha256": sha256_file(temporary / "tokenizer.json"),
+                "checkpoint": files[WEIGHTS]["sha256"],  # as `sha256_files` of the one
+                "tokenizer_sha256": files["tokenizer.json"]["sha256"],
             }
-            write_json(temporary / EXPORT, {"version": VERSION, "files": files, **hashes, **facts})
+            about = {"version": VERSION, "files": files, **hashes, **facts}
+            write_json(temporary / EXPORT, about, sealed=True)
     ranks.barrier()
     return str(read_json(folder / EXPORT)["checkpoint"])
 
@@ -148,7 +149,8 @@ def read_export(folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = read_json(folder / EXPORT)
     verify_files(folder, facts["files"])
     if sha256_files([folder / WEIGHTS]) != facts["checkpoint"]:
-        raise ArtifactError("sha256 differs from export.json", where=folder / WEIGHTS)
+        hint = f"delete {folder} and rerun its training"
+        raise ArtifactError("sha256 differs from export.json", where=folder / WEIGHTS, hint=hint)
     return facts
 
 

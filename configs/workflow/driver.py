@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -52,6 +52,27 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def lost(folder: Path, units: Sequence[Unit], intact: Callable[[Unit, str, Sequence[Unit]], bool]) -> list[Unit]:
+    """Units that were done and whose files have gone, and those without a record of which something done was made.
+
+    intact: of a unit, the product in its record, and the units not done that need it. What it raises for damaged files
+    is raised. What was made of a lost unit can be judged once that is there again.
+    """
+    found = states(folder, units)
+    used = {name for unit in units if found[unit.name].kind != "missing" for name in unit.inputs}
+    gone: dict[str, Unit] = {}
+    for unit in units:
+        record = read_record(folder, unit.name)
+        if record is None:
+            if unit.name in used:
+                gone[unit.name] = unit
+        elif found[unit.name].kind == "done" and gone.keys().isdisjoint(unit.inputs):
+            waiting = [other for other in units if unit.name in other.inputs and found[other.name].kind != "done"]
+            if not intact(unit, record.product, waiting):
+                gone[unit.name] = unit
+    return list(gone.values())
 
 
 def settle(folder: Path, units: Sequence[Unit], stale: Stale) -> tuple[dict[str, State], list[Unit]]:

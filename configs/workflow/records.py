@@ -15,7 +15,7 @@ from configs.artifacts import read_json, write_json
 from configs.errors import ArtifactError
 from configs.workflow.units import ROOMS, Unit, room_code
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def write_record(folder: Path, unit: Unit, inputs: Mapping[str, str], product: s
     """about: started, seconds, host."""
     code = {room: room_code(room) for room in ROOMS[unit.kind]}
     record = Record(dict(unit.identity), code, dict(inputs), product, **about)
-    write_json(record_file(folder, unit.name), asdict(record))
+    write_json(record_file(folder, unit.name), asdict(record), sealed=True)
 
 
 def keep_record(folder: Path, unit: Unit, reasons: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ def keep_record(folder: Path, unit: Unit, reasons: Sequence[str]) -> None:
     code = {room: room_code(room) for room in ROOMS[unit.kind]}
     kept = tuple(dict.fromkeys((*record.kept, *reasons)))
     changed = replace(record, identity=dict(unit.identity), code=code, inputs=inputs, kept=kept)
-    write_json(record_file(folder, unit.name), asdict(changed))
+    write_json(record_file(folder, unit.name), asdict(changed), sealed=True)
 
 
 def read_record(folder: Path, unit: str) -> Record | None:
