@@ -109,6 +109,8 @@ def states(folder: Path, units: Sequence[Unit]) -> dict[str, State]:
 
 def changes(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
     """(dotted key, old value, new value) of what differs between two JSON trees."""
+    if old == new:
+        return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted({*old, *new})
         return [one for k in keys for one in changes(old.get(k), new.get(k), f"{key}.{k}" if key else str(k))]
