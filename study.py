@@ -17,9 +17,8 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from configs import cluster as ray_cluster
 from configs import load as config_files
@@ -41,14 +40,17 @@ from configs.layout import (
 from configs.load import load_study, parse_overrides
 from configs.schema import StudyConfig
 from configs.workflow import slurm
-from configs.workflow.dispatch import Workers
+from configs.workflow.claims import claim, note_failure
+from configs.workflow.dispatch import Workers, in_words
 from configs.workflow.display import clock
 from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, lost, settle
 from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
 from configs.workflow.records import State, record_file, states, units_dir
-from configs.workflow.status import status_lines
+from configs.workflow.status import show, watch
+from configs.workflow.status_page import Page, write_page
+from configs.workflow.survey import survey
 from configs.workflow.units import KINDS, Unit, study_units
 
 EXAMPLES = """examples:
@@ -57,7 +59,7 @@ EXAMPLES = """examples:
   study.py run configs/studies/real_small.yaml --documents ../shared/data
   study.py run paper --emit-slurm jobs --slurm=--partition=a100       sbatch scripts, and what submits them
   study.py run mini --workers 1 scoring.sample=50                     dotted overrides of the study
-  study.py status mini
+  study.py status mini --watch                                        live: who is at work, how far, what failed
 """
 SPARE_BYTES = 500e6
 """Kept free on the disk besides what the plan needs."""
@@ -78,9 +80,11 @@ class Work:
 
     def __call__(self, unit: Unit) -> str:
         """Do it, or skip what of it is there; returns `product`. What it prints goes to its log, and how it failed."""
-        log = units_dir(self.runs / self.study.name) / f"{unit.name}.log"
+        folder, main_rank = self.runs / self.study.name, os.environ.get("RANK", "0") == "0"
+        log = units_dir(folder) / f"{unit.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
+            claim(folder, unit.name) if main_rank else contextlib.nullcontext(),
             log.open("a", buffering=1) as stream,
             contextlib.redirect_stdout(stream),
             contextlib.redirect_stderr(stream),
@@ -145,10 +149,22 @@ class Work:
         report = report_dir(self.runs, self.study.name) / "index.html"
         return [metrics_file(self.runs, self.study.name), answers_file(self.runs, self.study.name), report]
 
+    def remove(self, unit: Unit) -> None:
+        """Whatever it left and what was scored of it, so that it is made anew.
+
+        Token shards and the report keep what is still right.
+        """
+        if unit.kind == "score" and unit.folder is not None and unit.folder.done.is_file():
+            self._score_file(unit).unlink(missing_ok=True)
+        elif unit.kind in ("pretrain", "finetune") and unit.folder is not None:
+            unit.folder.done.unlink(missing_ok=True)  # first: half of a folder must not seem whole
+            shutil.rmtree(unit.folder.path, ignore_errors=True)
+            shutil.rmtree(scores_dir(self.runs, self.study.name) / unit.folder.name, ignore_errors=True)
+
     def command(self, unit: Unit) -> list[str]:
         """To do a unit that several GPUs of one machine work on."""
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(unit.gpus)]
-        options = ["--runs", str(self.runs), "--data", str(self.data), *(["--again"] if unit.again else [])]
+        options = ["--runs", str(self.runs), "--data", str(self.data)]
         return [sys.executable, *launch, str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name, *options]
 
     def _manifests(self) -> list[Path]:
@@ -176,25 +192,21 @@ class Work:
         from megatron_train import pretrain, signals
 
         assert unit.run is not None
-        resume: Literal["never", "auto"] = "never" if unit.again else "auto"
         with signals.awaited():
-            pretrain.run(unit.run.config, self.study.name, self.data, self.runs, resume=resume)
+            pretrain.run(unit.run.config, self.study.name, self.data, self.runs, resume="auto")
 
     def _finetune(self, unit: Unit) -> None:
         from megatron_train import sft, signals
 
         assert unit.run is not None and unit.folder is not None
         parent = unit.folder.path.with_name("pt")
-        resume: Literal["never", "auto"] = "never" if unit.again else "auto"
         with signals.awaited():
-            sft.run(unit.run.config, parent, self.study.name, self.data, self.runs, resume=resume)
+            sft.run(unit.run.config, parent, self.study.name, self.data, self.runs, resume="auto")
 
     def _score(self, unit: Unit) -> None:
         from ray_eval.exports import read_export
         from ray_eval.scoring import score_study
 
-        if unit.again:
-            self._score_file(unit).unlink(missing_ok=True)
         assert unit.folder is not None
         score_study(
             self.runs,
@@ -270,13 +282,19 @@ def run(
         begin(study, documents, runs)
         units = study_units(study, runs, documents)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
-        work = Work(study, documents, data, runs, on_ray)
-        with workers_of(work, workers) as team:
-            seconds = drive(folder, units[:1], states(folder, units[:1]), team)  # the token shards
-            while again := lost(folder, units, work.intact):
-                seconds |= drive(folder, again, dict.fromkeys((unit.name for unit in again), State("missing")), team)
-            found, units = settle(folder, units, stale)
-            seconds |= drive(folder, units, found, team)
+        page = Page(folder, units)
+        try:
+            work = Work(study, documents, data, runs, on_ray)
+            with workers_of(work, workers) as team:
+                shards = units[:1]
+                seconds = drive(folder, shards, states(folder, shards), team, work.remove, page.keep)
+                while gone := lost(folder, units, work.intact):
+                    missing = dict.fromkeys((unit.name for unit in gone), State("missing"))
+                    seconds |= drive(folder, gone, missing, team, work.remove, page.keep)
+                found, units = settle(folder, units, stale)
+                seconds |= drive(folder, units, found, team, work.remove, page.keep)
+        finally:
+            page.keep(at_once=True)
     print(summary(seconds, time.monotonic() - began))
     return report_dir(runs, study.name) / "index.html"
 
@@ -311,11 +329,20 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
     main_rank, stopped = os.environ.get("RANK", "0") == "0", units_dir(folder) / f"{unit}.stopped"
     stopped.unlink(missing_ok=True)
     work, began = Work(study, documents, data, runs), time.monotonic()
+    if again:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(f"--again of {unit} under torchrun", hint=f"study.py run {name} --stale redo")
+        work.remove(by_name[unit])
+        record_file(folder, unit).unlink(missing_ok=True)
     try:
-        product = work(replace(by_name[unit], again=again))
+        product = work(by_name[unit])
     except Preempted as notice:
         if main_rank:
             write_text(stopped, f"{notice}\n")
+        raise
+    except Exception as error:
+        if main_rank:
+            note_failure(folder, unit, in_words(error))
         raise
     if main_rank:
         finish(folder, by_name[unit], product, time.monotonic() - began)
@@ -369,11 +396,18 @@ def summary(seconds: Mapping[str, float], passed_s: float) -> str:
     return f"done in {clock(passed_s)} ({', '.join(parts) or 'nothing was missing'})"
 
 
-def status(name: str, runs: Path) -> str:
-    """What of a study is done, in the words of a table."""
+def status(name: str, runs: Path, everything: bool, live: bool, html: Path | None) -> None:
+    """Show how far a study is, or write it as a page."""
     _, _, units = begun(name, runs)
-    page = report_dir(runs, name) / "index.html"
-    return "\n".join([*status_lines(runs / name, units), f"report: {page if page.is_file() else 'not yet'}"])
+    if html is not None:
+        write_page(survey(runs / name, units), html)
+        print(html)
+    elif live:
+        watch(lambda: survey(runs / name, units))
+    else:
+        show(survey(runs / name, units), everything)
+        page = report_dir(runs, name) / "index.html"
+        print(f"report: {page if page.is_file() else 'not yet'}")
 
 
 @user_errors
@@ -416,8 +450,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     single.add_argument("study", help="name of a study below the runs folder")
     single.add_argument("unit", help="as `status` names it")
     single.add_argument("--again", action="store_true", help="make it anew, whatever is there")
-    looking = parser_of("status", "what is done, partial, stale or missing")
+    looking = parser_of("status", "what is done, at work, failed, stopped, stale or missing")
     looking.add_argument("study", help="name of a study below the runs folder")
+    looking.add_argument("--all", action="store_true", help="name every unit")
+    looking.add_argument("--watch", action="store_true", help="live, until nobody is at work on it")
+    looking.add_argument("--html", type=Path, metavar="FILE", help="as a page (the driver keeps <study>/status.html)")
     for sub in (running, single):
         sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
     for sub in (running, planning, single, looking):
@@ -427,7 +464,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     runs = runs_root(args.runs)
     if args.command == "status":
-        print(status(args.study, runs))
+        status(args.study, runs, args.all, args.watch, args.html)
         return
     if args.command == "unit":
         do_unit(args.study, args.unit, data_root(args.data), runs, args.again)

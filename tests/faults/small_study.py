@@ -33,8 +33,11 @@ STEPS = 20
 MILESTONE_STEP = 10
 POLL_S = 0.03
 PATIENCE_S = 300.0
-UNLIKE = re.compile(r"runs/\w+/units/|/checkpoints/|/tensorboard/|/provenance\.json$|\.tmp(/|$)|/\.parts-|\.partial/")
-"""What tells when, where and how long, or is not finished: records and logs, resume points, curves, temporary names."""
+UNLIKE = re.compile(
+    r"runs/\w+/(units/|status\.html$)|/checkpoints/|/tensorboard/|/provenance\.json$|\.tmp(/|$)|/\.parts-|\.partial/"
+)
+"""What tells when, where and how long, or is not finished: records and logs, resume points, curves, temporary names,
+and the page of who is at work."""
 TIMES = ("tokens_per_s", "memory_gib", "time")
 """Of a line of metrics.jsonl: what is measured, not computed."""
 
