@@ -125,7 +125,7 @@ class Work:
         return True
 
     def _folders(self, unit: Unit, waiting: Sequence[Unit]) -> list[tuple[Path, Path]]:
-        """(folder, its manifest) of what a unit has made; of exports those that are there or waited for."""
+        """(folder, its manifest) of what a unit has made; of exports those there, waited for, or soon made."""
         if unit.kind == "tokenise":
             folders = [(self.data / path).parent for path in self._manifests()]
             if self.study.synthetic and self.documents is not None:
@@ -134,8 +134,11 @@ class Work:
         if unit.kind not in ("pretrain", "finetune") or unit.folder is None or not unit.folder.done.is_file():
             return []
         last = int(read_json(unit.folder.done)["step"])
-        needed = {unit.folder.export(last if other.step is None else other.step) for other in waiting}
-        return [(path, path / "export.json") for path in sorted(needed | {*unit.folder.path.glob("export/step-*")})]
+        exports = {unit.folder.export(last if other.step is None else other.step) for other in waiting}
+        kept = unit.folder.checkpoints.glob(f"step-*/{MANIFEST}")
+        exports |= {unit.folder.path / "export" / path.parent.name for path in kept}
+        exports |= set(unit.folder.path.glob("export/step-*"))
+        return [(path, path / "export.json") for path in sorted(exports)]
 
     def _stands_for(self, unit: Unit) -> list[Path]:
         """The files from which `product` follows."""

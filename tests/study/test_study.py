@@ -210,8 +210,9 @@ def test_a_unit_that_fails_leaves_the_rest_done_and_is_named(tmp_path: Path) -> 
     for name in ("analyse", "score/tiny/V1P0/seed0/pt/last"):
         (folder / f"units/{name}.json").unlink()
     (broken,) = (folder / "tiny/V1P0/seed0/pt/export").glob("step-*12/model*.safetensors")
-    whole = broken.read_bytes()
-    broken.write_bytes(whole[:-1])
+    whole, at_ns = broken.read_bytes(), broken.stat().st_mtime_ns
+    broken.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    os.utime(broken, ns=(at_ns, at_ns))  # the disk's own doing: nobody wrote to it
     (folder / "scores/tiny/V1P0/seed0/pt/step-0000012.parquet").unlink()
     failed = run(study, tmp_path)
     assert failed.returncode == 2 and "Traceback" not in failed.stderr
