@@ -202,7 +202,7 @@ def _write(table: pa.Table, path: Path, metadata: dict[str, str]) -> None:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", write_page_checksum=True)
     with atomic_file(path) as stream:
         stream.write(buffer.getvalue())
 
@@ -221,7 +221,7 @@ def read_metrics(runs: Path, study: str) -> pd.DataFrame:
     if not path.is_file():
         raise ArtifactError("no scores and no metrics.parquet", where=path.parent, hint="python study.py run <study>")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"not readable ({str(error).splitlines()[0]})", where=path, hint="delete it") from None
     if not table.schema.equals(_schema()):
