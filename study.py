@@ -47,7 +47,7 @@ from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, lost, 
 from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
-from configs.workflow.records import State, record_file, states, units_dir
+from configs.workflow.records import State, read_record, record_file, states, units_dir
 from configs.workflow.status import show, watch
 from configs.workflow.status_page import Page, write_page
 from configs.workflow.survey import survey
@@ -322,8 +322,9 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
     by_name, folder = {unit.name: unit for unit in units}, runs / name
     if unit not in by_name:
         raise ConfigError(f"study {name} has no unit {unit!r}", hint=f"python study.py status {name} lists them")
-    found = states(folder, units)
-    if found[unit].kind == "done" and not again:
+    found, work, record = states(folder, units), Work(study, documents, data, runs), read_record(folder, unit)
+    waiting = [other for other in units if unit in other.inputs and found[other.name].kind != "done"]
+    if found[unit].kind == "done" and record and not again and work.intact(by_name[unit], record.product, waiting):
         return
     if missing := [needed for needed in by_name[unit].inputs if found[needed].kind == "missing"]:
         raise ArtifactError(f"{unit} needs {missing[0]}, which is not done", where=folder)
@@ -331,7 +332,7 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
         raise ResourceError(f"{unit} is stale: {'; '.join(found[unit].reasons)}", hint="--again makes it anew")
     main_rank, stopped = os.environ.get("RANK", "0") == "0", units_dir(folder) / f"{unit}.stopped"
     stopped.unlink(missing_ok=True)
-    work, began = Work(study, documents, data, runs), time.monotonic()
+    began = time.monotonic()
     if again:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(f"--again of {unit} under torchrun", hint=f"study.py run {name} --stale redo")

@@ -56,6 +56,8 @@ class Outcome:
     drivers: int = 0
     leftovers: int = 0
     """Temporary files that killed processes left behind."""
+    mounted: bool = True
+    """False: no small file system could be had for a full disk, and everything was killed instead."""
     draws: int = 0
     seconds: float = 0.0
 
@@ -113,7 +115,8 @@ def _once(
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, root, ignore_errors=True)
         if any(name == "fill_disk" for name, _ in faults) and not stack.enter_context(injections.small_disk(root)):
-            faults = [(name, moment) for name, moment in faults if name != "fill_disk"]
+            outcome.mounted = False
+            faults = [("kill_all" if name == "fill_disk" else name, moment) for name, moment in faults]
         run = Run(Place(reference.study, root), reference.seconds, rng)
         stack.callback(_end_all, run)
         try:

@@ -166,6 +166,11 @@ def test_what_changed_is_refused_redone_or_kept_and_a_second_driver_is_turned_aw
     assert refused.returncode == 2 and "is stale: optimizer.lr 0.02 -> 0.05" in refused.stderr
     subprocess.run([*single, "--again"], capture_output=True, check=True)
     assert read_json(folder / "units/pretrain/tiny/V1P0/seed0.json")["kept"] == []
+    weights = folder / "tiny/V1P0/seed0/pt/export/step-0000010/model.safetensors"
+    made = sha256_file(weights)
+    shutil.rmtree(weights.parent)
+    subprocess.run(single, capture_output=True, check=True)  # done, but what it made has gone
+    assert sha256_file(weights) == made
     assert not (folder / "scores/tiny/V1P0/seed0/pt").exists()  # of the checkpoints that were
 
     redone = run(study, tmp_path, "overrides={optimizer.lr: 0.03}", "--stale", "redo")
