@@ -26,6 +26,8 @@ from configs.workflow.units import KINDS
 DISK_BYTES = 640_000_000
 """Of the small file system; a driver wants 500 MB free before it begins."""
 SOURCES = 10
+COUNTED = ("tokenise", "pretrain", "finetune")
+"""Kinds of units whose progress can be seen from outside."""
 SAVED, REFUSED = 75, 2
 STOPPED_S = (0.3, 2.0)
 COMPLETE = "complete"
@@ -81,7 +83,7 @@ class Run:
             if moment.kind in kinds_of(units):
                 break
             time.sleep(POLL_S)
-        if moment.by_progress and moment.kind in ("tokenise", "pretrain", "finetune"):
+        if moment.by_progress:
             while self.driver.alive and moment.kind in kinds_of(units := self.driver.at_work()):
                 if self._progress(moment.kind, units) >= moment.share:
                     break
@@ -372,4 +374,5 @@ def _status(pid: int) -> str:
 
 
 def draw_moment(rng: random.Random, kind: str | None = None) -> Moment:
-    return Moment(kind or rng.choice(KINDS), round(rng.random(), 3), rng.random() < 0.5)
+    kind, share, by_progress = kind or rng.choice(KINDS), round(rng.random(), 3), rng.random() < 0.5
+    return Moment(kind, share, by_progress and kind in COUNTED)

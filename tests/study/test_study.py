@@ -223,9 +223,11 @@ def test_a_unit_that_fails_leaves_the_rest_done_and_is_named(tmp_path: Path) -> 
     assert failed.returncode == 2 and "Traceback" not in failed.stderr
     assert "score/tiny/V1P0/seed0/pt/last failed; units not begun, which need it: 1" in failed.stderr
     assert "ArtifactError" in (folder / "units/score/tiny/V1P0/seed0/pt/last.log").read_text()  # and its traceback
-    assert str(broken) in failed.stderr and "units/score/tiny/V1P0/seed0/pt/last.log" in failed.stderr
-    broken.write_bytes(whole)
+    assert str(broken.parent) in failed.stderr and "units/score/tiny/V1P0/seed0/pt/last.log" in failed.stderr
+    assert "delete the export and rerun its training" in failed.stderr
+    shutil.rmtree(broken.parent)
     assert run(study, tmp_path).returncode == 0 and "missing" not in status(tmp_path)
+    assert broken.read_bytes() == whole
 
 
 @pytest.mark.slow
