@@ -47,6 +47,7 @@ from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, lost, 
 from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
+from configs.workflow.processes import end_with_parent
 from configs.workflow.records import State, read_record, record_file, states, units_dir
 from configs.workflow.status import show, watch
 from configs.workflow.status_page import Page, write_page
@@ -164,11 +165,11 @@ class Work:
             shutil.rmtree(unit.folder.path, ignore_errors=True)
             shutil.rmtree(scores_dir(self.runs, self.study.name) / unit.folder.name, ignore_errors=True)
 
-    def command(self, unit: Unit) -> list[str]:
-        """To do a unit that several GPUs of one machine work on."""
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(unit.gpus)]
+    def command(self, unit: Unit, launch: Sequence[str]) -> list[str]:
+        """To do a unit that several GPUs work on; launch: options of torchrun."""
         options = ["--runs", str(self.runs), "--data", str(self.data)]
-        return [sys.executable, *launch, str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name, *options]
+        script = [str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name]
+        return [sys.executable, "-m", "torch.distributed.run", *launch, *script, *options]
 
     def _manifests(self) -> list[Path]:
         from mixtures.tokenize import sft_sets_of, sources_of
@@ -318,6 +319,8 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
 
     again: make it anew whatever is there; without, a stale one is refused.
     """
+    if "RANK" in os.environ:
+        end_with_parent()
     study, documents, units = begun(name, runs)
     by_name, folder = {unit.name: unit for unit in units}, runs / name
     if unit not in by_name:

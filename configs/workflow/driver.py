@@ -117,7 +117,7 @@ class _Anew:
 
     def __init__(self, workers: Workers, folder: Path, remove: Callable[[Unit], None]) -> None:
         self._workers, self._folder, self._remove = workers, folder, remove
-        self.room = workers.room
+        self.room, self.patience_s = workers.room, workers.patience_s
         self._removed: set[str] = set()
 
     def start(self, unit: Unit) -> Future[str]:
