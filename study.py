@@ -22,7 +22,7 @@ from pathlib import Path
 
 from configs import cluster as ray_cluster
 from configs import load as config_files
-from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, verify_untouched, write_json, write_text
+from configs.artifacts import read_json, write_json, write_text
 from configs.cost import add_hardware_options, describe, hardware_of, plan_study
 from configs.errors import ArtifactError, ConfigError, DataError, Preempted, ResourceError, user_errors
 from configs.layout import (
@@ -33,9 +33,6 @@ from configs.layout import (
     report_dir,
     runs_root,
     scores_dir,
-    sft_dir,
-    shards_dir,
-    tokenizer_dir,
 )
 from configs.load import load_study, parse_overrides
 from configs.schema import StudyConfig
@@ -48,6 +45,7 @@ from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
 from configs.workflow.processes import end_with_parent
+from configs.workflow.products import Products, step_of
 from configs.workflow.records import State, read_record, record_file, states, units_dir
 from configs.workflow.status import show, watch
 from configs.workflow.status_page import Page, write_page
@@ -80,7 +78,7 @@ class Work:
     on_ray: bool = False
 
     def __call__(self, unit: Unit) -> str:
-        """Do it, or skip what of it is there; returns `product`. What it prints goes to its log, and how it failed."""
+        """Do it, or skip what of it is there; returns its product. Its log gets what it prints, and how it failed."""
         folder, main_rank = self.runs / self.study.name, os.environ.get("RANK", "0") == "0"
         log = units_dir(folder) / f"{unit.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -95,63 +93,11 @@ class Work:
             except Exception:
                 traceback.print_exc()
                 raise
-        return self.product(unit)
+        return self.products.product(unit)
 
-    def product(self, unit: Unit) -> str:
-        """Fingerprint of what came out of a unit that is done."""
-        return fingerprint([sha256_file(path) for path in self._stands_for(unit)])
-
-    def intact(self, unit: Unit, product: str, waiting: Sequence[Unit]) -> bool:
-        """Whether the files of a unit that was done are there, with all that the waiting units need of it.
-
-        Raises ArtifactError naming one that is truncated or altered. A byte that changed without the file system
-        noticing is found by who reads the file, and by mixtures.verify.
-        """
-        for folder, manifest in self._folders(unit, waiting):
-            if not manifest.is_file():
-                return False
-            facts = read_json(manifest)
-            verify_untouched(folder, manifest, facts["files"])
-            if "validation" in facts:
-                verify_untouched(folder / "validation", manifest, facts["validation"]["files"])
-        stands_for = self._stands_for(unit)
-        if not all(path.is_file() for path in stands_for):
-            return False
-        if self.product(unit) != product:
-            recorded = record_file(self.runs / self.study.name, unit.name).stat().st_mtime_ns
-            altered = [path for path in stands_for if path.stat().st_mtime_ns > recorded] or stands_for
-            raise ArtifactError(
-                f"altered since {unit.name} was done", where=altered[0], hint="delete it and rerun: it is made again"
-            )
-        return True
-
-    def _folders(self, unit: Unit, waiting: Sequence[Unit]) -> list[tuple[Path, Path]]:
-        """(folder, its manifest) of what a unit has made; of exports those there, waited for, or soon made."""
-        if unit.kind == "tokenise":
-            folders = [(self.data / path).parent for path in self._manifests()]
-            if self.study.synthetic and self.documents is not None:
-                folders.append(self.documents)
-            return [(folder, folder / MANIFEST) for folder in folders]
-        if unit.kind not in ("pretrain", "finetune") or unit.folder is None or not unit.folder.done.is_file():
-            return []
-        last = int(read_json(unit.folder.done)["step"])
-        exports = {unit.folder.export(last if other.step is None else other.step) for other in waiting}
-        kept = unit.folder.checkpoints.glob(f"step-*/{MANIFEST}")
-        exports |= {unit.folder.path / "export" / path.parent.name for path in kept}
-        exports |= set(unit.folder.path.glob("export/step-*"))
-        return [(path, path / "export.json") for path in sorted(exports)]
-
-    def _stands_for(self, unit: Unit) -> list[Path]:
-        """The files from which `product` follows."""
-        if unit.kind == "tokenise":
-            return [self.data / path for path in self._manifests()]
-        if unit.kind in ("pretrain", "finetune"):
-            assert unit.folder is not None
-            return [unit.folder.done]
-        if unit.kind == "score":
-            return [self._score_file(unit)]
-        report = report_dir(self.runs, self.study.name) / "index.html"
-        return [metrics_file(self.runs, self.study.name), answers_file(self.runs, self.study.name), report]
+    @property
+    def products(self) -> Products:
+        return Products(self.study.name, self.data, self.runs, self.documents if self.study.synthetic else None)
 
     def remove(self, unit: Unit) -> None:
         """Whatever it left and what was scored of it, so that it is made anew.
@@ -159,7 +105,7 @@ class Work:
         Token shards and the report keep what is still right.
         """
         if unit.kind == "score" and unit.folder is not None and unit.folder.done.is_file():
-            self._score_file(unit).unlink(missing_ok=True)
+            self.products.score_file(unit).unlink(missing_ok=True)
         elif unit.kind in ("pretrain", "finetune") and unit.folder is not None:
             unit.folder.done.unlink(missing_ok=True)  # first: half of a folder must not seem whole
             shutil.rmtree(unit.folder.path, ignore_errors=True)
@@ -170,15 +116,6 @@ class Work:
         options = ["--runs", str(self.runs), "--data", str(self.data)]
         script = [str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name]
         return [sys.executable, "-m", "torch.distributed.run", *launch, *script, *options]
-
-    def _manifests(self) -> list[Path]:
-        from mixtures.tokenize import sft_sets_of, sources_of
-
-        name = self.study.tokenizer.name
-        folders = [tokenizer_dir(self.data, name)]
-        folders += [shards_dir(self.data, name, source) for source in sources_of(self.study)]
-        folders += [sft_dir(self.data, name, sft_set) for sft_set in sft_sets_of(self.study)]
-        return [(folder / MANIFEST).relative_to(self.data) for folder in folders]
 
     def _tokenise(self, unit: Unit) -> None:
         from mixtures.tokenize import tokenize_study
@@ -218,17 +155,9 @@ class Work:
             documents_root=self.documents,
             benchmarks=self.study.benchmarks,
             scoring=self.study.scoring,
-            checkpoints=[read_export(unit.folder.export(self._step(unit)))],
+            checkpoints=[read_export(unit.folder.export(step_of(unit)))],
             use_ray=False,
         )
-
-    def _step(self, unit: Unit) -> int:
-        assert unit.folder is not None
-        return unit.step if unit.step is not None else int(read_json(unit.folder.done)["step"])
-
-    def _score_file(self, unit: Unit) -> Path:
-        assert unit.folder is not None
-        return scores_dir(self.runs, self.study.name) / unit.folder.name / f"step-{self._step(unit):07d}.parquet"
 
     def _analyse(self, unit: Unit) -> None:
         from analysis.metrics import write_metrics
@@ -292,7 +221,7 @@ def run(
             with workers_of(work, workers) as team:
                 shards = units[:1]
                 seconds = drive(folder, shards, states(folder, shards), team, work.remove, page.keep)
-                while gone := lost(folder, units, work.intact):
+                while gone := lost(folder, units, work.products.intact):
                     missing = dict.fromkeys((unit.name for unit in gone), State("missing"))
                     seconds |= drive(folder, gone, missing, team, work.remove, page.keep)
                 found, units = settle(folder, units, stale)
@@ -308,9 +237,9 @@ def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
     """The cluster that RAY_ADDRESS names, else processes of this machine."""
     if work.on_ray:
         with ray_cluster.cluster():
-            yield RayWorkers(work, work.command, work.product)
+            yield RayWorkers(work, work.command, work.products.product)
     else:
-        with LocalWorkers(work, work.command, work.product, count, gpus_here()) as local:
+        with LocalWorkers(work, work.command, work.products.product, count, gpus_here()) as local:
             yield local
 
 
@@ -325,9 +254,10 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
     by_name, folder = {unit.name: unit for unit in units}, runs / name
     if unit not in by_name:
         raise ConfigError(f"study {name} has no unit {unit!r}", hint=f"python study.py status {name} lists them")
-    found, work, record = states(folder, units), Work(study, documents, data, runs), read_record(folder, unit)
+    work, found, record = Work(study, documents, data, runs), states(folder, units), read_record(folder, unit)
     waiting = [other for other in units if unit in other.inputs and found[other.name].kind != "done"]
-    if found[unit].kind == "done" and record and not again and work.intact(by_name[unit], record.product, waiting):
+    done, intact = found[unit].kind == "done" and not again, work.products.intact
+    if done and record is not None and intact(by_name[unit], record.product, waiting):
         return
     if missing := [needed for needed in by_name[unit].inputs if found[needed].kind == "missing"]:
         raise ArtifactError(f"{unit} needs {missing[0]}, which is not done", where=folder)

@@ -72,16 +72,20 @@ def lost(folder: Path, units: Sequence[Unit], intact: Callable[[Unit, str, Seque
     """
     found = states(folder, units)
     used = {name for unit in units if found[unit.name].kind != "missing" for name in unit.inputs}
+    waiting: dict[str, list[Unit]] = {unit.name: [] for unit in units}
+    for unit in units:
+        for name in unit.inputs if found[unit.name].kind != "done" else ():
+            waiting[name].append(unit)
     gone: dict[str, Unit] = {}
     for unit in units:
         record = read_record(folder, unit.name)
         if record is None:
             if unit.name in used:
                 gone[unit.name] = unit
-        elif found[unit.name].kind == "done" and gone.keys().isdisjoint(unit.inputs):
-            waiting = [other for other in units if unit.name in other.inputs and found[other.name].kind != "done"]
-            if not intact(unit, record.product, waiting):
-                gone[unit.name] = unit
+            continue
+        judged = found[unit.name].kind == "done" and gone.keys().isdisjoint(unit.inputs)
+        if judged and not intact(unit, record.product, waiting[unit.name]):
+            gone[unit.name] = unit
     return list(gone.values())
 
 

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 from tiny_study import write_study
 
+from configs.artifacts import read_json, write_json
 from configs.errors import ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
@@ -95,7 +96,9 @@ def test_every_state_with_what_a_person_wants_to_know(units: list[Unit], folder:
     for name, seconds in ((PRETRAIN, 30.0), ("score/tiny/V1P0/seed0/pt/last", 5.0)):
         finish(folder, named(units, name), "product", seconds)
     record = units_dir(folder) / "score/tiny/V1P0/seed0/pt/last.json"
-    record.write_text(record.read_text().replace('"sample": 8', '"sample": 9'))
+    written = read_json(record)
+    written["identity"]["scoring"]["sample"] = 9
+    write_json(record, written, sealed=True)
     tuned = named(units, "finetune/tiny/V1P0/seed0/tiny")
     (units_dir(folder) / f"{tuned.name}.log").parent.mkdir(parents=True)
     (units_dir(folder) / f"{tuned.name}.log").write_text("one\ntwo\nValueError: \x1b[31m<script>\n")
