@@ -156,7 +156,9 @@ def test_what_only_follows_from_a_stale_unit_is_counted_not_named(units: list[Un
     for unit in units:
         finish(folder, unit, "product", 1.0)
     record = units_dir(folder) / f"{PRETRAIN}.json"
-    record.write_text(record.read_text().replace('"lr": 0.01', '"lr": 0.5'))
+    written = read_json(record)
+    written["identity"]["optimizer"]["lr"] = 0.5
+    write_json(record, written, sealed=True)
     said = words(survey(folder, units))
     assert "optimizer.lr 0.5 -> 0.01" in said and "made of what is stale" in said and "finetune/tiny/V1P0" not in said
     assert said.count("tiny/V1P0") == 1
