@@ -24,7 +24,7 @@ from configs import cluster as ray_cluster
 from configs import load as config_files
 from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, write_json, write_text
 from configs.cost import add_hardware_options, describe, hardware_of, plan_study
-from configs.errors import ArtifactError, ConfigError, DataError, Preempted, ResourceError, user_errors
+from configs.errors import ArtifactError, ConfigError, DataError, MagicError, Preempted, ResourceError, user_errors
 from configs.layout import (
     PROJECT_ROOT,
     data_root,
@@ -39,8 +39,8 @@ from configs.layout import (
 from configs.load import load_study, parse_overrides
 from configs.schema import StudyConfig
 from configs.workflow import slurm
-from configs.workflow.claims import claim, note_failure
-from configs.workflow.dispatch import Workers, in_words
+from configs.workflow.claims import claim, failure, note_failure
+from configs.workflow.dispatch import WorkerDied, Workers, in_words, may_pass
 from configs.workflow.display import clock
 from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, settle
 from configs.workflow.local import LocalWorkers
@@ -106,6 +106,15 @@ class Work:
         if unit.kind == "score":
             return sha256_file(self._score_file(unit))
         return sha256_file(metrics_file(self.runs, self.study.name))
+
+    def outcome(self, unit: Unit, code: int) -> str:
+        """Of `command`, which has ended with this exit code: the product. Raises what ended it."""
+        if not code:
+            return self.product(unit)
+        failed = failure(self.runs / self.study.name, unit.name)
+        if failed is not None and failed.final:
+            raise MagicError(failed.message)
+        raise WorkerDied(f"{unit.name} ended with exit code {code}; its log says why")
 
     def remove(self, unit: Unit) -> None:
         """Whatever it left and what was scored of it, so that it is made anew.
@@ -257,9 +266,9 @@ def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
     """The cluster that RAY_ADDRESS names, else processes of this machine."""
     if work.on_ray:
         with ray_cluster.cluster():
-            yield RayWorkers(work, work.command, work.product)
+            yield RayWorkers(work, work.command, work.outcome)
     else:
-        with LocalWorkers(work, work.command, work.product, count, gpus_here()) as local:
+        with LocalWorkers(work, work.command, work.outcome, count, gpus_here()) as local:
             yield local
 
 
@@ -297,7 +306,7 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
         raise
     except Exception as error:
         if main_rank:
-            note_failure(folder, unit, in_words(error))
+            note_failure(folder, unit, in_words(error), final=not may_pass(error))
         raise
     if main_rank:
         finish(folder, by_name[unit], product, time.monotonic() - began)

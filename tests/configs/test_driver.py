@@ -14,7 +14,7 @@ from test_dispatch import unit
 
 from configs.errors import ResourceError
 from configs.workflow import driver
-from configs.workflow.claims import failure
+from configs.workflow.claims import Failure, failure
 from configs.workflow.dispatch import Event, WorkerDied, dispatch
 from configs.workflow.local import LocalWorkers
 from configs.workflow.records import State, read_record, record_file
@@ -71,7 +71,9 @@ def test_what_a_unit_left_is_removed_once_before_it_is_made_again(
 
     with pytest.raises(driver.UnitsFailed):
         driver.drive(tmp_path, [again("analyse")], stale, Scripted(ValueError("no")), lambda unit: None)
-    assert read_record(tmp_path, "analyse") is None and failure(tmp_path, "analyse") == "ValueError: no"
+    assert read_record(tmp_path, "analyse") is None and failure(tmp_path, "analyse") == Failure(
+        "ValueError: no", final=True
+    )
 
 
 def test_room_that_may_come_is_waited_for() -> None:
@@ -92,14 +94,16 @@ def test_a_unit_of_several_gpus_is_asked_to_end_and_leaves_nobody(tmp_path: Path
         "pathlib.Path(sys.argv[1], 'child').write_text(str(child.pid))\n"
         "time.sleep(60)\n"
     )
-    workers = LocalWorkers(
-        str, lambda unit, launch: [sys.executable, "-c", script, str(tmp_path)], lambda unit: "", gpus=2
-    )
+
+    def outcome(unit: Unit, code: int) -> str:
+        raise WorkerDied(f"ended with {code}")
+
+    workers = LocalWorkers(str, lambda unit, launch: [sys.executable, "-c", script, str(tmp_path)], outcome, gpus=2)
     with pytest.raises(KeyboardInterrupt), workers:
         future = workers.start(unit("both", gpus=2))
         while not (tmp_path / "child").is_file() or not (tmp_path / "child").read_text():
             time.sleep(0.02)
         raise KeyboardInterrupt
-    assert (tmp_path / "saved").is_file() and isinstance(future.exception(), WorkerDied)
+    assert (tmp_path / "saved").is_file() and str(future.exception()) == "ended with 1"
     child = int((tmp_path / "child").read_text())
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
