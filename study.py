@@ -24,7 +24,7 @@ from configs import cluster as ray_cluster
 from configs import load as config_files
 from configs.artifacts import read_json, write_json, write_text
 from configs.cost import add_hardware_options, describe, hardware_of, plan_study
-from configs.errors import ArtifactError, ConfigError, DataError, Preempted, ResourceError, user_errors
+from configs.errors import ArtifactError, ConfigError, DataError, MagicError, Preempted, ResourceError, user_errors
 from configs.layout import (
     PROJECT_ROOT,
     answers_file,
@@ -37,8 +37,8 @@ from configs.layout import (
 from configs.load import load_study, parse_overrides
 from configs.schema import StudyConfig
 from configs.workflow import slurm
-from configs.workflow.claims import claim, note_failure
-from configs.workflow.dispatch import Workers, in_words
+from configs.workflow.claims import claim, failure, note_failure
+from configs.workflow.dispatch import WorkerDied, Workers, in_words, may_pass
 from configs.workflow.display import clock
 from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, lost, settle
 from configs.workflow.local import LocalWorkers
@@ -98,6 +98,15 @@ class Work:
     @property
     def products(self) -> Products:
         return Products(self.study.name, self.data, self.runs, self.documents if self.study.synthetic else None)
+
+    def outcome(self, unit: Unit, code: int) -> str:
+        """Of `command`, which has ended with this exit code: the product. Raises what ended it."""
+        if not code:
+            return self.products.product(unit)
+        failed = failure(self.runs / self.study.name, unit.name)
+        if failed is not None and failed.final:
+            raise MagicError(failed.message)
+        raise WorkerDied(f"{unit.name} ended with exit code {code}; its log says why")
 
     def remove(self, unit: Unit) -> None:
         """Whatever it left and what was scored of it, so that it is made anew.
@@ -221,9 +230,10 @@ def run(
             with workers_of(work, workers) as team:
                 shards = units[:1]
                 seconds = drive(folder, shards, states(folder, shards), team, work.remove, page.keep)
-                while gone := lost(folder, units, work.products.intact):
+                for _ in KINDS:  # what was made of a lost unit is judged once that is there again
+                    gone = lost(folder, units, work.products.intact)
                     missing = dict.fromkeys((unit.name for unit in gone), State("missing"))
-                    seconds |= drive(folder, gone, missing, team, work.remove, page.keep)
+                    seconds |= drive(folder, gone, missing, team, work.remove, page.keep) if gone else {}
                 found, units = settle(folder, units, stale)
                 seconds |= drive(folder, units, found, team, work.remove, page.keep)
         finally:
@@ -237,9 +247,9 @@ def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
     """The cluster that RAY_ADDRESS names, else processes of this machine."""
     if work.on_ray:
         with ray_cluster.cluster():
-            yield RayWorkers(work, work.command, work.products.product)
+            yield RayWorkers(work, work.command, work.outcome)
     else:
-        with LocalWorkers(work, work.command, work.products.product, count, gpus_here()) as local:
+        with LocalWorkers(work, work.command, work.outcome, count, gpus_here()) as local:
             yield local
 
 
@@ -279,7 +289,7 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
         raise
     except Exception as error:
         if main_rank:
-            note_failure(folder, unit, in_words(error))
+            note_failure(folder, unit, in_words(error), final=not may_pass(error))
         raise
     if main_rank:
         finish(folder, by_name[unit], product, time.monotonic() - began)

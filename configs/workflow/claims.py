@@ -1,7 +1,7 @@
 """Who is at work on a unit, and how it failed: what a status shows beside the records.
 
 In and out: <runs>/<study>/units/<unit>.lock, held locked by the process at work, which wrote into it who it is; one
-that nobody holds tells that the unit was begun once. <unit>.failed: what ended it, until it is begun again.
+that nobody holds tells that the unit was begun once. <unit>.failed: the error that ended it, until it is begun again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from configs.artifacts import write_text
+from configs.artifacts import read_json, write_json
 from configs.errors import ResourceError
 from configs.workflow.records import units_dir
 
@@ -34,6 +34,15 @@ class Claim:
     pid: int
     began: float
     """Seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a unit ended."""
+
+    message: str
+    final: bool
+    """A person must mend something; otherwise it may pass at another time or place."""
 
 
 @contextlib.contextmanager
@@ -91,16 +100,14 @@ def was_begun(folder: Path, unit: str) -> bool:
     return _lock_file(folder, unit).exists()
 
 
-def note_failure(folder: Path, unit: str, message: str) -> None:
-    write_text(_failure_file(folder, unit), message.rstrip() + "\n")
+def note_failure(folder: Path, unit: str, message: str, final: bool) -> None:
+    write_json(_failure_file(folder, unit), asdict(Failure(message.rstrip(), final)))
 
 
-def failure(folder: Path, unit: str) -> str | None:
-    """The message that ended a unit which nobody has begun since."""
-    try:
-        return _failure_file(folder, unit).read_text(errors="replace").rstrip()
-    except FileNotFoundError:
-        return None
+def failure(folder: Path, unit: str) -> Failure | None:
+    """Of a unit which nobody has begun since."""
+    path = _failure_file(folder, unit)
+    return Failure(**read_json(path)) if path.is_file() else None
 
 
 def _lock_file(folder: Path, unit: str) -> Path:

@@ -140,7 +140,7 @@ def _finish(
                     board.ready.append(other)
         return
     tried = board.attempts[unit.name] = board.attempts.get(unit.name, 0) + 1
-    if tried < ATTEMPTS and _may_pass(error):
+    if tried < ATTEMPTS and may_pass(error):
         board.paused[unit.name] = time.monotonic() + pause_s * 4 ** (tried - 1)
         board.ready.append(unit)
         tell(Event("retried", unit, seconds=seconds, error=error))
@@ -156,7 +156,7 @@ def in_words(error: BaseException) -> str:
     )
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Could the same unit end well elsewhere, or a little later?"""
     if isinstance(error, OSError):
         return error.errno not in (errno.ENOSPC, errno.EDQUOT)

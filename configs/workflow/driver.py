@@ -155,7 +155,7 @@ def drive(
             seconds[event.unit.name] = event.seconds
             finish(folder, event.unit, event.product, event.seconds)
         if event.kind == "failed" and event.unit is not None and event.error is not None:
-            note_failure(folder, event.unit.name, in_words(event.error))
+            note_failure(folder, event.unit.name, in_words(event.error), final=True)
         display.tell(event)
         tick()
 

@@ -65,13 +65,13 @@ class LocalWorkers:
         self,
         do: Callable[[Unit], str],
         command: Command,
-        product: Callable[[Unit], str],
+        outcome: Callable[[Unit, int], str],
         workers: int | None = None,
         gpus: int = 0,
     ) -> None:
-        """do: picklable.   command: to do a unit of several GPUs.   product: of one whose command has ended.
+        """do: picklable.   command: to do a unit of several GPUs.   outcome: of one whose command ended with this code.
         workers: processes at a time without GPUs; None: one for each CPU."""
-        self._do, self._command, self._product = do, command, product
+        self._do, self._command, self._outcome = do, command, outcome
         cpus = os.cpu_count() or 1
         count = gpus or workers or cpus
         self._slots = [_Slot(i if gpus else None, max(1, cpus // count)) for i in range(count)]
@@ -135,9 +135,7 @@ class LocalWorkers:
             code = run_command(command, environment, lambda started: self._commands.update({unit.name: started}))
         finally:
             self._commands.pop(unit.name, None)
-        if code:
-            raise WorkerDied(f"{unit.name} ended with exit code {code}; its log says why")
-        return self._product(unit)
+        return self._outcome(unit, code)
 
 
 def _begin(gpu: int | None, threads: int) -> None:

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from configs.errors import MagicError
 from configs.workflow.dispatch import WorkerDied
 from configs.workflow.processes import SAVE_S, Command, run_command
 from configs.workflow.units import Unit
@@ -40,11 +41,11 @@ class RayWorkers:
         self,
         do: Callable[[Unit], str],
         command: Command,
-        product: Callable[[Unit], str],
+        outcome: Callable[[Unit, int], str],
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """do, command, product: picklable; as in `local.LocalWorkers`."""
-        self._do, self._command, self._product = do, command, product
+        """do: picklable; as in `local.LocalWorkers`."""
+        self._do, self._command, self._outcome = do, command, outcome
         self.patience_s = patience_s
         self._machines: list[tuple[int, int]] = []
         self._looked = -LOOK_AGAIN_S
@@ -73,17 +74,17 @@ class RayWorkers:
             inner = self._gangs.submit(self._together, unit, share)
         elif share.gpus > 1:
             command = self._command(unit, ["--standalone", "--nproc-per-node", str(share.gpus)])
-            inner = ray.remote(_run).options(**options).remote(command, unit.name, self._product, unit).future()
+            inner = ray.remote(run_command).options(**options).remote(command).future()
         else:
             inner = ray.remote(_call).options(**options).remote(self._do, unit).future()
         outer: Future[str] = Future()
 
         def ended(inner: Future[Any]) -> None:
             self._taken.pop(unit.name)
-            error = inner.exception()
-            if error is None:
-                outer.set_result(inner.result())
-            else:
+            try:
+                found = inner.result()
+                outer.set_result(self._outcome(unit, found) if isinstance(found, int) else found)
+            except Exception as error:
                 outer.set_exception(_translated(error, unit))
 
         inner.add_done_callback(ended)
@@ -108,8 +109,8 @@ class RayWorkers:
         machines = next(n for n in range(1, max(1, unit.gpus) + 1) if unit.gpus % n == 0 and unit.gpus // n <= most)
         return Share(unit.gpus, cpus * machines, machines)
 
-    def _together(self, unit: Unit, share: Share) -> str:
-        """A torchrun on each of several machines; where one ends badly, the others are ended too."""
+    def _together(self, unit: Unit, share: Share) -> int:
+        """A torchrun on each of several machines: its exit code; where one ends badly, the others are ended too."""
         import ray
         from ray.util import placement_group, remove_placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -128,12 +129,13 @@ class RayWorkers:
             for rank, strategy in enumerate(at):
                 options = {"num_gpus": here, "num_cpus": 1, "max_retries": 0, "name": f"{unit.name} on machine {rank}"}
                 command = self._command(unit, [*meet, "--node-rank", str(rank)])
-                task = ray.remote(_run).options(scheduling_strategy=strategy, **options)
-                pending.append(task.remote(command, unit.name))
-            while pending:
-                done, pending = ray.wait(pending)
-                ray.get(done)
-            return self._product(unit)
+                task = ray.remote(run_command).options(scheduling_strategy=strategy, **options)
+                pending.append(task.remote(command))
+            code = 0
+            while pending and not code:
+                (done,), pending = ray.wait(pending)
+                code = ray.get(done)
+            return code
         finally:
             for reference in pending:
                 ray.cancel(reference)
@@ -144,12 +146,6 @@ class RayWorkers:
 
 def _call(do: Callable[[Unit], str], unit: Unit) -> str:
     return do(unit)
-
-
-def _run(command: list[str], name: str, product: Callable[[Unit], str] | None = None, unit: Unit | None = None) -> str:
-    if code := run_command(command):
-        raise WorkerDied(f"{name} ended with exit code {code}; its log says why")
-    return product(unit) if product is not None and unit is not None else ""
 
 
 def _meeting_place() -> tuple[str, int]:
@@ -167,8 +163,8 @@ def _translated(error: BaseException, unit: Unit) -> BaseException:
     """What the unit itself raised; anything else is the cluster's doing."""
     from ray.exceptions import RayTaskError
 
-    if isinstance(error, WorkerDied):
-        return error
     if isinstance(error, RayTaskError):
         return error.cause if isinstance(error.cause, Exception) else error
+    if isinstance(error, (WorkerDied, MagicError)):
+        return error
     return WorkerDied(f"{unit.name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")

@@ -85,10 +85,11 @@ class Products:
             return [(folder, folder / MANIFEST) for folder in [*self._tokenised(unit), *generated]]
         if unit.kind not in TRAININGS or unit.folder is None or not unit.folder.done.is_file():
             return []
-        last = int(read_json(unit.folder.done)["step"])
-        exports = {unit.folder.export(last if other.step is None else other.step) for other in waiting}
-        kept = unit.folder.checkpoints.glob(f"step-*/{MANIFEST}")
-        exports |= {unit.folder.path / "export" / path.parent.name for path in kept}
+        done = read_json(unit.folder.done)
+        exports = {unit.folder.export(done["step"] if other.step is None else other.step) for other in waiting}
+        for step in map(int, done["export"]):
+            kept = unit.folder.checkpoints / unit.folder.export(step).name / MANIFEST
+            exports |= {unit.folder.export(step)} if kept.is_file() else set()
         exports |= set(unit.folder.path.glob("export/step-*"))
         return [(path, path / "export.json") for path in sorted(exports)]
 

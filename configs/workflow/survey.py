@@ -113,9 +113,9 @@ def _standing(folder: Path, unit: Unit, state: State, speed: _Speeds) -> Standin
         elif (whole := speed.seconds(unit)) is not None:
             left = max(0.0, whole - passed)
         return Standing(unit, "running", step, steps, loss, claim, passed, left)
-    if message := failure(folder, unit.name):
+    if failed := failure(folder, unit.name):
         log = tuple(log_lines(folder, unit.name)[-LOG_LINES:])
-        return Standing(unit, "failed", step, steps, loss, reasons=(message,), log=log)
+        return Standing(unit, "failed", step, steps, loss, reasons=(failed.message,), log=log)
     if state.kind == "stale":
         return Standing(unit, "stale", step, steps, loss, reasons=state.reasons)
     begun = bool(line) or was_begun(folder, unit.name)

@@ -155,11 +155,17 @@ def work(folder: Path, unit: Unit) -> str:
     return f"{os.environ['OMP_NUM_THREADS']} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
 
 
+def outcome(folder: Path, unit: Unit, code: int) -> str:
+    if code:
+        raise WorkerDied(f"exit code {code}")
+    return (folder / unit.name.replace("/", "-")).read_text()
+
+
 def local(folder: Path, workers: int, gpus: int = 0, command: Sequence[str] = ()) -> LocalWorkers:
     return LocalWorkers(
         functools.partial(work, folder),
         lambda unit, launch: [part.format(unit.name.replace("/", "-")) for part in command],
-        lambda unit: (folder / unit.name.replace("/", "-")).read_text(),
+        functools.partial(outcome, folder),
         workers,
         gpus,
     )

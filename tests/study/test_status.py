@@ -18,7 +18,7 @@ from configs.artifacts import read_json, write_json
 from configs.errors import ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from configs.workflow.claims import at_work, claim, failure, note_failure, was_begun
+from configs.workflow.claims import Failure, at_work, claim, failure, note_failure, was_begun
 from configs.workflow.driver import finish
 from configs.workflow.records import units_dir
 from configs.workflow.status import headline, view
@@ -85,8 +85,8 @@ def test_who_waits_for_a_unit_gets_it_when_the_other_ends(folder: Path) -> None:
 
 
 def test_a_failure_is_forgotten_when_the_unit_is_begun_again(folder: Path) -> None:
-    note_failure(folder, PRETRAIN, "no such thing\n")
-    assert failure(folder, PRETRAIN) == "no such thing"
+    note_failure(folder, PRETRAIN, "no such thing\n", final=False)
+    assert failure(folder, PRETRAIN) == Failure("no such thing", final=False)
     with claim(folder, PRETRAIN):
         assert failure(folder, PRETRAIN) is None
 
@@ -102,7 +102,7 @@ def test_every_state_with_what_a_person_wants_to_know(units: list[Unit], folder:
     tuned = named(units, "finetune/tiny/V1P0/seed0/tiny")
     (units_dir(folder) / f"{tuned.name}.log").parent.mkdir(parents=True)
     (units_dir(folder) / f"{tuned.name}.log").write_text("one\ntwo\nValueError: \x1b[31m<script>\n")
-    note_failure(folder, tuned.name, "ValueError: <script>\n  next:  mend it")
+    note_failure(folder, tuned.name, "ValueError: <script>\n  next:  mend it", final=True)
     with claim(folder, "score/tiny/V1P0/seed0/pt/step-0000010"):
         pass
     running = named(units, "pretrain/tiny/V2P2/seed0")
