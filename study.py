@@ -231,9 +231,10 @@ def run(
                 shards = units[:1]
                 seconds = drive(folder, shards, states(folder, shards), team, work.remove, page.keep)
                 for _ in KINDS:  # what was made of a lost unit is judged once that is there again
-                    gone = lost(folder, units, work.products.intact)
+                    if not (gone := lost(folder, units, work.products.intact)):
+                        break
                     missing = dict.fromkeys((unit.name for unit in gone), State("missing"))
-                    seconds |= drive(folder, gone, missing, team, work.remove, page.keep) if gone else {}
+                    seconds |= drive(folder, gone, missing, team, work.remove, page.keep)
                 found, units = settle(folder, units, stale)
                 seconds |= drive(folder, units, found, team, work.remove, page.keep)
         finally:
