@@ -3,7 +3,7 @@
 In: a number of runs and a seed. Out: a progress line for each run, the table of outcomes, and results/faults.json. Each
 run is `python study.py run` of a tiny study under 1 to 3 faults (`injections`), driven again until it is through; it is
 recovered if every artefact is then, byte for byte, that of the undisturbed study. A run in which a fault hit nothing is
-not counted; another is drawn.
+not counted; another is drawn. Before that, every kind of file of the finished study is damaged (`damages`).
 
     python tests/faults/faults.py --runs 50 --seed 0
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import random
@@ -32,6 +31,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
 import injections
+from damages import Damage, damage_each
 from injections import ALL, COMPLETE, DESCRIBED, Broken, Moment, Run, Strike, draw_moment
 from small_study import Place, artefacts, seconds_of, temporary_files, write
 
@@ -70,7 +70,7 @@ class Outcome:
 class Reference:
     """The undisturbed study."""
 
-    study: Path
+    place: Place
     seconds: dict[str, float]
     artefacts: dict[str, str]
 
@@ -80,7 +80,7 @@ class Reference:
         run = Run(place, {}, random.Random(0))
         run.start()
         run.finish()
-        return cls(place.study, seconds_of(place), artefacts(place))
+        return cls(place, seconds_of(place), artefacts(place))
 
 
 def disturbed(reference: Reference, folder: Path, seed: int) -> Outcome:
@@ -117,7 +117,7 @@ def _once(
         if any(name == "fill_disk" for name, _ in faults) and not stack.enter_context(injections.small_disk(root)):
             outcome.mounted = False
             faults = [("kill_all" if name == "fill_disk" else name, moment) for name, moment in faults]
-        run = Run(Place(reference.study, root), reference.seconds, rng)
+        run = Run(Place(reference.place.study, root), reference.seconds, rng)
         stack.callback(_end_all, run)
         try:
             run.start()
@@ -177,24 +177,41 @@ def table(results: dict[str, Any]) -> str:
         lines.append(f"| {text} | {times[name]} | {recovered[name]} | {seen} |")
     good = sum(outcome["recovered"] for outcome in results["runs"])
     lines.append(f"| **all, in {len(results['runs'])} runs** | {times.total()} | {recovered.total()} | |")
+    again = sum(outcome["draws"] - 1 for outcome in results["runs"])
     lines += ["", f"{good} of {len(results['runs'])} runs ended with the bytes of the undisturbed study."]
+    lines += [f"{again} times a run was drawn again, because a fault had hit nothing."]
     return "\n".join(lines)
 
 
-def as_results(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def damage_table(results: dict[str, Any]) -> str:
+    """Markdown: what a finished study does about each kind of file; the same for both ways or told apart."""
+    lines = ["| file | cut short | bit flipped |", "|---|---|---|"]
+    said: dict[str, list[str]] = {}
+    for damage in results["damages"]:
+        words = "named, deleted, made anew" if damage["advice"] else "made anew"
+        said.setdefault(damage["kind"], []).append(words if damage["recovered"] else "**not recovered**")
+    return "\n".join([*lines, *(f"| {kind} | {' | '.join(words)} |" for kind, words in said.items())])
+
+
+def as_results(outcomes: Sequence[Outcome], damages: Sequence[Damage]) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "command": "make faults",
         "hardware": f"{os.cpu_count()} CPUs {platform.machine()}, {platform.system()}",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "pyarrow")},
         "runs": [asdict(outcome) | {"recovered": outcome.recovered} for outcome in outcomes],
+        "damages": [asdict(damage) | {"recovered": damage.recovered} for damage in damages],
     }
 
 
 def line_of(outcome: Outcome, number: int, total: int, eta_s: float) -> str:
     hits = ", ".join(f"{strike.fault} ({strike.moment}: {strike.hit})" for strike in outcome.strikes) or "no fault hit"
-    words = "recovered" if outcome.recovered else f"DIFFERS {outcome.differing[:5]}{outcome.broken}"
-    return f"{number}/{total} ETA {eta_s / 60:.0f} min  seed {outcome.seed}: {hits}: {words}, {outcome.seconds:.0f} s"
+    eta = f"{number}/{total} ETA {eta_s / 60:.0f} min"
+    return f"{eta}  seed {outcome.seed}: {hits}: {outcome_words(outcome)}, {outcome.seconds:.0f} s"
+
+
+def outcome_words(outcome: Outcome | Damage) -> str:
+    return "recovered" if outcome.recovered else f"DIFFERS {outcome.differing[:5]}{outcome.broken}"
 
 
 @contextlib.contextmanager
@@ -208,25 +225,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=50, metavar="N", help="that count (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="of the first run; the others follow (default: 0)")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE", help="where the results go")
-    parser.add_argument("--add", action="store_true", help="keep the runs of other seeds that FILE has")
     args = parser.parse_args(argv)
-    kept = []
-    if args.add and args.out.is_file():
-        seeds = range(args.seed, args.seed + args.runs)
-        kept = [run for run in json.loads(args.out.read_text())["runs"] if run["seed"] not in seeds]
     outcomes: list[Outcome] = []
+    damages: list[Damage] = []
     with _folder() as folder:
         print("the undisturbed study", flush=True)
         reference, began = Reference.make(folder), time.monotonic()
+        for damage in damage_each(reference.place, reference.artefacts):
+            damages.append(damage)
+            print(f"{damage.file} {damage.way}: {outcome_words(damage)}", flush=True)
         for number in range(args.runs):
             outcomes.append(disturbed(reference, folder, args.seed + number))
             eta_s = (time.monotonic() - began) / (number + 1) * (args.runs - number - 1)
             print(line_of(outcomes[-1], number + 1, args.runs, eta_s), flush=True)
-            results = as_results(outcomes)
-            results["runs"] = sorted([*kept, *results["runs"]], key=lambda run: run["seed"])
-            write_json(args.out, results)
-    print(table(results))
-    return 0 if all(outcome.recovered for outcome in outcomes) else 1
+            write_json(args.out, as_results(outcomes, damages))
+    results = as_results(outcomes, damages)
+    print(table(results), damage_table(results), sep="\n\n")
+    return 0 if all(one.recovered for one in [*outcomes, *damages]) else 1
 
 
 if __name__ == "__main__":

@@ -303,14 +303,23 @@ def _scored(path: Path, runs: Path, recorded: list[str]) -> bool:
 
 
 def damage(path: Path, rng: random.Random) -> str:
-    """Cut it short, or flip one bit."""
-    content = path.read_bytes()
     if rng.random() < 0.5:
-        path.write_bytes(content[: rng.randrange(len(content))])
+        cut(path, rng)
         return "truncated"
-    at = rng.randrange(len(content))
-    path.write_bytes(content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :])
+    flip(path, rng)
     return "bit flipped in"
+
+
+def cut(path: Path, rng: random.Random) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: rng.randrange(len(content))])
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    """One bit."""
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
 
 
 def follow_advice(said: str, root: Path) -> tuple[list[Path], tuple[str, ...]]:

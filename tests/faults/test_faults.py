@@ -1,4 +1,4 @@
-"""Five studies under random faults end as if nothing had happened; the published table is that of the results."""
+"""Five studies under random faults end as if nothing had happened; the published tables are those of the results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from faults import RESULTS, Reference, disturbed, plan, table
+from faults import RESULTS, Reference, damage_table, disturbed, plan, table
 from injections import ALL, COMPLETE, DESCRIBED, damage, follow_advice
 
 from configs.layout import PROJECT_ROOT
@@ -63,7 +63,7 @@ def test_only_what_a_message_says_is_deleted(tmp_path: Path) -> None:
     assert follow_advice("2 units\n  next:  --stale redo makes them again", tmp_path) == ([], ("--stale", "redo"))
 
 
-def test_the_page_has_the_table_of_the_results() -> None:
-    results = json.loads(RESULTS.read_text())
-    assert table(results) in PAGE.read_text()
+def test_the_page_has_the_tables_of_the_results() -> None:
+    results, page = json.loads(RESULTS.read_text()), PAGE.read_text()
+    assert table(results) in page and damage_table(results) in page
     assert all(run["recovered"] and all(strike["hit"] for strike in run["strikes"]) for run in results["runs"])
