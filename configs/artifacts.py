@@ -176,8 +176,14 @@ def verify_files(folder: Path, files: dict[str, dict[str, Any]], *, deep: bool =
 
 
 def verify_untouched(folder: Path, manifest: Path, files: dict[str, dict[str, Any]]) -> None:
-    """`verify_files`, deep for those that were written to after their manifest, which is always written last."""
+    """`verify_files`, deep for those that were written to after their manifest, which is always written last.
+
+    Copies that are found whole are read once: the manifest's time is then set to now.
+    """
     verify_files(folder, files)
     written = manifest.stat().st_mtime_ns
     later = {name: entry for name, entry in files.items() if (folder / name).stat().st_mtime_ns > written}
     verify_files(folder, later, deep=True)
+    if later:
+        with contextlib.suppress(OSError):  # somebody else's
+            os.utime(manifest)

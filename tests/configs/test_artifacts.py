@@ -176,9 +176,12 @@ def test_what_was_written_to_after_its_manifest_is_read_again(tmp_path: Path) ->
     write_json(manifest, files)
     written = manifest.stat().st_mtime_ns
     for at_ns, contents in ((written - 1, b"012345678X"), (written + 1, b"0123456789")):
+        assert manifest.stat().st_mtime_ns == written
         part.write_bytes(contents)
         os.utime(part, ns=(at_ns, at_ns))
         verify_untouched(tmp_path, manifest, files)  # the file system noticed nothing; nothing was changed
+    assert manifest.stat().st_mtime_ns > written + 1  # it was read, and will not be read again
+    os.utime(manifest, ns=(written, written))
     part.write_bytes(b"012345678X")
     os.utime(part, ns=(written + 1, written + 1))
     with pytest.raises(ArtifactError, match="sha256 differs"):
