@@ -45,13 +45,6 @@ class Products:
 
         product: as its record has it. Raises ArtifactError naming a file that is truncated or altered.
         """
-        for folder, manifest in self._folders(unit, waiting):
-            if not manifest.is_file():
-                return False
-            facts = read_json(manifest)
-            verify_untouched(folder, manifest, facts["files"])
-            if "validation" in facts:
-                verify_untouched(folder / "validation", manifest, facts["validation"]["files"])
         stands_for = self._stands_for(unit)
         if not all(path.is_file() for path in stands_for):
             return False
@@ -60,6 +53,13 @@ class Products:
             altered = [path for path in stands_for if path.stat().st_mtime_ns > recorded] or stands_for
             hint = "delete it and rerun: it is made again"
             raise ArtifactError(f"altered since {unit.name} was done", where=altered[0], hint=hint)
+        for folder, manifest in self._folders(unit, waiting):
+            if not manifest.is_file():
+                return False
+            facts = read_json(manifest)
+            verify_untouched(folder, manifest, facts["files"])
+            if "validation" in facts:
+                verify_untouched(folder / "validation", manifest, facts["validation"]["files"])
         return True
 
     def score_file(self, unit: Unit) -> Path:

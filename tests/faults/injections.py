@@ -278,7 +278,11 @@ def finished_files(place: Place) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {"record": [units / f"{name}.json" for name in recorded]}
     if "tokenise" in recorded:
         found["shard"] = sorted([*data.glob("tokens/*/*/*.bin"), *data.glob("tokens/*/*/*.idx")])
-        found["manifest"] = sorted(data.glob("*/*/**/manifest.json"))
+        found["manifest"] = [
+            path
+            for kind in ("tokenizers/*", "tokens/*/*", "sft/*/*")
+            for path in sorted(data.glob(f"{kind}/manifest.json"))
+        ]
         found["SFT set"] = sorted(data.glob("sft/*/*/*.npy"))
     found["export"] = sorted(
         path.parent / name
