@@ -35,6 +35,7 @@ from configs.layout import (
     scores_dir,
     sft_dir,
     shards_dir,
+    study_of,
     tokenizer_dir,
 )
 from configs.load import load_study, parse_overrides
@@ -57,6 +58,7 @@ EXAMPLES = """examples:
   study.py run paper --emit-slurm jobs --slurm=--partition=a100       sbatch scripts, and what submits them
   study.py run mini --workers 1 scoring.sample=50                     dotted overrides of the study
   study.py status mini
+  study.py collect mini --out mini.parquet                            metrics of what is scored so far; what is missing
 """
 SPARE_BYTES = 500e6
 """Kept free on the disk besides what the plan needs."""
@@ -370,9 +372,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     single.add_argument("--again", action="store_true", help="make it anew, whatever is there")
     looking = parser_of("status", "what is done, partial, stale or missing")
     looking.add_argument("study", help="name of a study below the runs folder")
+    collecting = parser_of("collect", "derive metrics.parquet from the scores that are there, and list what is missing")
+    collecting.add_argument("--out", type=Path, metavar="FILE", help="write a copy of metrics.parquet here")
+    collecting.add_argument("study", help="name of a study below the runs folder, or the path of its folder")
     for sub in (running, single):
         sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
-    for sub in (running, planning, single, looking):
+    for sub in (running, planning, single, looking, collecting):
         sub.add_argument("--runs", metavar="DIR", help="where runs are kept (default: MAGIC_RUNS, ./runs)")
     args, rest = parser.parse_known_args(argv)
     if rest and not (hasattr(args, "overrides") and all("=" in part and part[0] != "-" for part in rest)):
@@ -381,6 +386,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.command == "status":
         print(status(args.study, runs))
         return
+    if args.command == "collect":
+        from analysis import collect
+
+        found = collect.collect(*study_of(args.study, runs), args.out)
+        print(collect.said(found))
+        sys.exit(0 if found.complete else collect.INCOMPLETE)
     if args.command == "unit":
         do_unit(args.study, args.unit, data_root(args.data), runs, args.again)
         return
