@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -58,7 +59,8 @@ EXAMPLES = """examples:
   study.py run paper --emit-slurm jobs --slurm=--partition=a100       sbatch scripts, and what submits them
   study.py run mini --workers 1 scoring.sample=50                     dotted overrides of the study
   study.py status mini
-  study.py collect mini --out mini.parquet                            metrics of what is scored so far; what is missing
+  study.py collect mini --out mini.parquet                            metrics of what is scored, and what is missing
+  study.py why mini table5 hellaswag mini_m accuracy                  from a number to command, commit, data, machine
 """
 SPARE_BYTES = 500e6
 """Kept free on the disk besides what the plan needs."""
@@ -374,10 +376,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     looking.add_argument("study", help="name of a study below the runs folder")
     collecting = parser_of("collect", "derive metrics.parquet from the scores that are there, and list what is missing")
     collecting.add_argument("--out", type=Path, metavar="FILE", help="write a copy of metrics.parquet here")
-    collecting.add_argument("study", help="name of a study below the runs folder, or the path of its folder")
+    asking = parser_of("why", "from a number of the report back to scores, runs, commands, commit, data and hardware")
+    asking.add_argument("--json", action="store_true", help="everything that is known, for machines")
+    asking.add_argument("--recipe", help="SFT recipe of the tables (default: the study's first)")
+    for sub in (collecting, asking):
+        sub.add_argument("study", help="name of a study below the runs folder, or the path of its folder")
+    asking.add_argument("table", help="as the report names it: table5, 5, decisions, figure13; metrics: single cells")
+    asking.add_argument(
+        "cell", nargs="*", help="words of the row and perhaps a column, as they are printed; beginnings do"
+    )
     for sub in (running, single):
         sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
-    for sub in (running, planning, single, looking, collecting):
+    for sub in (running, planning, single, looking, collecting, asking):
         sub.add_argument("--runs", metavar="DIR", help="where runs are kept (default: MAGIC_RUNS, ./runs)")
     args, rest = parser.parse_known_args(argv)
     if rest and not (hasattr(args, "overrides") and all("=" in part and part[0] != "-" for part in rest)):
@@ -392,6 +402,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = collect.collect(*study_of(args.study, runs), args.out)
         print(collect.said(found))
         sys.exit(0 if found.complete else collect.INCOMPLETE)
+    if args.command == "why":
+        from analysis import why
+
+        facts = why.answer(*study_of(args.study, runs), args.table, args.cell, args.recipe)
+        print(json.dumps(facts, indent=1) if args.json else why.told(facts))
+        return
     if args.command == "unit":
         do_unit(args.study, args.unit, data_root(args.data), runs, args.again)
         return

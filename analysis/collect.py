@@ -1,7 +1,7 @@
 """Metrics of the scores that are there now, and which planned cells have none.
 
-In: <runs>/<study>, finished or not; its plan is study.yaml. Out: metrics.parquet (`analysis.metrics`), and by name every checkpoint,
-those on the way too, that lacks a benchmark. Nothing is filled in.
+In: <runs>/<study>, finished or not; its plan is study.yaml. Out: metrics.parquet (`analysis.metrics`), and by name
+every checkpoint, those on the way too, that lacks a benchmark. Nothing is filled in.
 """
 
 from __future__ import annotations
