@@ -390,6 +390,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for sub in (running, planning, single, looking, collecting, asking):
         sub.add_argument("--runs", metavar="DIR", help="where runs are kept (default: MAGIC_RUNS, ./runs)")
     args, rest = parser.parse_known_args(argv)
+    if args.command == "why" and not any(part.startswith("-") for part in rest):
+        args.cell, rest = [*args.cell, *rest], []  # words that follow an option
     if rest and not (hasattr(args, "overrides") and all("=" in part and part[0] != "-" for part in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     runs = runs_root(args.runs)
