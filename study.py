@@ -61,6 +61,8 @@ EXAMPLES = """examples:
   study.py status mini
   study.py collect mini --out mini.parquet                            metrics of what is scored, and what is missing
   study.py why mini table5 hellaswag mini_m accuracy                  from a number to command, commit, data, machine
+  study.py publish mini --out mini.zip                                scores, report, configs: a zip beside a paper
+  study.py clean mini --exports                                       what may go, and what is lost with it (--yes)
 """
 SPARE_BYTES = 500e6
 """Kept free on the disk besides what the plan needs."""
@@ -332,6 +334,70 @@ def status(name: str, runs: Path) -> str:
     return "\n".join([*status_lines(runs / name, units), f"report: {page if page.is_file() else 'not yet'}"])
 
 
+# ---------------------------------------------------------------------------------------------- what came out
+
+
+def results_parsers(parser_of: Callable[[str, str], argparse.ArgumentParser]) -> list[argparse.ArgumentParser]:
+    """Of collect, why, publish and clean."""
+    collecting = parser_of("collect", "derive metrics.parquet from the scores that are there, and list what is missing")
+    collecting.add_argument("--out", type=Path, metavar="FILE", help="write a copy of metrics.parquet here")
+    asking = parser_of("why", "from a number of the report back to scores, runs, commands, commit, data and hardware")
+    asking.add_argument("--json", action="store_true", help="everything that is known, for machines")
+    asking.add_argument("--recipe", help="SFT recipe of the tables (default: the study's first)")
+    publishing = parser_of("publish", "a zip to put beside a paper: scores, metrics, report, configs; no weights")
+    publishing.add_argument("--out", type=Path, required=True, metavar="FILE.zip")
+    publishing.add_argument("--incomplete", action="store_true", help="although units are stale or missing")
+    cleaning = parser_of("clean", "say what may go (resume points, caches, logs) and, with --yes, remove it")
+    cleaning.add_argument("--exports", action="store_true", help="also exports that are scored and not needed any more")
+    cleaning.add_argument("--all", action="store_true", help="the whole study, scores and report too")
+    cleaning.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
+    for sub in (collecting, asking, publishing, cleaning):
+        also = " (or a published zip)" if sub is asking else ""
+        sub.add_argument("study", help=f"name of a study below the runs folder, or the path of its folder{also}")
+    asking.add_argument("table", help="as the report names it: table5, 5, decisions, figure13; metrics: single cells")
+    asking.add_argument("cell", nargs="*", help="words of its row and perhaps a column, as printed; beginnings do")
+    return [collecting, asking, publishing, cleaning]
+
+
+def _collect(args: argparse.Namespace, runs: Path) -> None:
+    """Exit code INCOMPLETE (5) where a planned cell has no score."""
+    from analysis.collect import INCOMPLETE, collect, said
+
+    found = collect(*study_of(args.study, runs), args.out)
+    print(said(found))
+    sys.exit(0 if found.complete else INCOMPLETE)
+
+
+def _why(args: argparse.Namespace, runs: Path) -> None:
+    from analysis.archive import study_at
+    from analysis.why import answer, told
+
+    with study_at(args.study, runs) as place:
+        archive = args.study if args.study.endswith(".zip") else None
+        facts = answer(*place, args.table, args.cell, args.recipe, archive)
+    print(json.dumps(facts, indent=1) if args.json else told(facts))
+
+
+def _publish(args: argparse.Namespace, runs: Path) -> None:
+    from analysis.publish import publish, said
+
+    runs, name = study_of(args.study, runs)
+    units = begun(name, runs)[2] if (runs / name / "study.yaml").is_file() else []
+    print(said(publish(runs, name, units, args.out, data_root(args.data), args.incomplete)))
+
+
+def _clean(args: argparse.Namespace, runs: Path) -> None:
+    from configs.workflow.clean import clean, removals, said
+
+    runs, name = study_of(args.study, runs)
+    parts = runs / name, begun(name, runs)[2], data_root(args.data), args.exports, args.all
+    found = clean(*parts) if args.yes else removals(*parts)
+    print(said(found, runs / name, removed=args.yes))
+
+
+RESULTS = {"collect": _collect, "why": _why, "publish": _publish, "clean": _clean}
+
+
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -374,20 +440,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     single.add_argument("--again", action="store_true", help="make it anew, whatever is there")
     looking = parser_of("status", "what is done, partial, stale or missing")
     looking.add_argument("study", help="name of a study below the runs folder")
-    collecting = parser_of("collect", "derive metrics.parquet from the scores that are there, and list what is missing")
-    collecting.add_argument("--out", type=Path, metavar="FILE", help="write a copy of metrics.parquet here")
-    asking = parser_of("why", "from a number of the report back to scores, runs, commands, commit, data and hardware")
-    asking.add_argument("--json", action="store_true", help="everything that is known, for machines")
-    asking.add_argument("--recipe", help="SFT recipe of the tables (default: the study's first)")
-    for sub in (collecting, asking):
-        sub.add_argument("study", help="name of a study below the runs folder, or the path of its folder")
-    asking.add_argument("table", help="as the report names it: table5, 5, decisions, figure13; metrics: single cells")
-    asking.add_argument(
-        "cell", nargs="*", help="words of the row and perhaps a column, as they are printed; beginnings do"
-    )
-    for sub in (running, single):
+    collecting, asking, publishing, cleaning = results_parsers(parser_of)
+    for sub in (running, single, publishing, cleaning):
         sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
-    for sub in (running, planning, single, looking, collecting, asking):
+    for sub in (running, planning, single, looking, collecting, asking, publishing, cleaning):
         sub.add_argument("--runs", metavar="DIR", help="where runs are kept (default: MAGIC_RUNS, ./runs)")
     args, rest = parser.parse_known_args(argv)
     if args.command == "why" and not any(part.startswith("-") for part in rest):
@@ -398,17 +454,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.command == "status":
         print(status(args.study, runs))
         return
-    if args.command == "collect":
-        from analysis import collect
-
-        found = collect.collect(*study_of(args.study, runs), args.out)
-        print(collect.said(found))
-        sys.exit(0 if found.complete else collect.INCOMPLETE)
-    if args.command == "why":
-        from analysis import why
-
-        facts = why.answer(*study_of(args.study, runs), args.table, args.cell, args.recipe)
-        print(json.dumps(facts, indent=1) if args.json else why.told(facts))
+    if args.command in RESULTS:
+        RESULTS[args.command](args, runs)
         return
     if args.command == "unit":
         do_unit(args.study, args.unit, data_root(args.data), runs, args.again)

@@ -21,12 +21,14 @@ from analysis.held_out import HeldOut, held_out
 from analysis.items import Items, load_items
 from analysis.metrics import KEYS, read_described, read_metrics
 from analysis.paper_numbers import SCALES as PAPER_SCALES
+from analysis.run_configs import config_of
 from analysis.scores import score_files
 from configs.artifacts import fingerprint
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import metrics_file
 from configs.load import BENCHMARKS, load, load_mixture, load_sources
-from configs.schema import StudyConfig
+from configs.model_cost import flops_per_token
+from configs.schema import StudyConfig, TrainConfig
 
 STAGES = ("PT", "SFT")
 OTHER = "Other"
@@ -91,6 +93,8 @@ class Panel:
     """(scale, stage) -> steps and tokens of the shown checkpoints, as the scores have them."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Slug -> examples of a shown cell; the most, should the stages have been asked different ones."""
+    flops_per_token: dict[str, float] = field(default_factory=dict)
+    """Of training, forward and backward, at the scales whose model is known; attention causal."""
     held_out: dict[str, HeldOut] = field(default_factory=dict)
     """Of the scales whose run folders are here."""
     beside_paper: bool = True
@@ -274,6 +278,7 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
     named = {slug: paper_numbers.category_of().get(slug, own.get(slug, OTHER)) for slug in benchmarks}
     shown_as: dict[str, Any] = {"category_of": named, "displays": names} if own else {}
     scales = tuple(config.scales) if config else _by_size(metrics)
+    models = {scale: config_of(runs, study, config, scale, None, mixtures, seeds) for scale in scales}
     losses = {scale: held_out(runs, study, scale, mixtures, seeds) for scale in scales}
     return Panel(
         study=study,
@@ -302,6 +307,11 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
             for (scale, stage), rows in metrics.groupby(["scale", "stage"])
         },
         sizes={str(slug): int(n) for slug, n in metrics.groupby("benchmark")["n"].max().items()},
+        flops_per_token={
+            scale: flops_per_token(known.model).causal
+            for scale, known in models.items()
+            if isinstance(known, TrainConfig)
+        },
         held_out={scale: known for scale, known in losses.items() if known is not None},
         beside_paper=not categories,
         **shown_as,

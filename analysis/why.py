@@ -26,8 +26,13 @@ LABEL = 20
 """Characters."""
 
 
-def answer(runs: Path, study: str, table: str, words: Sequence[str], recipe: str | None = None) -> Facts:
-    """words: of the row's keys, and perhaps a column. Raises ConfigError where they name no number."""
+def answer(
+    runs: Path, study: str, table: str, words: Sequence[str], recipe: str | None = None, archive: str | None = None
+) -> Facts:
+    """words: of the row's keys, and perhaps a column; archive: the zip that the study was unpacked from.
+
+    Raises ConfigError where the words name no number.
+    """
     from analysis.panel import load_panel
     from analysis.settings import MAKERS as SETTINGS
     from analysis.settings import settings_tables
@@ -64,7 +69,7 @@ def answer(runs: Path, study: str, table: str, words: Sequence[str], recipe: str
         "units": units_behind(folder, files, trained) if files else {},
         "study.yaml": sha256_file(config) if config.is_file() else None,
         "doubts": doubts(files, trained),
-        "commands": commands(folder, name, trained),
+        "commands": commands(folder, name, trained, archive),
     }
 
 
@@ -77,18 +82,22 @@ def _exactly(table: Any, row: int) -> Facts:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "paper": paper}
 
 
-def commands(folder: Path, table: str, runs: Mapping[str, Facts]) -> list[tuple[str, str]]:
+def commands(folder: Path, table: str, runs: Mapping[str, Facts], archive: str | None) -> list[tuple[str, str]]:
     """(command, what it makes), from the data to the number; folder: of the study."""
     commits = Counter(str(run["git_commit"]) for run in runs.values() if run["git_commit"])
     lines = [(f"git checkout {commits.most_common(1)[0][0].removesuffix('-dirty')}", "the code")] if commits else []
-    place = "" if folder.parent == runs_root() else f" --runs {folder.parent}"
-    if (folder / "study.yaml").is_file():
-        lines.append((f"python study.py run {folder / 'study.yaml'}", "everything: token shards, runs, scores, tables"))
-    lines.append((f"python study.py collect {folder.name}{place}", "metrics.parquet, from the score files"))
-    if table != METRICS:
-        shown = f"--study {folder.name}{place} --table {table.removeprefix('table')} --format csv"
-        lines.append((f"python -m analysis.tables {shown}", "the table, at full precision"))
-    return lines
+    place = f"--study {archive}"
+    if archive is None:
+        below = "" if folder.parent == runs_root() else f" --runs {folder.parent}"
+        place = f"--study {folder.name}{below}"
+        if (folder / "study.yaml").is_file():
+            lines.append((f"python study.py run {folder / 'study.yaml'}", "everything: token shards, runs, scores"))
+        lines.append((f"python study.py collect {folder.name}{below}", "metrics.parquet, from the score files"))
+    shown = "" if table == METRICS else f" --table {table.removeprefix('table')} --format csv"
+    return [
+        *lines,
+        (f"python -m analysis.tables {place}{shown}", "the table, at full precision" if shown else "tables"),
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- for people
@@ -156,13 +165,13 @@ def _trainings(facts: Facts) -> list[str]:
     lines = ["", f"Training: {len(trained)} runs"]
     for key in ("command", "git_commit", "hardware", "processes", "python", "packages"):
         lines += _shared(key.replace("_", " "), {name: run[key] for name, run in trained.items()})
+        if key == "git_commit" and any(str(run[key]).endswith("-dirty") for run in trained.values()):
+            lines.append(f"    -dirty: files differed from that commit; how is {UNKNOWN}")
     lines += _shared("config", {n: run["config"] and "config.yaml in the folder of each" for n, run in trained.items()})
     parents = {name: run["parent"] for name, run in trained.items() if run["parent"]}
     proven = sum(bool(parent["is_export_of_pt"]) for parent in parents.values())
     if parents:
         lines.append(_line("parents", f"{proven} of {len(parents)} fine-tunings began with an export of their own pt"))
-    if any(str(run["git_commit"]).endswith("-dirty") for run in trained.values()):
-        lines.append(_line("", f"-dirty: files differed from that commit; how is {UNKNOWN}"))
     return lines
 
 
