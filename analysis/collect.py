@@ -101,7 +101,7 @@ def scored_cells(metrics: pd.DataFrame) -> dict[Checkpoint, set[str]]:
 def planned(runs: Path, study: str, scored: Mapping[Checkpoint, set[str]]) -> tuple[list[Planned], dict[str, str]]:
     """(every checkpoint that study.yaml wants scored, slug -> name of the benchmarks).
 
-    Scores without study.yaml: every model that is scored anywhere, at every scale and stage.
+    Scores without study.yaml: every model that is scored anywhere, at every scale and stage, and what else is scored.
     """
     from analysis.paper_numbers import displays
     from configs.load import load, load_benchmarks
@@ -135,7 +135,8 @@ def _grid(scored: Mapping[Checkpoint, set[str]]) -> list[Planned]:
     for one in scored:
         last[one[:3]] = max(last[one[:3]], one.step)
     models = sorted({(one.mixture, one.seed) for one in scored})
-    return [Planned(Checkpoint(*head, *model, last[head]), True) for head, model in itertools.product(last, models)]
+    grid = [Checkpoint(*head, *model, last[head]) for head, model in itertools.product(last, models)]
+    return [*(Planned(one, True) for one in grid), *(Planned(one, False) for one in scored if one not in grid)]
 
 
 # ---------------------------------------------------------------------------------------------- in words

