@@ -13,12 +13,14 @@ held against what the scores give here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -27,7 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from configs.artifacts import MANIFEST, atomic_folder
-from configs.errors import ArtifactError, ResourceError
+from configs.errors import ArtifactError, MagicError, ResourceError
 from configs.layout import metrics_file, study_of
 
 if TYPE_CHECKING:
@@ -72,7 +74,11 @@ def unpack(path: Path, folder: Path) -> str:
                 for name, entry in files.items():
                     _extract(path, archive, infos[f"{study}/{name}"], entry, temporary / name)
                 (temporary / MANIFEST).write_bytes(manifest)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except MagicError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which an impossible offset gives
+            raise
         raise ArtifactError(f"not a readable zip ({error})", where=path, hint="fetch it again") from None
     return study
 
@@ -88,8 +94,9 @@ def _checked_names(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zi
             raise ArtifactError(f"holds the name {name!r}", where=path, valid="<study>/<file>, nothing else")
         if name in infos:
             raise ArtifactError(f"holds {name} twice", where=path)
-        if kind not in (0, stat.S_IFREG) or info.is_dir() or info.flag_bits & 1:
-            raise ArtifactError(f"{name} is no plain file (a link, a folder, or encrypted)", where=path)
+        plain = kind in (0, stat.S_IFREG) and not info.is_dir() and not info.flag_bits & 1
+        if not plain or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ArtifactError(f"{name} is no plain file (a link, encrypted, oddly compressed)", where=path)
         infos[name] = info
     folders = {str(parent) for name in infos for parent in PurePosixPath(name).parents}
     if both := sorted(folders & set(infos)):
@@ -111,7 +118,12 @@ def _read_manifest(
     try:
         manifest = json.loads(text)
         study, files = manifest["study"], manifest["files"]
-        good = manifest["format"] == FORMAT and found[0] == f"{study}/{MANIFEST}" and not study.startswith(".")
+        good = (
+            type(manifest["format"]) is int
+            and manifest["format"] == FORMAT
+            and found[0] == f"{study}/{MANIFEST}"
+            and not study.startswith(".")
+        )
         good = good and all(
             type(entry["bytes"]) is int and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in files.values()
         )

@@ -240,8 +240,9 @@ def _write(stream: IO[bytes], study: str, staged: Path, manifest: Mapping[str, A
     text = json.dumps(manifest, indent=1, sort_keys=True).encode()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(_entry(f"{study}/{MANIFEST}"), text, compresslevel=9)
-        for name in manifest["files"]:
-            with (staged / name).open("rb") as source, archive.open(_entry(f"{study}/{name}"), "w") as out:
+        for name, size in manifest["files"].items():
+            entry = _entry(f"{study}/{name}", size["bytes"])
+            with (staged / name).open("rb") as source, archive.open(entry, "w") as out:
                 shutil.copyfileobj(source, out, 1 << 20)
         parts: dict[str, list[zipfile.ZipInfo]] = {}
         for info in archive.infolist():
@@ -255,8 +256,9 @@ def _write(stream: IO[bytes], study: str, staged: Path, manifest: Mapping[str, A
     }
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
+def _entry(name: str, size: int = 0) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, EPOCH)
+    info.file_size = size  # beyond 2 GiB, another form of header
     info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
     info.compress_type = zipfile.ZIP_STORED if name.endswith(STORED) else zipfile.ZIP_DEFLATED
     return info

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import stat
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from finished_study import HOST, Finished, write_finished
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from analysis import archive
 from analysis.archive import unpack
@@ -25,7 +29,7 @@ from analysis.redact import Redaction
 from analysis.report import build_report
 from analysis.training import loss_curves
 from configs.artifacts import read_json, sha256_file
-from configs.errors import ArtifactError, ResourceError
+from configs.errors import ArtifactError, MagicError, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import PAPER_MIXTURES
 
@@ -222,6 +226,72 @@ def test_what_inflates_beyond_its_header_is_stopped_there(
     with pytest.raises(ArtifactError, match="inflates beyond its 10 bytes"):
         unpack(bad, tmp_path)
     assert read[-1] == 11
+
+
+SMALL: Parts = {"study.yaml": b"name: tiny\n" * 5, "scores/a.parquet": bytes(range(200)), "x.html": b"<p>hello" * 20}
+
+
+def small_zip(manifest: Any) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("tiny/manifest.json", json.dumps(manifest))
+        for name, content in SMALL.items():
+            opened.writestr(f"tiny/{name}", content)
+    return out.getvalue()
+
+
+FILES = {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in SMALL.items()}
+WHOLE = small_zip({"format": 1, "study": "tiny", "files": FILES})
+
+
+def believed(content: bytes) -> bool:
+    """Whether it was unpacked, to exactly what it should be; if not, with a message and nothing left."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = Path(folder) / "x.zip", Path(folder) / "out"
+        path.write_bytes(content)
+        out.mkdir()
+        try:
+            unpack(path, out)
+        except MagicError:
+            assert not list(out.iterdir())
+            return False
+        assert all((out / "tiny" / name).read_bytes() == content for name, content in SMALL.items())
+        return True
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.integers(0, len(WHOLE) - 1), st.integers(0, 255), max_size=4), st.integers(0, 30))
+def test_any_bytes_of_a_zip_may_be_changed(changes: dict[int, int], cut: int) -> None:
+    content = bytearray(WHOLE)
+    for place, byte in changes.items():
+        content[place] = byte
+    whole = believed(bytes(content[: len(content) - cut]))
+    assert whole or changes or cut
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@example("format", True)
+@given(st.sampled_from(["format", "study", "files", "entry", "bytes", "sha256", "all"]), JSON)
+def test_any_manifest_but_the_right_one_is_refused(key: str, value: Any) -> None:
+    manifest: Any = json.loads(json.dumps({"format": 1, "study": "tiny", "files": FILES}))
+    right = json.dumps(manifest, sort_keys=True)
+    entries = manifest["files"]
+    if key == "all":
+        manifest = value
+    elif key == "entry":
+        entries["study.yaml"] = value
+    elif key in ("bytes", "sha256"):
+        entries["study.yaml"][key] = value
+    else:
+        manifest[key] = value
+    assert believed(small_zip(manifest)) == (json.dumps(manifest, sort_keys=True) == right)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nothing", bytes(1000)])
