@@ -18,15 +18,14 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from configs import cluster as ray_cluster
 from configs import load as config_files
 from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, write_json, write_text
 from configs.cost import add_hardware_options, describe, hardware_of, plan_study
-from configs.errors import ArtifactError, ConfigError, DataError, Preempted, ResourceError, user_errors
+from configs.errors import ArtifactError, ConfigError, DataError, MagicError, Preempted, ResourceError, user_errors
 from configs.layout import (
     PROJECT_ROOT,
     data_root,
@@ -42,14 +41,18 @@ from configs.layout import (
 from configs.load import load_study, parse_overrides
 from configs.schema import StudyConfig
 from configs.workflow import slurm
-from configs.workflow.dispatch import Workers
+from configs.workflow.claims import claim, failure, note_failure
+from configs.workflow.dispatch import WorkerDied, Workers, in_words, may_pass
 from configs.workflow.display import clock
 from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, settle
 from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
-from configs.workflow.records import states, units_dir
-from configs.workflow.status import status_lines
+from configs.workflow.processes import end_with_parent
+from configs.workflow.records import record_file, states, units_dir
+from configs.workflow.status import show, watch
+from configs.workflow.status_page import Page, write_page
+from configs.workflow.survey import survey
 from configs.workflow.units import KINDS, Unit, study_units
 
 EXAMPLES = """examples:
@@ -58,7 +61,7 @@ EXAMPLES = """examples:
   study.py run configs/studies/real_small.yaml --documents ../shared/data
   study.py run paper --emit-slurm jobs --slurm=--partition=a100       sbatch scripts, and what submits them
   study.py run mini --workers 1 scoring.sample=50                     dotted overrides of the study
-  study.py status mini
+  study.py status mini --watch                                        live: who is at work, how far, what failed
   study.py collect mini --out mini.parquet                            metrics of what is scored, and what is missing
   study.py why mini table5 hellaswag mini_m accuracy                  from a number to command, commit, data, machine
   study.py publish mini --out mini.zip                                scores, report, configs: a zip beside a paper
@@ -83,9 +86,11 @@ class Work:
 
     def __call__(self, unit: Unit) -> str:
         """Do it, or skip what of it is there; returns `product`. What it prints goes to its log, and how it failed."""
-        log = units_dir(self.runs / self.study.name) / f"{unit.name}.log"
+        folder, main_rank = self.runs / self.study.name, os.environ.get("RANK", "0") == "0"
+        log = units_dir(folder) / f"{unit.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
+            claim(folder, unit.name) if main_rank else contextlib.nullcontext(),
             log.open("a", buffering=1) as stream,
             contextlib.redirect_stdout(stream),
             contextlib.redirect_stderr(stream),
@@ -108,11 +113,32 @@ class Work:
             return sha256_file(self._score_file(unit))
         return sha256_file(metrics_file(self.runs, self.study.name))
 
-    def command(self, unit: Unit) -> list[str]:
-        """To do a unit that several GPUs of one machine work on."""
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(unit.gpus)]
-        options = ["--runs", str(self.runs), "--data", str(self.data), *(["--again"] if unit.again else [])]
-        return [sys.executable, *launch, str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name, *options]
+    def outcome(self, unit: Unit, code: int) -> str:
+        """Of `command`, which has ended with this exit code: the product. Raises what ended it."""
+        if not code:
+            return self.product(unit)
+        failed = failure(self.runs / self.study.name, unit.name)
+        if failed is not None and failed.final:
+            raise MagicError(failed.message)
+        raise WorkerDied(f"{unit.name} ended with exit code {code}; its log says why")
+
+    def remove(self, unit: Unit) -> None:
+        """Whatever it left and what was scored of it, so that it is made anew.
+
+        Token shards and the report keep what is still right.
+        """
+        if unit.kind == "score" and unit.folder is not None and unit.folder.done.is_file():
+            self._score_file(unit).unlink(missing_ok=True)
+        elif unit.kind in ("pretrain", "finetune") and unit.folder is not None:
+            unit.folder.done.unlink(missing_ok=True)  # first: half of a folder must not seem whole
+            shutil.rmtree(unit.folder.path, ignore_errors=True)
+            shutil.rmtree(scores_dir(self.runs, self.study.name) / unit.folder.name, ignore_errors=True)
+
+    def command(self, unit: Unit, launch: Sequence[str]) -> list[str]:
+        """To do a unit that several GPUs work on; launch: options of torchrun."""
+        options = ["--runs", str(self.runs), "--data", str(self.data)]
+        script = [str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name]
+        return [sys.executable, "-m", "torch.distributed.run", *launch, *script, *options]
 
     def _manifests(self) -> list[Path]:
         from mixtures.tokenize import sft_sets_of, sources_of
@@ -139,25 +165,21 @@ class Work:
         from megatron_train import pretrain, signals
 
         assert unit.run is not None
-        resume: Literal["never", "auto"] = "never" if unit.again else "auto"
         with signals.awaited():
-            pretrain.run(unit.run.config, self.study.name, self.data, self.runs, resume=resume)
+            pretrain.run(unit.run.config, self.study.name, self.data, self.runs, resume="auto")
 
     def _finetune(self, unit: Unit) -> None:
         from megatron_train import sft, signals
 
         assert unit.run is not None and unit.folder is not None
         parent = unit.folder.path.with_name("pt")
-        resume: Literal["never", "auto"] = "never" if unit.again else "auto"
         with signals.awaited():
-            sft.run(unit.run.config, parent, self.study.name, self.data, self.runs, resume=resume)
+            sft.run(unit.run.config, parent, self.study.name, self.data, self.runs, resume="auto")
 
     def _score(self, unit: Unit) -> None:
         from ray_eval.exports import read_export
         from ray_eval.scoring import score_study
 
-        if unit.again:
-            self._score_file(unit).unlink(missing_ok=True)
         assert unit.folder is not None
         score_study(
             self.runs,
@@ -231,10 +253,16 @@ def run(
         begin(study, documents, runs)
         units = study_units(study, runs, documents)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
-        with workers_of(Work(study, documents, data, runs, on_ray), workers) as team:
-            seconds = drive(folder, units[:1], states(folder, units[:1]), team)  # the token shards
-            found, units = settle(folder, units, stale)
-            seconds |= drive(folder, units, found, team)
+        page = Page(folder, units)
+        try:
+            work = Work(study, documents, data, runs, on_ray)
+            with workers_of(work, workers) as team:
+                shards = units[:1]
+                seconds = drive(folder, shards, states(folder, shards), team, work.remove, page.keep)
+                found, units = settle(folder, units, stale)
+                seconds |= drive(folder, units, found, team, work.remove, page.keep)
+        finally:
+            page.keep(at_once=True)
     print(summary(seconds, time.monotonic() - began))
     return report_dir(runs, study.name) / "index.html"
 
@@ -244,9 +272,9 @@ def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
     """The cluster that RAY_ADDRESS names, else processes of this machine."""
     if work.on_ray:
         with ray_cluster.cluster():
-            yield RayWorkers(work, work.command, work.product)
+            yield RayWorkers(work, work.command, work.outcome)
     else:
-        with LocalWorkers(work, work.command, work.product, count, gpus_here()) as local:
+        with LocalWorkers(work, work.command, work.outcome, count, gpus_here()) as local:
             yield local
 
 
@@ -255,6 +283,8 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
 
     again: make it anew whatever is there; without, a stale one is refused.
     """
+    if "RANK" in os.environ:
+        end_with_parent()
     study, documents, units = begun(name, runs)
     by_name, folder = {unit.name: unit for unit in units}, runs / name
     if unit not in by_name:
@@ -269,11 +299,20 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
     main_rank, stopped = os.environ.get("RANK", "0") == "0", units_dir(folder) / f"{unit}.stopped"
     stopped.unlink(missing_ok=True)
     work, began = Work(study, documents, data, runs), time.monotonic()
+    if again:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(f"--again of {unit} under torchrun", hint=f"study.py run {name} --stale redo")
+        work.remove(by_name[unit])
+        record_file(folder, unit).unlink(missing_ok=True)
     try:
-        product = work(replace(by_name[unit], again=again))
+        product = work(by_name[unit])
     except Preempted as notice:
         if main_rank:
             write_text(stopped, f"{notice}\n")
+        raise
+    except Exception as error:
+        if main_rank:
+            note_failure(folder, unit, in_words(error), final=not may_pass(error))
         raise
     if main_rank:
         finish(folder, by_name[unit], product, time.monotonic() - began)
@@ -327,11 +366,18 @@ def summary(seconds: Mapping[str, float], passed_s: float) -> str:
     return f"done in {clock(passed_s)} ({', '.join(parts) or 'nothing was missing'})"
 
 
-def status(name: str, runs: Path) -> str:
-    """What of a study is done, in the words of a table."""
+def status(name: str, runs: Path, everything: bool, live: bool, html: Path | None) -> None:
+    """Show how far a study is, or write it as a page."""
     _, _, units = begun(name, runs)
-    page = report_dir(runs, name) / "index.html"
-    return "\n".join([*status_lines(runs / name, units), f"report: {page if page.is_file() else 'not yet'}"])
+    if html is not None:
+        write_page(survey(runs / name, units), html)
+        print(html)
+    elif live:
+        watch(lambda: survey(runs / name, units))
+    else:
+        show(survey(runs / name, units), everything)
+        page = report_dir(runs, name) / "index.html"
+        print(f"report: {page if page.is_file() else 'not yet'}")
 
 
 # ---------------------------------------------------------------------------------------------- what came out
@@ -438,8 +484,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     single.add_argument("study", help="name of a study below the runs folder")
     single.add_argument("unit", help="as `status` names it")
     single.add_argument("--again", action="store_true", help="make it anew, whatever is there")
-    looking = parser_of("status", "what is done, partial, stale or missing")
+    looking = parser_of("status", "what is done, at work, failed, stopped, stale or missing")
     looking.add_argument("study", help="name of a study below the runs folder")
+    looking.add_argument("--all", action="store_true", help="name every unit")
+    looking.add_argument("--watch", action="store_true", help="live, until nobody is at work on it")
+    looking.add_argument("--html", type=Path, metavar="FILE", help="as a page (the driver keeps <study>/status.html)")
     collecting, asking, publishing, cleaning = results_parsers(parser_of)
     for sub in (running, single, publishing, cleaning):
         sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
@@ -452,7 +501,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     runs = runs_root(args.runs)
     if args.command == "status":
-        print(status(args.study, runs))
+        status(args.study, runs, args.all, args.watch, args.html)
         return
     if args.command in RESULTS:
         RESULTS[args.command](args, runs)

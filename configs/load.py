@@ -9,6 +9,7 @@ A training YAML may hold `presets: {name: {dotted.key: value}}`: named readings 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import re
@@ -51,12 +52,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
             "no such config file", where=path, valid=", ".join(siblings) or "a path such as configs/mini_s.yaml"
         )
     try:
-        value = parse_yaml(path.read_text(encoding="utf-8"), path)
+        value = copy.deepcopy(_parsed(path.read_text(encoding="utf-8"), path))
     except UnicodeDecodeError as error:
         raise ConfigError(f"not a text file ({error})", where=path, valid="UTF-8") from None
     if not isinstance(value, dict):
         raise ConfigError(f"expected a mapping of keys, found {_shown(value)}", where=path)
     return value
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str, where: Path) -> Any:
+    """`parse_yaml`, once for the many runs of a study that share a file."""
+    return parse_yaml(text, where)
 
 
 class _Loader(yaml.SafeLoader):

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.artifacts import lock_folder, read_json
-from configs.errors import ArtifactError
+from configs.errors import ArtifactError, ResourceError
 from configs.layout import index_dir, scores_dir
+from configs.workflow.claims import at_work
 from configs.workflow.driver import alone
 from configs.workflow.records import states, units_dir
 from configs.workflow.units import Unit
@@ -75,11 +76,13 @@ def removals(
 def clean(
     folder: Path, units: Sequence[Unit], data: Path, exports: bool = False, everything: bool = False
 ) -> list[Removal]:
-    """Remove what `removals` finds, and return it. Raises ResourceError where somebody drives the study.
+    """Remove what `removals` finds, and return it. Raises ResourceError where somebody drives the study or does a unit.
 
     Each goes under a temporary name first: what a kill leaves is a leftover, never half of something.
     """
     with alone(folder):
+        if busy := [unit.name for unit in units if at_work(folder, unit.name)]:
+            raise ResourceError(f"another process is at work on {busy[0]}", where=folder, hint="wait for it, or end it")
         found = removals(folder, units, data, exports, everything)
         for removal in found:
             remove(removal.path)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +18,18 @@ from typing import Literal
 
 from configs.artifacts import lock_folder
 from configs.errors import MagicError, ResourceError
+from configs.workflow.claims import note_failure
 from configs.workflow.dispatch import Event, Workers, dispatch, in_words
 from configs.workflow.display import Display
-from configs.workflow.records import State, keep_record, read_record, states, units_dir, write_record
+from configs.workflow.records import (
+    State,
+    keep_record,
+    read_record,
+    record_file,
+    states,
+    units_dir,
+    write_record,
+)
 from configs.workflow.units import Unit
 
 CHECKED = ("tokenise", "analyse")
@@ -81,8 +91,34 @@ def finish(folder: Path, unit: Unit, product: str, seconds: float) -> None:
     write_record(folder, unit, inputs, product, started=started, seconds=round(seconds, 3), host=socket.gethostname())
 
 
-def drive(folder: Path, units: Sequence[Unit], found: Mapping[str, State], workers: Workers) -> dict[str, float]:
-    """Do all units that are not done; returns the seconds each took. Raises UnitsFailed once the others are done."""
+class _Anew:
+    """Workers that are given a unit to be made again as if it had never been: once, so that what is stopped goes on."""
+
+    def __init__(self, workers: Workers, folder: Path, remove: Callable[[Unit], None]) -> None:
+        self._workers, self._folder, self._remove = workers, folder, remove
+        self.room, self.patience_s = workers.room, workers.patience_s
+        self._removed: set[str] = set()
+
+    def start(self, unit: Unit) -> Future[str]:
+        if unit.again and unit.name not in self._removed:
+            self._remove(unit)
+            record_file(self._folder, unit.name).unlink(missing_ok=True)
+            self._removed.add(unit.name)
+        return self._workers.start(unit)
+
+
+def drive(
+    folder: Path,
+    units: Sequence[Unit],
+    found: Mapping[str, State],
+    workers: Workers,
+    remove: Callable[[Unit], None],
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Do all units that are not done; returns the seconds each took. Raises UnitsFailed once the others are done.
+
+    remove: whatever a unit left, before it is made again. tick: is called about once a second.
+    """
     todo = [unit for unit in units if found[unit.name].kind != "done"]
     most = max((unit.flops for unit in units), default=0.0) or 1.0
     weight = {unit.name: unit.flops or UNWEIGHED * most for unit in units}
@@ -93,9 +129,13 @@ def drive(folder: Path, units: Sequence[Unit], found: Mapping[str, State], worke
         if event.kind == "done" and event.unit is not None:
             seconds[event.unit.name] = event.seconds
             finish(folder, event.unit, event.product, event.seconds)
+        if event.kind == "failed" and event.unit is not None and event.error is not None:
+            note_failure(folder, event.unit.name, in_words(event.error), final=True)
         display.tell(event)
+        tick()
 
-    failed = dispatch(todo, workers, {unit.name: weight[unit.name] for unit in todo}, tell)
+    anew = _Anew(workers, folder, remove)
+    failed = dispatch(todo, anew, {unit.name: weight[unit.name] for unit in todo}, tell)
     if failed:
         raise _failed(folder, failed, len(todo) - len(seconds) - len(failed))
     return seconds

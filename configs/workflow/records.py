@@ -7,7 +7,7 @@ results that it was made from, and the fingerprint of what came out. Out: the `S
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +44,8 @@ class State:
     kind: Literal["done", "stale", "missing"]
     reasons: tuple[str, ...] = ()
     """What has changed since a stale one was made."""
+    took_s: float | None = field(default=None, compare=False)
+    """Of one that has a record."""
 
 
 def units_dir(folder: Path) -> Path:
@@ -103,12 +105,14 @@ def states(folder: Path, units: Sequence[Unit]) -> dict[str, State]:
                 reasons.append(f"{name} is {found[name].kind}")
             elif before is not None and record.inputs.get(name) != before.product:
                 reasons.append(f"{name} was made again, and came out otherwise")
-        found[unit.name] = State("stale", tuple(reasons)) if reasons else State("done")
+        found[unit.name] = State("stale" if reasons else "done", tuple(reasons), record.seconds)
     return found
 
 
 def changes(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
     """(dotted key, old value, new value) of what differs between two JSON trees."""
+    if old == new:
+        return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted({*old, *new})
         return [one for k in keys for one in changes(old.get(k), new.get(k), f"{key}.{k}" if key else str(k))]

@@ -15,6 +15,7 @@ from configs.artifacts import read_json, sha256_file, write_json, write_text
 from configs.errors import ArtifactError, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.workflow import clean as module
+from configs.workflow.claims import claim
 from configs.workflow.clean import clean, removals, size
 from configs.workflow.driver import alone
 from configs.workflow.records import states
@@ -155,6 +156,8 @@ def test_killed_in_the_middle_only_leftovers_are_left(made: Finished, monkeypatc
 def test_all_of_it_goes_but_not_while_somebody_works_on_it(made: Finished) -> None:
     with alone(made.folder), pytest.raises(ResourceError, match="another process is at work"):
         clean(made.folder, made.units, made.data, everything=True)
+    with claim(made.folder, "pretrain/tiny/V1P0/seed0"), pytest.raises(ResourceError, match="at work on pretrain/"):
+        clean(made.folder, made.units, made.data)  # by Slurm, without a driver
     assert kinds(made, everything=True) == {"study": {"."}, "index": {f"index/{BLEND}"}}
     clean(made.folder, made.units, made.data, everything=True)
     assert not made.folder.exists() and [p.name for p in (made.data / "index").iterdir()] == ["c" * 64]
