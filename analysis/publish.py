@@ -14,6 +14,7 @@ import platform
 import shutil
 import stat
 import tempfile
+import textwrap
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 STORED = (".parquet",)
 """Compressed already: deflating a score file of 87,179 examples saves 0.6 %."""
 SHOWN = 10
+REASON = 200
+"""Characters of why a unit is stale: a list of benchmarks has thousands."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def publish(
             _derive(Path(temporary), study)
             files = sorted(path for path in staged.rglob("*") if path.is_file())
             _check_no_path(files, redaction)
-            about = _about(staged, study, units, lacking)
+            about = _about(staged, study, units, redaction.tree(lacking))
             described = {path.relative_to(staged).as_posix(): describe_file(path) for path in files}
             with atomic_file(out) as stream:
                 sizes = _write(stream, study, staged, about | {"files": described})
@@ -109,7 +112,7 @@ def _lacking(folder: Path, units: Sequence[Unit]) -> list[str]:
     """Units that are not done and why; but `analyse`, which is done here."""
     found = {name: state for name, state in states(folder, units).items() if name != "analyse"}
     return [
-        f"{name}: {state.kind}" + (f" ({'; '.join(state.reasons)})" if state.reasons else "")
+        f"{name}: {state.kind}" + (f" ({textwrap.shorten('; '.join(state.reasons), REASON)})" if state.reasons else "")
         for name, state in found.items()
         if state.kind != "done"
     ]

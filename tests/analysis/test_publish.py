@@ -31,7 +31,8 @@ from analysis.training import loss_curves
 from configs.artifacts import read_json, sha256_file
 from configs.errors import ArtifactError, MagicError, ResourceError
 from configs.layout import PROJECT_ROOT
-from configs.load import PAPER_MIXTURES
+from configs.load import PAPER_MIXTURES, load_study
+from configs.workflow.units import study_units
 
 Parts = dict[str, bytes]
 
@@ -125,6 +126,12 @@ def test_what_is_not_done_is_named_and_published_only_if_asked(tmp_path: Path) -
     assert published.lacking == ("score/tiny/V1P0/seed0/pt/last: missing",)
     unpack(tmp_path / "x.zip", tmp_path)
     assert read_json(tmp_path / "tiny/manifest.json")["not_done"] == ["score/tiny/V1P0/seed0/pt/last: missing"]
+
+    moved = study_units(load_study(tmp_path / "tiny_study.yaml", {"data.root": "/home/eve/documents"}), made.runs)
+    assert publish(made.runs, "tiny", moved, tmp_path / "y.zip", incomplete=True).lacking
+    with zipfile.ZipFile(tmp_path / "y.zip") as opened:
+        manifest = opened.read("tiny/manifest.json")
+    assert b"data.root None -> PATH/documents" in manifest and b"eve" not in manifest
 
 
 def test_a_path_inside_a_score_file_is_refused(tmp_path: Path) -> None:
