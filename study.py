@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -33,6 +34,7 @@ from configs.layout import (
     report_dir,
     runs_root,
     scores_dir,
+    study_of,
 )
 from configs.load import load_study, parse_overrides
 from configs.schema import StudyConfig
@@ -59,6 +61,10 @@ EXAMPLES = """examples:
   study.py run paper --emit-slurm jobs --slurm=--partition=a100       sbatch scripts, and what submits them
   study.py run mini --workers 1 scoring.sample=50                     dotted overrides of the study
   study.py status mini --watch                                        live: who is at work, how far, what failed
+  study.py collect mini --out mini.parquet                            metrics of what is scored, and what is missing
+  study.py why mini table5 hellaswag mini_m accuracy                  from a number to command, commit, data, machine
+  study.py publish mini --out mini.zip                                scores, report, configs: a zip beside a paper
+  study.py clean mini --exports                                       what may go, and what is lost with it (--yes)
 """
 SPARE_BYTES = 500e6
 """Kept free on the disk besides what the plan needs."""
@@ -358,6 +364,70 @@ def status(name: str, runs: Path, everything: bool, live: bool, html: Path | Non
         print(f"report: {page if page.is_file() else 'not yet'}")
 
 
+# ---------------------------------------------------------------------------------------------- what came out
+
+
+def results_parsers(parser_of: Callable[[str, str], argparse.ArgumentParser]) -> list[argparse.ArgumentParser]:
+    """Of collect, why, publish and clean."""
+    collecting = parser_of("collect", "derive metrics.parquet from the scores that are there, and list what is missing")
+    collecting.add_argument("--out", type=Path, metavar="FILE", help="write a copy of metrics.parquet here")
+    asking = parser_of("why", "from a number of the report back to scores, runs, commands, commit, data and hardware")
+    asking.add_argument("--json", action="store_true", help="everything that is known, for machines")
+    asking.add_argument("--recipe", help="SFT recipe of the tables (default: the study's first)")
+    publishing = parser_of("publish", "a zip to put beside a paper: scores, metrics, report, configs; no weights")
+    publishing.add_argument("--out", type=Path, required=True, metavar="FILE.zip")
+    publishing.add_argument("--incomplete", action="store_true", help="although units are stale or missing")
+    cleaning = parser_of("clean", "say what may go (resume points, caches, logs) and, with --yes, remove it")
+    cleaning.add_argument("--exports", action="store_true", help="also exports that are scored and not needed any more")
+    cleaning.add_argument("--all", action="store_true", help="the whole study, scores and report too")
+    cleaning.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
+    for sub in (collecting, asking, publishing, cleaning):
+        also = " (or a published zip)" if sub is asking else ""
+        sub.add_argument("study", help=f"name of a study below the runs folder, or the path of its folder{also}")
+    asking.add_argument("table", help="as the report names it: table5, 5, decisions, figure13; metrics: single cells")
+    asking.add_argument("cell", nargs="*", help="words of its row and perhaps a column, as printed; beginnings do")
+    return [collecting, asking, publishing, cleaning]
+
+
+def _collect(args: argparse.Namespace, runs: Path) -> None:
+    """Exit code INCOMPLETE (5) where a planned cell has no score."""
+    from analysis.collect import INCOMPLETE, collect, said
+
+    found = collect(*study_of(args.study, runs), args.out)
+    print(said(found))
+    sys.exit(0 if found.complete else INCOMPLETE)
+
+
+def _why(args: argparse.Namespace, runs: Path) -> None:
+    from analysis.archive import study_at
+    from analysis.why import answer, told
+
+    with study_at(args.study, runs) as place:
+        archive = args.study if args.study.endswith(".zip") else None
+        facts = answer(*place, args.table, args.cell, args.recipe, archive)
+    print(json.dumps(facts, indent=1) if args.json else told(facts))
+
+
+def _publish(args: argparse.Namespace, runs: Path) -> None:
+    from analysis.publish import publish, said
+
+    runs, name = study_of(args.study, runs)
+    units = begun(name, runs)[2] if (runs / name / "study.yaml").is_file() else []
+    print(said(publish(runs, name, units, args.out, data_root(args.data), args.incomplete)))
+
+
+def _clean(args: argparse.Namespace, runs: Path) -> None:
+    from configs.workflow.clean import clean, removals, said
+
+    runs, name = study_of(args.study, runs)
+    parts = runs / name, begun(name, runs)[2], data_root(args.data), args.exports, args.all
+    found = clean(*parts) if args.yes else removals(*parts)
+    print(said(found, runs / name, removed=args.yes))
+
+
+RESULTS = {"collect": _collect, "why": _why, "publish": _publish, "clean": _clean}
+
+
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -403,16 +473,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     looking.add_argument("--all", action="store_true", help="name every unit")
     looking.add_argument("--watch", action="store_true", help="live, until nobody is at work on it")
     looking.add_argument("--html", type=Path, metavar="FILE", help="as a page (the driver keeps <study>/status.html)")
-    for sub in (running, single):
+    collecting, asking, publishing, cleaning = results_parsers(parser_of)
+    for sub in (running, single, publishing, cleaning):
         sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
-    for sub in (running, planning, single, looking):
+    for sub in (running, planning, single, looking, collecting, asking, publishing, cleaning):
         sub.add_argument("--runs", metavar="DIR", help="where runs are kept (default: MAGIC_RUNS, ./runs)")
     args, rest = parser.parse_known_args(argv)
+    if args.command == "why" and not any(part.startswith("-") for part in rest):
+        args.cell, rest = [*args.cell, *rest], []  # words that follow an option
     if rest and not (hasattr(args, "overrides") and all("=" in part and part[0] != "-" for part in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     runs = runs_root(args.runs)
     if args.command == "status":
         status(args.study, runs, args.all, args.watch, args.html)
+        return
+    if args.command in RESULTS:
+        RESULTS[args.command](args, runs)
         return
     if args.command == "unit":
         do_unit(args.study, args.unit, data_root(args.data), runs, args.again)

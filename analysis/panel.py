@@ -21,12 +21,14 @@ from analysis.held_out import HeldOut, held_out
 from analysis.items import Items, load_items
 from analysis.metrics import KEYS, read_described, read_metrics
 from analysis.paper_numbers import SCALES as PAPER_SCALES
+from analysis.run_configs import config_of
 from analysis.scores import score_files
 from configs.artifacts import fingerprint
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import metrics_file
 from configs.load import BENCHMARKS, load, load_mixture, load_sources
-from configs.schema import StudyConfig
+from configs.model_cost import flops_per_token
+from configs.schema import StudyConfig, TrainConfig
 
 STAGES = ("PT", "SFT")
 OTHER = "Other"
@@ -54,6 +56,8 @@ class Milestone:
     tokens: int
     accuracy: np.ndarray
     """float64 [mixtures, benchmarks] after pretraining so far; NaN where not measured."""
+    cells: tuple[str, ...] = ()
+    """Fingerprints of the score files behind each cell, sorted."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +85,16 @@ class Panel:
     """Standard errors over examples of `values`."""
     examples: int
     """Scored examples behind the shown cells."""
-    fingerprints: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(scale, stage) -> fingerprint of the score files behind the shown cells."""
+    cells: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """(scale, stage) -> fingerprints of the score files behind each of the shown cells, sorted."""
     milestones: tuple[Milestone, ...] = ()
     """Of each scale, in the order of training."""
     trained: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     """(scale, stage) -> steps and tokens of the shown checkpoints, as the scores have them."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Slug -> examples of a shown cell; the most, should the stages have been asked different ones."""
+    flops_per_token: dict[str, float] = field(default_factory=dict)
+    """Of training, forward and backward, at the scales whose model is known; attention causal."""
     held_out: dict[str, HeldOut] = field(default_factory=dict)
     """Of the scales whose run folders are here."""
     beside_paper: bool = True
@@ -127,12 +133,24 @@ class Panel:
         """Standard error over examples of one checkpoint, [mixtures, benchmarks]; the mean over seeds."""
         return mean_measured(self.stderrs.get((scale, stage, metric, "sum"), self.over_seeds(scale, stage, metric)))
 
-    def scores_behind(self, words: Iterable[str]) -> str:
-        """Fingerprint of the score files of the scales and stages among some words; of all where none is named."""
+    @property
+    def fingerprints(self) -> dict[tuple[str, str], str]:
+        """(scale, stage) -> fingerprint of the score files behind the shown cells."""
+        return {key: fingerprint(list(cells)) for key, cells in self.cells.items()}
+
+    def cells_behind(self, words: Iterable[str]) -> list[tuple[str, ...]]:
+        """`cells` of the scales and stages among some words, of all where none is named; also those of a checkpoint on
+        the way whose tokens are named, e.g. `120,000`."""
         named = set(words)
         scales = [scale for scale in self.scales if scale in named] or self.scales
         stages = [stage for stage in STAGES if stage in named] or STAGES
-        found = {self.fingerprints.get((scale, stage), "") for scale in scales for stage in stages} - {""}
+        found = [self.cells.get((scale, stage), ()) for scale in scales for stage in stages]
+        found += [at.cells for at in self.milestones if at.scale in scales and f"{at.tokens:,}" in named]
+        return [cells for cells in dict.fromkeys(found) if cells]
+
+    def scores_behind(self, words: Iterable[str]) -> str:
+        """Fingerprint of the score files of `cells_behind`."""
+        found = {fingerprint(list(cells)) for cells in self.cells_behind(words)}
         return fingerprint(sorted(found)) if found else ""
 
     def has(self, metric: str) -> bool:
@@ -260,6 +278,7 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
     named = {slug: paper_numbers.category_of().get(slug, own.get(slug, OTHER)) for slug in benchmarks}
     shown_as: dict[str, Any] = {"category_of": named, "displays": names} if own else {}
     scales = tuple(config.scales) if config else _by_size(metrics)
+    models = {scale: config_of(runs, study, config, scale, None, mixtures, seeds) for scale in scales}
     losses = {scale: held_out(runs, study, scale, mixtures, seeds) for scale in scales}
     return Panel(
         study=study,
@@ -278,8 +297,8 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
         stderrs=_cube(metrics, "stderr", seeds, mixtures, benchmarks),
         examples=int(metrics.loc[(metrics["metric"] == "accuracy") & (metrics["normalisation"] == "sum"), "n"].sum()),
         items=load_items(runs, study, metrics[list(KEYS)], seeds, mixtures),
-        fingerprints={
-            (str(scale), str(stage)): fingerprint(sorted(set(rows["fingerprint"])))
+        cells={
+            (str(scale), str(stage)): tuple(sorted(set(rows["fingerprint"])))
             for (scale, stage), rows in metrics.groupby(["scale", "stage"])
         },
         milestones=_milestones(_asked(every, plain), seeds, mixtures, benchmarks),
@@ -288,6 +307,11 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
             for (scale, stage), rows in metrics.groupby(["scale", "stage"])
         },
         sizes={str(slug): int(n) for slug, n in metrics.groupby("benchmark")["n"].max().items()},
+        flops_per_token={
+            scale: flops_per_token(known.model).causal
+            for scale, known in models.items()
+            if isinstance(known, TrainConfig)
+        },
         held_out={scale: known for scale, known in losses.items() if known is not None},
         beside_paper=not categories,
         **shown_as,
@@ -308,7 +332,7 @@ def _milestones(
     for names, rows in metrics[wanted].groupby(["scale", "tokens"]):
         scale, tokens = cast(tuple[str, int], names)
         (cube,) = _cube(rows, "value", seeds, mixtures, benchmarks).values()
-        found.append(Milestone(scale, int(tokens), cube[0]))
+        found.append(Milestone(scale, int(tokens), cube[0], tuple(sorted(set(rows["fingerprint"])))))
     return tuple(found)
 
 

@@ -15,19 +15,16 @@ from pathlib import Path
 
 from analysis.panel import STAGES, Panel
 from analysis.paper_numbers import SETUP_TITLES, displays, frame
+from analysis.run_configs import config_of
 from analysis.table import Cell, Sheet
 from configs.cost import flops_per_token, parameters, training_steps
 from configs.errors import ConfigError
-from configs.layout import RunFolder
 from configs.load import (
     BENCHMARKS,
     PAPER_MIXTURES,
-    load,
     load_benchmark,
     load_mixture,
     load_sources,
-    pretrain_config,
-    sft_config,
 )
 from configs.schema import TrainConfig
 
@@ -93,38 +90,16 @@ class Used:
 
 def settings_tables(runs: Path, panel: Panel, names: Sequence[str] | None = None) -> list[Sheet]:
     """names: of `MAKERS`; default: all of which this study knows something."""
-    found = {(scale, stage): _config(runs, panel, scale, stage) for scale in panel.scales for stage in STAGES}
+    recipes = dict(zip(STAGES, (None, panel.recipe), strict=True))
+    found = {
+        (scale, stage): config_of(runs, panel.study, panel.config, scale, recipe, panel.mixtures, panel.seeds)
+        for scale in panel.scales
+        for stage, recipe in recipes.items()
+    }
     configs = {key: config for key, config in found.items() if isinstance(config, TrainConfig)}
     used = Used(panel, configs, tuple(dict.fromkeys(why for why in found.values() if isinstance(why, str))))
     made = [MAKERS[name](used) for name in (MAKERS if names is None else names)]
     return [sheet for sheet in made if names is not None or any(row[_verdict(sheet)] != UNKNOWN for row in sheet.rows)]
-
-
-def _config(runs: Path, panel: Panel, scale: str, stage: str) -> TrainConfig | str:
-    """Of the first run that left one, else as study.yaml and configs/ have it; or why it is unknown.
-
-    What one version of this project wrote, or a study of other people, need not be a config of this version.
-    """
-    name = "pt" if stage == "PT" else f"sft-{panel.recipe}"
-    for mixture in panel.mixtures:
-        for seed in panel.seeds:
-            run = RunFolder(runs, panel.study, scale, mixture, seed, name)
-            if (run.path / "config.yaml").is_file():
-                try:
-                    return load(TrainConfig, run.path / "config.yaml")
-                except ConfigError as error:
-                    return f"{run.name}/config.yaml: {error.problem}"
-    study = panel.config
-    if study is None:
-        return f"{scale}: neither a run folder nor study.yaml says more"
-    if stage == "SFT" and panel.recipe not in study.recipes:
-        return f"{scale}: study.yaml has no SFT recipe {panel.recipe!r}"
-    try:
-        if stage == "PT":
-            return pretrain_config(study, scale, panel.mixtures[0], panel.seeds[0])
-        return sft_config(study, scale, panel.recipe, panel.seeds[0])
-    except ConfigError as error:
-        return f"{scale}: {error.problem}"
 
 
 # ---------------------------------------------------------------------------------------------- the tables

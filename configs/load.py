@@ -185,7 +185,12 @@ def load(kind: type[M], path: str | Path, overrides: Mapping[str, Any] | None = 
 
 def save(config: Model, path: Path) -> None:
     """Write the resolved config, atomically."""
-    write_text(path, yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False))
+    write_text(path, dump_yaml(config.model_dump(mode="json")))
+
+
+def dump_yaml(tree: Mapping[str, Any]) -> str:
+    """What `read_yaml` reads as the same tree, keys in their order."""
+    return str(yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False))
 
 
 # ---------------------------------------------------------------------------------------------- the project's own

@@ -32,6 +32,8 @@ class Job:
     data: Callable[[Ranks], StepData]
     data_fingerprints: dict[str, Any]
     """What the data is; part of the run's fingerprint."""
+    manifests: dict[str, str] = field(default_factory=dict)
+    """Where it says so: manifest, by its path below <data> -> its sha256."""
     validation: dict[str, np.ndarray] = field(default_factory=dict)
     """Source -> held-out ids int64 [sequences, context + 1]."""
     bytes_per_token: dict[str, float] = field(default_factory=dict)

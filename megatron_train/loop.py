@@ -159,8 +159,7 @@ def _prepare_folder(job: Job, ranks: Ranks) -> None:
     job.folder.done.unlink(missing_ok=True)
     path.mkdir(parents=True, exist_ok=True)
     config_files.save(job.config, path / "config.yaml")
-    parent = {"export": str(job.parent), "sha256": job.parent_sha256} if job.parent else None
-    write_json(record, provenance(job.inputs, job.data_fingerprints, parent, hardware(ranks), ranks.world))
+    write_json(record, provenance(job, hardware(ranks), ranks.world))
 
 
 def _starts(job: Job) -> tuple[list[tuple[int, Path]], list[tuple[int, Path]]]:

@@ -42,7 +42,7 @@ def test_help_has_examples_and_loads_nothing_heavy(module: str) -> None:
 
 def test_analysis_needs_neither_torch_nor_megatron() -> None:
     code = "import sys, analysis.report, analysis.figures, analysis.training, analysis.compare, analysis.tidy\n"
-    code += "import analysis.tables, analysis.settings; analysis.tables.makers()\n"
+    code += "import analysis.tables, analysis.settings, analysis.publish, analysis.why; analysis.tables.makers()\n"
     code += "drawing = {'matplotlib'} & set(sys.modules)\nimport analysis.pdf\n"
     code += "others = {'torch', 'megatron', 'ray', 'mixtures', 'megatron_train', 'ray_eval'} & set(sys.modules)\n"
     code += "print(drawing | others)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -228,6 +229,22 @@ def test_a_unit_that_fails_leaves_the_rest_done_and_is_named(tmp_path: Path) -> 
     shutil.rmtree(broken.parent)
     assert run(study, tmp_path).returncode == 0 and "missing" not in status(tmp_path)
     assert broken.read_bytes() == whole
+
+    # What a real study leaves behind: every number has its whole origin, and the room it takes may go.
+    place = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    program = [sys.executable, str(PROJECT_ROOT / "study.py")]
+    asked = [*program, "why", "tiny", "table5", "rte", "--json", *place[:2]]
+    facts = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+    assert len(facts["scores"]["files"]) == len(facts["runs"]) == 4 and facts["doubts"] == []
+    for origin in facts["runs"].values():
+        assert "study.py run " in origin["command"] and origin["git_commit"] and origin["hardware"]
+        assert all(sha256_file(tmp_path / "data" / name) == sha for name, sha in origin["manifests"].items())
+    assert None not in facts["units"].values()
+    subprocess.run([*program, "publish", "tiny", "--out", str(tmp_path / "tiny.zip"), *place], check=True)
+    subprocess.run([*program, "clean", "tiny", "--exports", "--yes", *place], check=True)
+    assert not list(folder.rglob("*.safetensors")) and not list(folder.rglob("*.distcp"))
+    again = run(study, tmp_path)
+    assert again.returncode == 0 and "nothing was missing" in again.stdout
 
 
 @pytest.mark.slow
