@@ -80,7 +80,7 @@ def decide(early: np.ndarray, late: np.ndarray) -> Decision:
         smallest_p=smallest,
         **known,  # type: ignore[arg-type]
     )
-    regret = tuple(top_regret(early, late, k) for k in TOP if k <= len(early))
+    regret = tuple(float(top_regret(early, late, k)) for k in TOP if k <= len(early))
     first, best = (tuple(measured[values >= values.max() - TIED].tolist()) for values in (early, late))
     return Decision(accuracy, regret, first, best)
 
@@ -128,20 +128,41 @@ def pair_agreement(early: np.ndarray, late: np.ndarray) -> np.ndarray:
     return agreement
 
 
-def top_regret(early: np.ndarray, late: np.ndarray, k: int) -> float:
-    """max(late) less the best late score among the k first by the early score.
+def ranked_alike(early: np.ndarray, late: np.ndarray) -> np.ndarray:
+    """Decision accuracy of each pair of vectors over mixtures [..., M]; [...]."""
+    m = early.shape[-1]
+    net = np.zeros(early.shape[:-1])
+    for step in range(1, m):  # pairs of mixtures so far apart
+        seen, paid = (_direction(side[..., step:] - side[..., :-step]) for side in (early, late))
+        net += (seen * paid).sum(axis=-1)
+    return (1 + net / (m * (m - 1) / 2)) / 2
 
-    Where a tie decides which are the k first, the mean over all ways to break it.
+
+def top_regret(early: np.ndarray, late: np.ndarray, k: int) -> np.ndarray:
+    """max(late) less the best late score among the k first by the early score; [...] of vectors over mixtures [..., M].
+
+    Where a tie decides which are the k first, the mean over all ways to break it: from the best mixture downwards, each
+    is the best of the chosen if no better one is among them and it is itself, for which its chance is the places left
+    among the tied over the tied mixtures left.
     """
-    threshold = np.sort(early)[-k]
-    sure = np.flatnonzero(early > threshold + TIED)
-    tied = np.flatnonzero(np.abs(early - threshold) <= TIED)
-    chosen = [late[[*sure, *some]].max() for some in itertools.combinations(tied, k - len(sure))]
-    return float(late.max() - np.mean(chosen))
+    downwards = np.argsort(-late, axis=-1, kind="stable")
+    early, late = (np.take_along_axis(side, downwards, axis=-1) for side in (early, late))
+    threshold = np.sort(early, axis=-1)[..., -k, None]
+    sure, tied = early > threshold + TIED, np.abs(early - threshold) <= TIED
+    places = k - sure.sum(axis=-1, keepdims=True)
+    left = np.cumsum(tied[..., ::-1], axis=-1)[..., ::-1]
+    chance = np.where(sure, 1.0, np.where(tied, np.minimum(places / np.maximum(left, 1), 1.0), 0.0))
+    none_better = np.cumprod(1 - chance, axis=-1)
+    none_better = np.concatenate([np.ones_like(none_better[..., :1]), none_better[..., :-1]], axis=-1)
+    return np.asarray(late[..., 0] - (late * chance * none_better).sum(axis=-1))
 
 
 def _signs(values: np.ndarray) -> np.ndarray:
-    differences = values[:, None] - values
+    return _direction(values[:, None] - values)
+
+
+def _direction(differences: np.ndarray) -> np.ndarray:
+    """1, -1, or 0 for a tie."""
     return np.where(np.abs(differences) <= TIED, 0.0, np.sign(differences))
 
 

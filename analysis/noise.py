@@ -196,6 +196,12 @@ class Draws:
     what: str
     """examples, or examples and seeds."""
 
+    @property
+    def caveat(self) -> str:
+        """What "same mixtures" means of an interval."""
+        known = f"interval, same mixtures: other {self.what} for these very mixtures"
+        return known if "seeds" in self.what else f"{known}; no mixture has two seeds: their noise is not measured"
+
     def interval(self, value: float, drawn: np.ndarray) -> tuple[float, float] | None:
         """95 % interval of a correlation whose draws are given, [draws].
 

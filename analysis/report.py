@@ -119,6 +119,7 @@ def compose(
             tallies=summary.tallies(panel, found),
             pages=pages(panel, tables, found),
             choices=choices(panel, by_name["decisions"]),
+            cost_notes=by_name["decisions"].caveats,
             tiles=summary.tiles(panel, declared),
             sentences=summary.sentences(by_name["table5"]),
             compared=summary.compared(by_name) if panel.beside_paper else [],
