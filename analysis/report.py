@@ -68,8 +68,8 @@ def build_report(runs: Path, study: str) -> Path:
     Raises ArtifactError where scores are missing, damaged or incomplete.
     """
     from analysis.figures import sections, write_figures
-    from analysis.panel import load_panel
     from analysis.settings import settings_tables
+    from analysis.studies import load_panel
     from analysis.tables import build_tables
     from analysis.training import loss_curves, loss_figure
     from analysis.writers import write_tables

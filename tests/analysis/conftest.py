@@ -13,8 +13,9 @@ from score_rows import make_study, row, write_rows
 
 from analysis.drawing import Figure
 from analysis.figures import TABLES, sections
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
 from analysis.report import build_report
+from analysis.studies import load_panel
 from analysis.table import Table
 from analysis.tables import build_tables
 

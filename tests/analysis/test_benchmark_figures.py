@@ -11,7 +11,8 @@ import pytest
 
 from analysis.benchmark_figures import accuracy_figure, diagram, reliability_figure, reliability_overview
 from analysis.drawing import Figure
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
+from analysis.studies import load_panel
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from analysis.multiverse import (
     specification_curve,
     views,
 )
-from analysis.panel import STAGES, Panel, load_panel
+from analysis.panel import STAGES, Panel
+from analysis.studies import load_panel
 from analysis.view import METRICS
 from analysis.writers import as_csv, as_text
 from configs.load import BENCHMARKS, PAPER_MIXTURES

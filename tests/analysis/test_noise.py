@@ -16,7 +16,8 @@ from test_correlations import panel_of
 
 from analysis.items import Items
 from analysis.noise import FLOOR, ITEM_DRAWS, Draws, corrected, draw, noise, residual_covariance
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
+from analysis.studies import load_panel
 from configs.errors import ArtifactError
 from configs.layout import answers_file
 

@@ -9,10 +9,11 @@ import pytest
 from panels import panel_of, random_cube
 
 from analysis import correlations as co
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
 from analysis.paper_numbers import CATEGORIES, category_of, frame, numbers
 from analysis.paper_tables import table7, table8, table11
 from analysis.protocol_tables import MAKERS, code_means_table, scale_table
+from analysis.studies import load_panel
 from analysis.table import Row, Table
 from analysis.transfer_table import transfer_table
 from analysis.writers import as_latex, as_markdown, as_text

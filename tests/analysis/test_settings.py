@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from analysis import tables
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
 from analysis.published_tables import published_sheets
-from analysis.settings import agrees, settings_tables
+from analysis.setting_rows import agrees
+from analysis.settings import settings_tables
+from analysis.studies import load_panel
 from analysis.table import Cell, Sheet
 from configs.layout import RunFolder
 from configs.load import BENCHMARKS, load_study, load_train, save

@@ -18,7 +18,7 @@ import pytest
 
 from analysis import tables, training
 from analysis.estimates import Estimate
-from analysis.panel import load_panel
+from analysis.studies import load_panel
 from analysis.table import Row, Table
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import PROJECT_ROOT

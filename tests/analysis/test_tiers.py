@@ -10,7 +10,7 @@ import pytest
 
 from analysis import published as pub
 from analysis.estimates import Estimate, absent, fisher_interval
-from analysis.panel import load_panel
+from analysis.studies import load_panel
 from analysis.tiers import tier, tier_table
 
 

@@ -14,7 +14,8 @@ from simulated_study import Truth, paper_sizes, write_simulated
 from analysis.decisions import decide
 from analysis.matrices import matrix
 from analysis.noise import corrected, draw
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
+from analysis.studies import load_panel
 from configs.errors import ArtifactError
 from configs.layout import scores_dir
 

@@ -11,7 +11,8 @@ import pytest
 
 from analysis.decisions import protocols
 from analysis.estimates import Estimate, absent
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
+from analysis.studies import load_panel
 from analysis.table import Table
 from analysis.tables import build_tables
 from analysis.verdict import Level, Signal, above_chance, choices, judge, verdicts
