@@ -199,11 +199,15 @@ def _ties(values: np.ndarray) -> tuple[int, ...]:
 def _margins(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndarray:
     """Of the orders of the late scores, how many rank k more pairs alike than not, or k fewer; [pairs + 1].
 
-    Where the ties are is all it depends on, and not on which side; so the side with more of them is put in order.
+    Where the ties are is all it depends on, and not on which side.
     """
+    if rs.all_orders(sum(ties_early)).exact:
+        net = _counted(ties_early, ties_late)
+        middle = len(net) // 2
+        return np.concatenate([net[middle : middle + 1], net[middle + 1 :] + net[:middle][::-1]])
     early = np.repeat(np.arange(len(ties_early)), ties_early).astype(float)
     first, second = np.triu_indices(len(early), 1)
-    late = _arrangements(ties_late)
+    late = np.repeat(np.arange(len(ties_late), dtype=np.int16), ties_late)[rs.all_orders(len(early)).index].T
     total = np.zeros(late.shape[1], np.int16)
     for i, j, seen in zip(first, second, _signs(early)[first, second], strict=True):
         if seen:
@@ -211,15 +215,37 @@ def _margins(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndar
     return np.bincount(np.abs(total), minlength=len(first) + 1)
 
 
-@functools.cache
-def _arrangements(ties: tuple[int, ...]) -> np.ndarray:
-    """Rank of each mixture, int16 [mixtures, arrangements]: every different one, or where they were drawn all draws."""
-    orders = rs.all_orders(sum(ties))
-    ranks = np.repeat(np.arange(len(ties), dtype=np.int16), ties)[orders.index]
-    if orders.exact and len(ties) < len(ranks[0]):
-        _, kept = np.unique(ranks @ len(ties) ** np.arange(len(ranks[0])), return_index=True)
-        ranks = ranks[kept]
-    return np.ascontiguousarray(ranks.T)
+def _counted(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndarray:
+    """Different orders of the late scores by the pairs that they rank alike less those that they do not,
+    [-pairs ... pairs].
+
+    Without writing them down: the early score's groups of equals take their late scores from what is left, the lowest
+    group first; how many were taken of each late score is all that matters to the groups above.
+    """
+    mixtures = sum(ties_early)
+    pairs = mixtures * (mixtures - 1) // 2
+    ways = {ties_late: np.eye(1, 2 * pairs + 1, pairs, dtype=np.int64)[0]}  # late scores left -> orders so far
+    for size in ties_early:
+        further: dict[tuple[int, ...], np.ndarray] = {}
+        for left, counts in ways.items():
+            for taken in _taken(left, size):
+                rest = tuple(a - b for a, b in zip(left, taken, strict=True))
+                lower = np.cumsum(rest) - rest
+                net = int(np.dot(taken, sum(rest) - lower - rest - lower))  # with each that is left: above less below
+                alike = math.factorial(size) // math.prod(map(math.factorial, taken))
+                further[rest] = further.get(rest, 0) + alike * np.roll(counts, net)
+        ways = further
+    (found,) = ways.values()
+    return found
+
+
+def _taken(left: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
+    """Ways to take so many of what is left."""
+    if not left:
+        yield ()
+        return
+    for first in range(max(0, size - sum(left[1:])), min(left[0], size) + 1):
+        yield from ((first, *others) for others in _taken(left[1:], size - first))
 
 
 # ---------------------------------------------------------------------------------------------- fewer benchmarks
