@@ -41,7 +41,7 @@ HELD_OUT = "loss on held-out documents"
 
 def decision_table(panel: Panel) -> Table:
     """Decision accuracy and regret, by accuracy over all benchmarks, over a category and on each benchmark."""
-    drawn = draw(panel, ("accuracy",))
+    drawn = draw(panel)
 
     def rows() -> Iterator[Row]:
         for protocol in protocols(panel):

@@ -286,15 +286,14 @@ def subsets(early: np.ndarray, late: np.ndarray) -> list[Subset]:
 
 def _greedy(early: np.ndarray, target: np.ndarray, mixtures: np.ndarray) -> list[int]:
     """All benchmarks in the order in which they are added, seen on some mixtures only."""
-    scores, wanted = early[mixtures], target[mixtures]
-    whole = np.ones((1, len(mixtures)))
+    scores, wanted = early[mixtures].T, target[mixtures]
+    centred = wanted - wanted.mean()
     order: list[int] = []
-    while len(order) < early.shape[1]:
-        ranked = []
-        for b in sorted(set(range(early.shape[1])) - set(order)):
-            mean = scores[:, [*order, b]].mean(axis=1)
-            spread = mean.std() * wanted.std()
-            r = float(np.mean((mean - mean.mean()) * (wanted - wanted.mean())) / spread) if spread > TIED else 0.0
-            ranked.append((-float(_over_pairs(pair_agreement(mean, wanted), whole)[0]), -round(r, 12), b))
-        order.append(min(ranked)[2])
+    while len(order) < len(scores):
+        rest = np.setdiff1d(np.arange(len(scores)), order)
+        means = (scores[order].sum(axis=0) + scores[rest]) / (len(order) + 1)  # [benchmarks left, mixtures]
+        spread = means.std(axis=1) * wanted.std()
+        covariance = (means - means.mean(axis=1, keepdims=True)) @ centred / len(wanted)
+        r = np.divide(covariance, spread, out=np.zeros(len(rest)), where=spread > TIED)
+        order.append(int(rest[np.lexsort((rest, -np.round(r, 12), -ranked_alike(means, wanted)))[0]]))
     return order

@@ -45,7 +45,7 @@ class Milestone:
     """float64 [mixtures, benchmarks] after pretraining so far; NaN where not measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Panel:
     study: str
     config: StudyConfig | None

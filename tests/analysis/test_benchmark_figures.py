@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +11,11 @@ import pytest
 from analysis.benchmark_figures import accuracy_figure, diagram, reliability_figure, reliability_overview
 from analysis.drawing import Figure
 from analysis.panel import Panel
-from analysis.studies import load_panel
 
 
-@pytest.fixture(scope="module")
-def panel(demo: Path) -> Panel:
-    return load_panel(demo, "demo")
+@pytest.fixture
+def panel(demo_panel: Panel) -> Panel:
+    return demo_panel
 
 
 def tips(figure: Figure) -> list[str]:
