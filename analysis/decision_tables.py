@@ -46,7 +46,8 @@ def decision_table(panel: Panel) -> Table:
     def rows() -> Iterator[Row]:
         for protocol in protocols(panel):
             early, late = (panel.matrix(*side) for side in (protocol.early, protocol.late))
-            for what, columns in _groups(panel):
+            there = np.isfinite(early).any(axis=0) & np.isfinite(late).any(axis=0)
+            for what, columns in _groups(panel, there):
                 decision = decide(*(mean_over_benchmarks(side[:, columns]) for side in (early, late)))
                 same = None
                 if drawn:
@@ -117,11 +118,18 @@ def _keys(protocol: Protocol) -> tuple[str, str]:
     return " ".join(protocol.early), " ".join(protocol.late)
 
 
-def _groups(panel: Panel) -> Iterator[tuple[str, list[int]]]:
-    yield f"mean of {len(panel.benchmarks)} benchmarks", list(range(len(panel.benchmarks)))
+def _groups(panel: Panel, there: np.ndarray) -> Iterator[tuple[str, list[int]]]:
+    """Benchmarks whose mean decides, and single ones; there: bool [benchmarks], scored early and late.
+
+    A mean over other benchmarks early than late would rank mixtures by what is never paid for.
+    """
+    every = np.flatnonzero(there).tolist()
+    yield f"mean of {len(every)} benchmarks", every
     for category in panel.categories:
         if members := panel.members(category):
-            yield f"mean of {category}", members
+            both = [b for b in members if there[b]]
+            some = "" if len(both) == len(members) else f" ({len(both)} of {len(members)} benchmarks)"
+            yield f"mean of {category}{some}", both
     for b, slug in enumerate(panel.benchmarks):
         yield panel.displays[slug], [b]
 

@@ -13,6 +13,7 @@ from analysis.estimates import Estimate, mean_measured
 from analysis.panel import STAGES, Panel
 from analysis.table import Row, Table
 
+FIGURE_2 = {"accuracy": "2a", "confidence": "2b"}
 NAMES = 128  # room for a benchmark's name
 ROW = 19
 
@@ -41,7 +42,7 @@ def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
             _whisker(scene, x, y, row, "mean" if mean else panel.hue(row.keys[2]))
     return Figure(
         f"cross_stage_{metric}",
-        f"{metric.capitalize()}: does the order of mixtures survive fine-tuning?",
+        f"{metric.capitalize()}: does the order of mixtures survive fine-tuning? (Figure {FIGURE_2[metric]})",
         "Pearson r between PT and SFT over mixtures (equations 1 and 2), with its 95 % interval. ◇ the paper's number. "
         "Hollow: the benchmark's reliability is too low for a claim (mixtures differ by little more than noise).",
         scene,
