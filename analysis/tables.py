@@ -97,9 +97,9 @@ def _print_paper(searched: Path | None, args: argparse.Namespace) -> None:
 
 
 def _print_study(runs: Path, study: str, args: argparse.Namespace, aloud: TextIO) -> None:
-    from analysis.panel import load_panel
     from analysis.settings import MAKERS as SETTINGS
     from analysis.settings import settings_tables
+    from analysis.studies import load_panel
 
     panel = load_panel(runs, study, args.recipe, average_seeds=args.seeds == "mean")
     names = chosen(args.table)
@@ -199,7 +199,7 @@ def choose_study(runs: Path, name: str | None, aloud: TextIO | None = None) -> s
 
     Raises ArtifactError where the named study has neither scores nor metrics.
     """
-    from analysis.panel import studies
+    from analysis.studies import studies
 
     found = studies(runs)
     if name is None:

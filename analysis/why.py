@@ -33,9 +33,9 @@ def answer(
 
     Raises ConfigError where the words name no number.
     """
-    from analysis.panel import load_panel
     from analysis.settings import MAKERS as SETTINGS
     from analysis.settings import settings_tables
+    from analysis.studies import load_panel
     from analysis.table import Sheet, Table
     from analysis.tables import build_tables
 
