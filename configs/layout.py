@@ -23,6 +23,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.untrusted import check_name
+
 CONFIG_ROOT = Path(__file__).resolve().parent
 PROJECT_ROOT = CONFIG_ROOT.parent
 
@@ -72,7 +74,7 @@ def contamination_dir(data: Path, study: str) -> Path:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One training run on disk: `stage` is `pt` or `sft-<recipe>`."""
+    """One training run on disk: `stage` is `pt` or `sft-<recipe>`. Raises ConfigError for what is no name."""
 
     runs: Path
     study: str
@@ -80,6 +82,10 @@ class RunFolder:
     mixture: str
     seed: int
     stage: str
+
+    def __post_init__(self) -> None:
+        for what in ("study", "scale", "mixture", "stage"):
+            check_name(getattr(self, what), what)
 
     @property
     def path(self) -> Path:
