@@ -50,6 +50,14 @@ def inside(folder: Path, name: object, said_by: object) -> Path:
     return folder / str(name)
 
 
+def shown(value: object) -> str:
+    """A value as Python writes it, for a message; short, and there even where Python cannot write it."""
+    try:
+        return f"{value!r:.60}"
+    except (RecursionError, ValueError):  # nested too deeply; a number of more than 4,300 digits
+        return f"a {type(value).__name__}"
+
+
 def parse_json(text: str | bytes) -> Any:
     """Raises ValueError, whatever is wrong: also for UTF-8 that is none, and for lists a thousand deep."""
     try:

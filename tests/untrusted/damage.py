@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from configs.errors import MagicError
@@ -27,7 +27,15 @@ def examples(count: int, /) -> Any:
     import os
 
     times = int(os.environ.get("UNTRUSTED_TIMES", "1"))
-    return settings(max_examples=count * times, deadline=None, derandomize=times == 1, database=None)
+    phases = [phase for phase in Phase if phase is not Phase.explain]
+    return settings(
+        max_examples=count * times,
+        deadline=None,
+        derandomize=times == 1,
+        database=None,
+        phases=phases,
+        print_blob=False,
+    )
 
 
 @st.composite
