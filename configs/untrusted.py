@@ -12,9 +12,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from configs.errors import ArtifactError, ConfigError, MagicError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"
 """Of what becomes part of a path, of a job's name or of a shell script."""
@@ -67,17 +70,39 @@ def parse_json(text: str | bytes) -> Any:
 
 
 @contextlib.contextmanager
-def understood(where: object, kind: type[MagicError] = ArtifactError, hint: str | None = None) -> Iterator[None]:
+def understood(
+    where: object,
+    kind: type[MagicError] = ArtifactError,
+    hint: str | None = None,
+    problem: str = "not what this program writes there",
+) -> Iterator[None]:
     """While the parsed content of a file is taken apart, what fails is the file's fault: keys that are missing, values
-    of other types, numbers beyond any range. Hold as little as possible inside.
+    of other types, sizes beyond any range. Hold as little as possible inside.
     """
     try:
         yield
     except MagicError:
         raise
-    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
-        problem = f"not what this program writes there ({type(error).__name__}: {error!s:.200})"
-        raise kind(problem, where=where, hint=hint) from error
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise kind(f"{problem} ({type(error).__name__}: {error!s:.200})", where=where, hint=hint) from error
+
+
+def map_array(path: Path, hint: str | None = None) -> npt.NDArray[Any]:
+    """The array of a .npy file, mapped, so that it takes no memory before it is read; never Python's objects.
+
+    Raises ArtifactError for another file, and for one that is shorter than it claims.
+    """
+    import numpy as np
+
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise ValueError("an archive of arrays")
+    except FileNotFoundError:
+        raise ArtifactError("file is missing", where=path, hint=hint) from None
+    except Exception as error:  # of numpy's header, which is Python source, its tokeniser, and mmap
+        raise ArtifactError(f"not a readable array ({error!s:.200})", where=path, hint=hint) from None
+    return found
 
 
 def lines_of(stream: IO[bytes], where: object, kind: type[MagicError], limit: int = DOCUMENT_BYTES) -> Iterator[bytes]:

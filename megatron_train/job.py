@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from configs.artifacts import read_json
+from configs.artifacts import read_object
 from configs.errors import ConfigError
 from configs.layout import RunFolder
 from configs.schema import TrainConfig
@@ -63,4 +63,4 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Whether the run is complete and made from the same inputs."""
-        return self.folder.done.is_file() and read_json(self.folder.done).get("inputs") == self.inputs
+        return self.folder.done.is_file() and read_object(self.folder.done).get("inputs") == self.inputs
