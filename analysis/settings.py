@@ -30,6 +30,7 @@ from configs.load import (
     sft_config,
 )
 from configs.schema import TrainConfig
+from configs.untrusted import is_name
 
 SAME, DIFFERS, UNKNOWN = "same", "differs", "unknown"
 SILENT, NO_COUNTERPART = "the paper is silent", "no counterpart"
@@ -106,7 +107,7 @@ def _config(runs: Path, panel: Panel, scale: str, stage: str) -> TrainConfig | s
     What one version of this project wrote, or a study of other people, need not be a config of this version.
     """
     name = "pt" if stage == "PT" else f"sft-{panel.recipe}"
-    for mixture in panel.mixtures:
+    for mixture in filter(is_name, panel.mixtures if is_name(scale) else ()):
         for seed in panel.seeds:
             run = RunFolder(runs, panel.study, scale, mixture, seed, name)
             if (run.path / "config.yaml").is_file():

@@ -88,6 +88,11 @@ class Preempted(MagicError):
     """EX_TEMPFAIL of sysexits.h: try again later."""
 
 
+def unprintable(text: str) -> bool:
+    """Does it hold what a terminal must not be given? A line feed or a tab counts too."""
+    return UNPRINTABLE.search(text) is not None or "\n" in text or "\t" in text
+
+
 def printable(text: str) -> str:
     r"""For a terminal or a log: control characters but tab and line feed are spelt out (\x1b), no end is too far."""
     if len(text) > LONGEST_MESSAGE:

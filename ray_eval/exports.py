@@ -158,7 +158,7 @@ def _check_tokenizer(folder: Path, info: dict[str, Any], vocab: int) -> None:
         raise ArtifactError("the export has no tokenizer", where=path, hint=hint)
     wanted = info.get("tokenizer_sha256")
     if wanted is not None and (found := sha256_file(path)) != wanted:
-        problem = f"it has sha256 {found[:12]}, {EXPORT_JSON} says {wanted[:12]}: not the tokenizer of these weights"
+        problem = f"it has sha256 {found[:12]}, {EXPORT_JSON} says {wanted!s:.12}: not the tokenizer of these weights"
         raise ArtifactError(problem, where=path, hint=hint)
     with understood(path, hint=hint, problem="not a tokenizer of Hugging Face"):
         entries = _entries(path.read_bytes())
