@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from configs.errors import ArtifactError, ConfigError, user_errors
 from configs.layout import runs_root, scores_dir
-from configs.untrusted import check_name
+from configs.untrusted import NAME_RULE, is_name
 
 if TYPE_CHECKING:
     from analysis.panel import Panel
@@ -172,7 +172,8 @@ def borrowed(scores: Path) -> Iterator[tuple[Path, str]]:
         raise ArtifactError("no score file", where=scores, hint="a folder that holds *.parquet, at any depth")
     named = read_parquet(files[0], ArtifactError, hint="score again", columns=["study"])
     study = str(named.column("study")[0].as_py()) if named.num_rows and named.num_columns else ""
-    check_name(study, f"the study in {files[0]}")
+    if not is_name(study):
+        raise ArtifactError(f"study is {study!r:.120}", where=files[0], valid=NAME_RULE)
     with tempfile.TemporaryDirectory() as runs:
         folder = scores_dir(Path(runs), study)
         folder.parent.mkdir()

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import ArtifactError, unprintable, user_errors
 from configs.layout import metrics_file, runs_root, scores_dir
-from configs.untrusted import JSON_BYTES
+from configs.untrusted import JSON_BYTES, understood
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +77,9 @@ def read_tidy(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ArtifactError("no such file", where=path, valid="a CSV or Parquet file")
     if path.suffix == ".parquet":
-        raw = read_parquet(path, ArtifactError, hint="write it again").to_pandas(ignore_metadata=True)
+        table = read_parquet(path, ArtifactError, hint="write it again")
+        with understood(path, problem="not a readable table"):
+            raw = table.to_pandas()
     else:
         if (size := path.stat().st_size) > JSON_BYTES:
             raise ArtifactError(f"{size:,} bytes of CSV", where=path, valid=f"at most {JSON_BYTES:,}")

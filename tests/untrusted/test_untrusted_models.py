@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import shutil
@@ -214,6 +215,38 @@ def test_shards_of_weights_lie_in_the_folder(export: Path, tmp_path: Path) -> No
         for read in (fine_tune, lambda folder: read_model(str(folder), tmp_path / "out")):
             with pytest.raises(ArtifactError, match="it names the file"):
                 read(folder)
+
+
+# ---------------------------------------------------------------------------------------------- plans
+
+
+@examples(20)
+@given(data=st.data())
+def test_an_altered_plan_is_read_or_refused(data: st.DataObject, tmp_path_factory: Any) -> None:
+    import numpy as np
+
+    from ray_eval.plan import load_plan
+
+    out = io.BytesIO()
+    np.savez(out, info=np.frombuffer(b"{}", np.uint8), gold=np.zeros(3, np.int32))
+    path = tmp_path_factory.mktemp("p") / "plan.npz"
+    path.write_bytes(data.draw(damaged(out.getvalue())))
+    assert str(path) in str(read_or_refuse(lambda: load_plan(path)))  # it lacks most arrays: refused in any case
+
+
+def test_a_plan_is_no_archive_of_zeros_or_objects(tmp_path: Path) -> None:
+    import numpy as np
+
+    from ray_eval.plan import load_plan
+
+    np.savez_compressed(tmp_path / "zeros.npz", info=np.zeros(1 << 24, np.uint8))
+    with pytest.raises(ArtifactError, match="it is compressed"):
+        load_plan(tmp_path / "zeros.npz")
+    mark = tmp_path / "mark"
+    np.savez(tmp_path / "objects.npz", allow_pickle=True, info=np.array([Payload(mark)], dtype=object))
+    with pytest.raises(ArtifactError, match="not a scoring plan"):
+        load_plan(tmp_path / "objects.npz")
+    assert not mark.exists()
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints
