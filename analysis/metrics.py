@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.artifacts import atomic_file
-from configs.errors import ArtifactError, user_errors
+from configs.errors import ArtifactError, unprintable, user_errors
 from configs.layout import answers_file, metrics_file, runs_root
 from configs.metrics import F1_BENCHMARKS, METRICS, NORMALISATIONS
+from configs.untrusted import parse_json, understood
 
 if TYPE_CHECKING:
     import numpy as np
@@ -210,10 +211,17 @@ def write_given(
 
 def read_described(runs: Path, study: str) -> tuple[dict[str, str], dict[str, str]]:
     """(categories, groups) as `write_given` has them; empty for metrics that were derived from scores."""
-    import pyarrow.parquet as pq
+    from configs.parquet import metadata_of, read_schema
 
-    metadata = pq.read_schema(metrics_file(runs, study)).metadata or {}
-    categories, groups = (json.loads(metadata.get(key, b"{}")) for key in (b"categories", b"groups"))
+    path = metrics_file(runs, study)
+    metadata = metadata_of(read_schema(path, ArtifactError, hint="delete it"))
+    with understood(path, hint="delete it"):
+        categories, groups = (
+            {str(name): str(value) for name, value in parse_json(metadata.get(key, "{}")).items()}
+            for key in ("categories", "groups")
+        )
+    if bad := [text for pairs in (categories, groups) for pair in pairs.items() for text in pair if unprintable(text)]:
+        raise ArtifactError(f"a control character in {bad[0]!r:.120}", where=path, hint="delete it")
     return categories, groups
 
 
@@ -231,23 +239,40 @@ def read_metrics(runs: Path, study: str) -> pd.DataFrame:
 
     Raises ArtifactError where neither exists or the file is damaged.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from analysis.scores import score_files
+    from configs.parquet import read_parquet
 
     path = write_metrics(runs, study) if score_files(runs, study) else metrics_file(runs, study)
     if not path.is_file():
         raise ArtifactError("no scores and no metrics.parquet", where=path.parent, hint="python study.py run <study>")
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"not readable ({str(error).splitlines()[0]})", where=path, hint="delete it") from None
+    table = read_parquet(path, ArtifactError, hint="delete it")
     if not table.schema.equals(_schema()):
         raise ArtifactError(
             "columns differ from this version's", where=path, valid=", ".join(COLUMNS), hint="delete it"
         )
-    return table.to_pandas()
+    frame = table.to_pandas(ignore_metadata=True)
+    _check(frame, path)
+    return frame
+
+
+def _check(frame: pd.DataFrame, path: Path) -> None:
+    """Refuse what no version of this program writes: a published file may have been altered."""
+    import numpy as np
+
+    texts = [name for name in COLUMNS if name not in ("seed", "step", "tokens", "value", "n", "stderr")]
+    problems = {
+        "no row": frame.empty,
+        "a missing key": frame[[*KEYS, "metric", "normalisation", "n"]].isna().any(axis=None),
+        "a stage other than PT and SFT": not set(frame["stage"].unique()) <= {"PT", "SFT"},
+        "an unknown metric": not set(frame["metric"].unique()) <= set(METRICS),
+        "an unknown normalisation": not set(frame["normalisation"].unique()) <= set(NORMALISATIONS),
+        "a value that is not finite": not np.isfinite(frame["value"]).all(),
+        "a negative count": (frame[["n", "step", "tokens", "seed"]] < 0).any(axis=None),
+        "a number twice": frame.duplicated([*KEYS, "metric", "normalisation"]).any(),
+        "a control character": any(unprintable(text) for name in texts for text in frame[name].dropna().unique()),
+    }
+    if found := [problem for problem, there in problems.items() if there]:
+        raise ArtifactError(f"it holds {', '.join(found)}", where=path, hint="delete it")
 
 
 def _made_from(path: Path) -> str | None:
@@ -255,12 +280,13 @@ def _made_from(path: Path) -> str | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from configs.parquet import metadata_of
+
     try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError):
+        metadata = metadata_of(pq.read_schema(path))
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return None
-    current = metadata.get(b"schema_version") == VERSION.encode()
-    return metadata[b"scores"].decode() if current and b"scores" in metadata else None
+    return metadata.get("scores") if metadata.get("schema_version") == VERSION else None
 
 
 def _schema() -> Any:

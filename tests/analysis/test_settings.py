@@ -168,7 +168,7 @@ def test_a_miniature_counted_by_hand(mini: Path) -> None:
 def test_what_a_run_left_counts_more_than_the_configs(mini: Path, tmp_path: Path) -> None:
     shutil.copytree(mini / "demo", tmp_path / "demo")
     folder = RunFolder(tmp_path, "demo", "mini_s", "V1P1", 0, "pt").path
-    run = load_train("mini_s.yaml", {"model.hidden": 32, "optimizer.lr": 0.5, "data.mixture": "only theirs"})
+    run = load_train("mini_s.yaml", {"model.hidden": 32, "optimizer.lr": 0.5, "data.mixture": "only_theirs"})
     save(run, folder / "config.yaml")
     found = made(tmp_path, load_panel(tmp_path, "demo"))
     assert found["table1"]["mini_s", "model dimension"]["this study"] == 32
