@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_the_worked_example_of_the_page(
 ) -> None:
     """The code and the commands of docs/own_numbers.md, on the published table."""
     page = (PROJECT_ROOT / "docs/own_numbers.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
     (tmp_path / "train_before_test.csv").write_bytes((shared_data / "decisions/train_before_test.csv").read_bytes())
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "own_numbers.md", "exec"), {})
@@ -141,3 +142,39 @@ def test_the_worked_example_of_the_page(
     one = built["fewer_benchmarks"].rows[0]
     assert f"in {100 * (whole or 0):.0f} of 100 cases" in said and one.extra[0].startswith("HellaSwag")
     assert f"by the late mean of all tasks in {100 * (one.estimate.value or 0):.0f}." in said
+
+
+@pytest.mark.shared_data
+def test_the_example_of_two_sizes_of_the_page(
+    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (PROJECT_ROOT / "docs/own_numbers.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    (tmp_path / "dclm_evals.csv").write_bytes((shared_data / "decisions/dclm_evals.csv").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "own_numbers.md", "exec"), {})
+    main(["dclm.csv", "--study", "dclm", "--runs", str(tmp_path)])
+    panel = load_panel(tmp_path, "dclm")
+    said = " ".join(page.split())
+    assert f"holds {len(panel.mixtures)} data sets" in said and f"and {len(panel.benchmarks)} tasks on which" in said
+
+    wide = pd.read_csv("dclm.csv").pivot(index=["stage", "benchmark"], columns="model", values="value")
+    early, late = wide.loc["PT"], wide.loc["SFT"]
+    r = {task: stats.pearsonr(early.loc[task], late.loc[task]).statistic for task in early.index}
+    built = {t.name: t for t in tables.build_tables(panel, ("table5", "decisions"))}
+    found = {row.keys[3]: row.estimate.value for row in built["table5"].rows if row.keys[1] == "accuracy"}
+    assert all(found[panel.displays[task]] == pytest.approx(value) for task, value in r.items())
+    assert f"mean r over the 53 tasks is {np.mean(list(r.values())):.2f}" in said
+    for name, task in (("HellaSwag", "hellaswag"), ("PIQA", "piqa"), ("ARC-Challenge", "arc_challenge")):
+        assert f"{name} ({r[task]:.2f})" in said
+    for name, task in (("CommonsenseQA", "commonsense_qa"), ("SIQA", "siqa"), ("five-shot MMLU", "mmlu_fewshot")):
+        assert f"{name} ({r[task]:.2f})" in said
+
+    small, large = early.mean(), late.mean()
+    pairs = list(itertools.combinations(small.index, 2))
+    alike = np.mean([(small[a] > small[b]) == (large[a] > large[b]) for a, b in pairs])
+    by = {row.keys[2]: row for row in built["decisions"].rows}
+    assert by["mean of 53 benchmarks"].estimate.value == pytest.approx(alike)
+    assert f"in {100 * alike:.0f} of 100 cases" in said
+    assert f"by the science benchmarks alone in {100 * (by['mean of Science'].estimate.value or 0):.0f}" in said
+    assert f"is {100 * (large.max() - large[small.idxmax()]):.1f} points behind the best at 7B" in said
