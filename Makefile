@@ -8,7 +8,7 @@ DATA ?=
 # A folder of local wheels is offered to uv as well as to pip.
 export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 
-.PHONY: study test test-slow lint clean help
+.PHONY: study test test-slow faults lint clean help
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -20,6 +20,9 @@ test: $(VENV)/.ready-dev  ## Fast tests
 
 test-slow: $(VENV)/.ready-dev  ## Tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+faults: $(VENV)/.ready-dev  ## N studies (default: 50) under random faults, their outcomes as a table
+	$(BIN)/python tests/faults/faults.py --runs $(or $(N),50) --seed $(or $(SEED),0)
 
 lint: $(VENV)/.ready-dev  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -16,50 +17,43 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from configs import cluster as ray_cluster
-from configs import load as config_files
-from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, write_json, write_text
-from configs.cost import add_hardware_options, describe, hardware_of, plan_study
-from configs.errors import ArtifactError, ConfigError, DataError, Preempted, ResourceError, user_errors
+from configs.artifacts import write_json, write_text
+from configs.cost import describe, hardware_of, plan_study
+from configs.errors import ArtifactError, ConfigError, MagicError, Preempted, ResourceError, user_errors
 from configs.layout import (
     PROJECT_ROOT,
+    answers_file,
     data_root,
     metrics_file,
     report_dir,
     runs_root,
     scores_dir,
-    sft_dir,
-    shards_dir,
-    tokenizer_dir,
+    study_of,
 )
 from configs.load import load_study, parse_overrides
 from configs.schema import StudyConfig
 from configs.workflow import slurm
-from configs.workflow.dispatch import Workers
+from configs.workflow.arguments import parse
+from configs.workflow.begun import begin, begun, check_disk, documents_of
+from configs.workflow.claims import claim, failure, note_failure
+from configs.workflow.dispatch import WorkerDied, Workers, in_words, may_pass
 from configs.workflow.display import clock
-from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, settle
+from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, lost, settle
 from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
-from configs.workflow.records import states, units_dir
-from configs.workflow.status import status_lines
+from configs.workflow.processes import end_with_parent
+from configs.workflow.products import Products, step_of
+from configs.workflow.records import State, read_record, record_file, states, units_dir
+from configs.workflow.status import show, watch
+from configs.workflow.status_page import Page, write_page
+from configs.workflow.survey import survey
 from configs.workflow.units import KINDS, Unit, study_units
-
-EXAMPLES = """examples:
-  study.py plan paper --gpu H100 --gpus 64 --price 2.5                what it takes: GPU-hours, money, days
-  study.py run configs/studies/mini.yaml                              the synthetic microworld, minutes on two cores
-  study.py run configs/studies/real_small.yaml --documents ../shared/data
-  study.py run paper --emit-slurm jobs --slurm=--partition=a100       sbatch scripts, and what submits them
-  study.py run mini --workers 1 scoring.sample=50                     dotted overrides of the study
-  study.py status mini
-"""
-SPARE_BYTES = 500e6
-"""Kept free on the disk besides what the plan needs."""
 
 # ---------------------------------------------------------------------------------------------- one unit
 
@@ -76,10 +70,12 @@ class Work:
     on_ray: bool = False
 
     def __call__(self, unit: Unit) -> str:
-        """Do it, or skip what of it is there; returns `product`. What it prints goes to its log, and how it failed."""
-        log = units_dir(self.runs / self.study.name) / f"{unit.name}.log"
+        """Do it, or skip what of it is there; returns its product. Its log gets what it prints, and how it failed."""
+        folder, main_rank = self.runs / self.study.name, os.environ.get("RANK", "0") == "0"
+        log = units_dir(folder) / f"{unit.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
+            claim(folder, unit.name) if main_rank else contextlib.nullcontext(),
             log.open("a", buffering=1) as stream,
             contextlib.redirect_stdout(stream),
             contextlib.redirect_stderr(stream),
@@ -89,33 +85,38 @@ class Work:
             except Exception:
                 traceback.print_exc()
                 raise
-        return self.product(unit)
+        return self.products.product(unit)
 
-    def product(self, unit: Unit) -> str:
-        """Fingerprint of what came out of a unit that is done."""
-        if unit.kind == "tokenise":
-            return fingerprint({str(path): sha256_file(self.data / path) for path in self._manifests()})
-        if unit.kind in ("pretrain", "finetune"):
-            assert unit.folder is not None
-            return fingerprint(read_json(unit.folder.done))
-        if unit.kind == "score":
-            return sha256_file(self._score_file(unit))
-        return sha256_file(metrics_file(self.runs, self.study.name))
+    @property
+    def products(self) -> Products:
+        return Products(self.study.name, self.data, self.runs, self.documents if self.study.synthetic else None)
 
-    def command(self, unit: Unit) -> list[str]:
-        """To do a unit that several GPUs of one machine work on."""
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(unit.gpus)]
-        options = ["--runs", str(self.runs), "--data", str(self.data), *(["--again"] if unit.again else [])]
-        return [sys.executable, *launch, str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name, *options]
+    def outcome(self, unit: Unit, code: int) -> str:
+        """Of `command`, which has ended with this exit code: the product. Raises what ended it."""
+        if not code:
+            return self.products.product(unit)
+        failed = failure(self.runs / self.study.name, unit.name)
+        if failed is not None and failed.final:
+            raise MagicError(failed.message)
+        raise WorkerDied(f"{unit.name} ended with exit code {code}; its log says why")
 
-    def _manifests(self) -> list[Path]:
-        from mixtures.tokenize import sft_sets_of, sources_of
+    def remove(self, unit: Unit) -> None:
+        """Whatever it left and what was scored of it, so that it is made anew.
 
-        name = self.study.tokenizer.name
-        folders = [tokenizer_dir(self.data, name)]
-        folders += [shards_dir(self.data, name, source) for source in sources_of(self.study)]
-        folders += [sft_dir(self.data, name, sft_set) for sft_set in sft_sets_of(self.study)]
-        return [(folder / MANIFEST).relative_to(self.data) for folder in folders]
+        Token shards and the report keep what is still right.
+        """
+        if unit.kind == "score" and unit.folder is not None and unit.folder.done.is_file():
+            self.products.score_file(unit).unlink(missing_ok=True)
+        elif unit.kind in ("pretrain", "finetune") and unit.folder is not None:
+            unit.folder.done.unlink(missing_ok=True)  # first: half of a folder must not seem whole
+            shutil.rmtree(unit.folder.path, ignore_errors=True)
+            shutil.rmtree(scores_dir(self.runs, self.study.name) / unit.folder.name, ignore_errors=True)
+
+    def command(self, unit: Unit, launch: Sequence[str]) -> list[str]:
+        """To do a unit that several GPUs work on; launch: options of torchrun."""
+        options = ["--runs", str(self.runs), "--data", str(self.data)]
+        script = [str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name]
+        return [sys.executable, "-m", "torch.distributed.run", *launch, *script, *options]
 
     def _tokenise(self, unit: Unit) -> None:
         from mixtures.tokenize import tokenize_study
@@ -133,25 +134,21 @@ class Work:
         from megatron_train import pretrain, signals
 
         assert unit.run is not None
-        resume: Literal["never", "auto"] = "never" if unit.again else "auto"
         with signals.awaited():
-            pretrain.run(unit.run.config, self.study.name, self.data, self.runs, resume=resume)
+            pretrain.run(unit.run.config, self.study.name, self.data, self.runs, resume="auto")
 
     def _finetune(self, unit: Unit) -> None:
         from megatron_train import sft, signals
 
         assert unit.run is not None and unit.folder is not None
         parent = unit.folder.path.with_name("pt")
-        resume: Literal["never", "auto"] = "never" if unit.again else "auto"
         with signals.awaited():
-            sft.run(unit.run.config, parent, self.study.name, self.data, self.runs, resume=resume)
+            sft.run(unit.run.config, parent, self.study.name, self.data, self.runs, resume="auto")
 
     def _score(self, unit: Unit) -> None:
         from ray_eval.exports import read_export
         from ray_eval.scoring import score_study
 
-        if unit.again:
-            self._score_file(unit).unlink(missing_ok=True)
         assert unit.folder is not None
         score_study(
             self.runs,
@@ -159,57 +156,21 @@ class Work:
             documents_root=self.documents,
             benchmarks=self.study.benchmarks,
             scoring=self.study.scoring,
-            checkpoints=[read_export(unit.folder.export(self._step(unit)))],
+            checkpoints=[read_export(unit.folder.export(step_of(unit)))],
             use_ray=False,
         )
-
-    def _step(self, unit: Unit) -> int:
-        assert unit.folder is not None
-        return unit.step if unit.step is not None else int(read_json(unit.folder.done)["step"])
-
-    def _score_file(self, unit: Unit) -> Path:
-        assert unit.folder is not None
-        return scores_dir(self.runs, self.study.name) / unit.folder.name / f"step-{self._step(unit):07d}.parquet"
 
     def _analyse(self, unit: Unit) -> None:
         from analysis.metrics import write_metrics
         from analysis.report import build_report
 
+        for path in (metrics_file(self.runs, self.study.name), answers_file(self.runs, self.study.name)):
+            path.unlink(missing_ok=True)  # nothing says that they are whole, or made by this code
         write_metrics(self.runs, self.study.name)
         build_report(self.runs, self.study.name)
 
 
 # ---------------------------------------------------------------------------------------------- all of them
-
-
-def documents_of(study: StudyConfig, given: str | None, data: Path) -> Path | None:
-    """The folder with corpora/ and benchmarks/; None on the Hub. Raises DataError where it is not there."""
-    if study.synthetic:
-        return data / "microworld"  # generated when it is tokenised
-    if study.data.kind == "hub":
-        return None
-    root = Path(given or study.data.root or "")
-    if not str(given or study.data.root or ""):
-        raise ConfigError(
-            f"study {study.name} reads local documents, and none are named",
-            hint=f"study.py run {study.name} --documents <folder>, or make study STUDY=... DATA=<folder>",
-        )
-    for part in ("corpora", "benchmarks"):
-        if not (root / part).is_dir():
-            raise DataError("data folder is missing", where=root / part, valid="a folder with corpora/ and benchmarks/")
-    return root.resolve()
-
-
-def check_disk(study: StudyConfig, runs: Path) -> None:
-    """Refuse to start a study that the disk cannot hold."""
-    runs.mkdir(parents=True, exist_ok=True)
-    need, free = plan_study(study).disk_bytes + SPARE_BYTES, shutil.disk_usage(runs).free
-    if need > free:
-        raise ResourceError(
-            f"the study needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
-            where=runs,
-            hint="free disk space, or name another folder with --runs",
-        )
 
 
 def run(
@@ -225,10 +186,21 @@ def run(
         begin(study, documents, runs)
         units = study_units(study, runs, documents)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
-        with workers_of(Work(study, documents, data, runs, on_ray), workers) as team:
-            seconds = drive(folder, units[:1], states(folder, units[:1]), team)  # the token shards
-            found, units = settle(folder, units, stale)
-            seconds |= drive(folder, units, found, team)
+        page = Page(folder, units)
+        try:
+            work = Work(study, documents, data, runs, on_ray)
+            with workers_of(work, workers) as team:
+                shards = units[:1]
+                seconds = drive(folder, shards, states(folder, shards), team, work.remove, page.keep)
+                for _ in KINDS:  # what was made of a lost unit is judged once that is there again
+                    if not (gone := lost(folder, units, work.products.intact)):
+                        break
+                    missing = dict.fromkeys((unit.name for unit in gone), State("missing"))
+                    seconds |= drive(folder, gone, missing, team, work.remove, page.keep)
+                found, units = settle(folder, units, stale)
+                seconds |= drive(folder, units, found, team, work.remove, page.keep)
+        finally:
+            page.keep(at_once=True)
     print(summary(seconds, time.monotonic() - began))
     return report_dir(runs, study.name) / "index.html"
 
@@ -238,9 +210,9 @@ def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
     """The cluster that RAY_ADDRESS names, else processes of this machine."""
     if work.on_ray:
         with ray_cluster.cluster():
-            yield RayWorkers(work, work.command, work.product)
+            yield RayWorkers(work, work.command, work.outcome)
     else:
-        with LocalWorkers(work, work.command, work.product, count, gpus_here()) as local:
+        with LocalWorkers(work, work.command, work.outcome, count, gpus_here()) as local:
             yield local
 
 
@@ -249,12 +221,16 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
 
     again: make it anew whatever is there; without, a stale one is refused.
     """
+    if "RANK" in os.environ:
+        end_with_parent()
     study, documents, units = begun(name, runs)
     by_name, folder = {unit.name: unit for unit in units}, runs / name
     if unit not in by_name:
         raise ConfigError(f"study {name} has no unit {unit!r}", hint=f"python study.py status {name} lists them")
-    found = states(folder, units)
-    if found[unit].kind == "done" and not again:
+    work, found, record = Work(study, documents, data, runs), states(folder, units), read_record(folder, unit)
+    waiting = [other for other in units if unit in other.inputs and found[other.name].kind != "done"]
+    done, intact = found[unit].kind == "done" and not again, work.products.intact
+    if done and record is not None and intact(by_name[unit], record.product, waiting):
         return
     if missing := [needed for needed in by_name[unit].inputs if found[needed].kind == "missing"]:
         raise ArtifactError(f"{unit} needs {missing[0]}, which is not done", where=folder)
@@ -262,12 +238,21 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
         raise ResourceError(f"{unit} is stale: {'; '.join(found[unit].reasons)}", hint="--again makes it anew")
     main_rank, stopped = os.environ.get("RANK", "0") == "0", units_dir(folder) / f"{unit}.stopped"
     stopped.unlink(missing_ok=True)
-    work, began = Work(study, documents, data, runs), time.monotonic()
+    began = time.monotonic()
+    if again:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(f"--again of {unit} under torchrun", hint=f"study.py run {name} --stale redo")
+        work.remove(by_name[unit])
+        record_file(folder, unit).unlink(missing_ok=True)
     try:
-        product = work(replace(by_name[unit], again=again))
+        product = work(by_name[unit])
     except Preempted as notice:
         if main_rank:
             write_text(stopped, f"{notice}\n")
+        raise
+    except Exception as error:
+        if main_rank:
+            note_failure(folder, unit, in_words(error), final=not may_pass(error))
         raise
     if main_rank:
         finish(folder, by_name[unit], product, time.monotonic() - began)
@@ -281,24 +266,6 @@ def emit_slurm(study: StudyConfig, given: str | None, data: Path, runs: Path, ou
     units = study_units(study, runs, documents)
     places = {"runs": runs, "data": data, "python": Path(sys.executable)}
     return f"bash {slurm.emit(out.resolve(), study.name, units, places, cluster)}"
-
-
-def begin(study: StudyConfig, documents: Path | None, runs: Path) -> None:
-    """What `begun` reads."""
-    config_files.save(study, runs / study.name / "study.yaml")
-    write_json(runs / study.name / "study.json", {"documents_root": str(documents) if documents else None})
-
-
-def begun(name: str, runs: Path) -> tuple[StudyConfig, Path | None, list[Unit]]:
-    """(study, folder of its documents, its units) as <runs>/<study> has them. Raises ArtifactError for another."""
-    folder = runs / name
-    if not (folder / "study.yaml").is_file():
-        known = sorted(p.parent.name for p in runs.glob("*/study.yaml"))
-        raise ArtifactError("no such study", where=folder, valid=", ".join(known) or "none has been started here")
-    study = config_files.load(StudyConfig, folder / "study.yaml")
-    root = read_json(folder / "study.json").get("documents_root")
-    documents = Path(root) if root else None
-    return study, documents, study_units(study, runs, documents)
 
 
 def gpus_here() -> int:
@@ -321,79 +288,92 @@ def summary(seconds: Mapping[str, float], passed_s: float) -> str:
     return f"done in {clock(passed_s)} ({', '.join(parts) or 'nothing was missing'})"
 
 
-def status(name: str, runs: Path) -> str:
-    """What of a study is done, in the words of a table."""
-    _, _, units = begun(name, runs)
-    page = report_dir(runs, name) / "index.html"
-    return "\n".join([*status_lines(runs / name, units), f"report: {page if page.is_file() else 'not yet'}"])
+# ---------------------------------------------------------------------------------------------- its commands
+
+
+def _plan(args: argparse.Namespace, runs: Path) -> None:
+    study = load_study(args.study, parse_overrides(args.overrides))
+    print("\n".join(plan_lines(study, runs, hardware_of(args), args.price)))
+
+
+def _run(args: argparse.Namespace, runs: Path) -> None:
+    study, data = load_study(args.study, parse_overrides(args.overrides)), data_root(args.data)
+    if args.emit_slurm:
+        cluster = slurm.Cluster(args.gpus_per_node, hours=args.hours, options=tuple(args.slurm))
+        print(emit_slurm(study, args.documents, data, runs, args.emit_slurm, cluster))
+    else:
+        print(f"report: {run(study, args.documents, data, runs, args.workers, args.stale)}")
+
+
+def _unit(args: argparse.Namespace, runs: Path) -> None:
+    do_unit(args.study, args.unit, data_root(args.data), runs, args.again)
+
+
+def _status(args: argparse.Namespace, runs: Path) -> None:
+    folder, units = runs / args.study, begun(args.study, runs)[2]
+    if args.html is not None:
+        write_page(survey(folder, units), args.html)
+        print(args.html)
+    elif args.watch:
+        watch(lambda: survey(folder, units))
+    else:
+        show(survey(folder, units), args.all)
+        page = report_dir(runs, args.study) / "index.html"
+        print(f"report: {page if page.is_file() else 'not yet'}")
+
+
+def _collect(args: argparse.Namespace, runs: Path) -> None:
+    """Exit code INCOMPLETE (5) where a planned cell has no score."""
+    from analysis.collect import INCOMPLETE, collect, said
+
+    found = collect(*study_of(args.study, runs), args.out)
+    print(said(found))
+    sys.exit(0 if found.complete else INCOMPLETE)
+
+
+def _why(args: argparse.Namespace, runs: Path) -> None:
+    from analysis.archive import study_at
+    from analysis.why import answer, told
+
+    with study_at(args.study, runs) as place:
+        archive = args.study if args.study.endswith(".zip") else None
+        facts = answer(*place, args.table, args.cell, args.recipe, archive)
+    print(json.dumps(facts, indent=1) if args.json else told(facts))
+
+
+def _publish(args: argparse.Namespace, runs: Path) -> None:
+    from analysis.publish import publish, said
+
+    runs, name = study_of(args.study, runs)
+    units = begun(name, runs)[2] if (runs / name / "study.yaml").is_file() else []
+    print(said(publish(runs, name, units, args.out, data_root(args.data), args.incomplete)))
+
+
+def _clean(args: argparse.Namespace, runs: Path) -> None:
+    from configs.workflow.clean import clean, removals, said
+
+    runs, name = study_of(args.study, runs)
+    parts = runs / name, begun(name, runs)[2], data_root(args.data), args.exports, args.all
+    found = clean(*parts) if args.yes else removals(*parts)
+    print(said(found, runs / name, removed=args.yes))
+
+
+COMMANDS = {
+    "plan": _plan,
+    "run": _run,
+    "unit": _unit,
+    "status": _status,
+    "collect": _collect,
+    "why": _why,
+    "publish": _publish,
+    "clean": _clean,
+}
 
 
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Plan a study, run it, or see how far it is.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    parser_of: Callable[[str, str], argparse.ArgumentParser] = lambda name, text: commands.add_parser(  # noqa: E731
-        name, help=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    planning = parser_of("plan", "what a study takes: units, GPU-hours, tokens, disk, money, days")
-    add_hardware_options(planning)
-    planning.set_defaults(gpus=8)  # a node
-    planning.add_argument("--price", type=float, metavar="X", help="dollars for an hour of one GPU")
-    running = parser_of("run", "run or resume a study, ending with its report")
-    running.add_argument("--documents", metavar="DIR", help="folder with corpora/ and benchmarks/ (local data)")
-    running.add_argument(
-        "--workers", type=int, help="units at a time where there is no GPU (default: one for each CPU)"
-    )
-    running.add_argument(
-        "--stale",
-        choices=("refuse", "redo", "keep"),
-        default="refuse",
-        help="finished units whose configuration, code or inputs have changed since: stop and name them (default), "
-        "make them again, or take them as they are and note it in their records",
-    )
-    running.add_argument(
-        "--emit-slurm", type=Path, metavar="DIR", help="run nothing: write sbatch scripts and submit.sh"
-    )
-    running.add_argument("--gpus-per-node", type=int, default=8, metavar="N", help="of the Slurm cluster (default: 8)")
-    running.add_argument("--hours", type=float, default=24.0, help="time limit of a Slurm job (default: 24)")
-    running.add_argument("--slurm", action="append", default=[], metavar="OPTION", help="e.g. --slurm=--partition=a100")
-    for sub in (planning, running):
-        sub.add_argument("study", help="a path, or the name of a file in configs/studies")
-        sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides of the study")
-    single = parser_of("unit", "do one unit of a study that was begun (what torchrun and Slurm start)")
-    single.add_argument("study", help="name of a study below the runs folder")
-    single.add_argument("unit", help="as `status` names it")
-    single.add_argument("--again", action="store_true", help="make it anew, whatever is there")
-    looking = parser_of("status", "what is done, partial, stale or missing")
-    looking.add_argument("study", help="name of a study below the runs folder")
-    for sub in (running, single):
-        sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
-    for sub in (running, planning, single, looking):
-        sub.add_argument("--runs", metavar="DIR", help="where runs are kept (default: MAGIC_RUNS, ./runs)")
-    args, rest = parser.parse_known_args(argv)
-    if rest and not (hasattr(args, "overrides") and all("=" in part and part[0] != "-" for part in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    runs = runs_root(args.runs)
-    if args.command == "status":
-        print(status(args.study, runs))
-        return
-    if args.command == "unit":
-        do_unit(args.study, args.unit, data_root(args.data), runs, args.again)
-        return
-    study = load_study(args.study, parse_overrides([*args.overrides, *rest]))  # also those that follow an option
-    if args.command == "plan":
-        print("\n".join(plan_lines(study, runs, hardware_of(args), args.price)))
-        return
-    if args.emit_slurm:
-        cluster = slurm.Cluster(args.gpus_per_node, hours=args.hours, options=tuple(args.slurm))
-        print(emit_slurm(study, args.documents, data_root(args.data), runs, args.emit_slurm, cluster))
-        return
-    page = run(study, args.documents, data_root(args.data), runs, args.workers, args.stale)
-    print(f"report: {page}")
+    args = parse(argv)
+    COMMANDS[args.command](args, runs_root(args.runs))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,6 @@ from analysis.correlations import mean_correlation
 from analysis.decisions import decide_on_average
 from analysis.panel import Panel
 from analysis.table import Row, Table, with_interval, with_q_values
-from configs.errors import ConfigError
-from configs.load import pretrain_config
-from configs.model_cost import flops_per_token
 
 
 def early_table(panel: Panel) -> Table:
@@ -23,7 +20,7 @@ def early_table(panel: Panel) -> Table:
     def rows() -> Iterator[Row]:
         for scale in panel.scales:
             mine = [milestone for milestone in panel.milestones if milestone.scale == scale]
-            flops = _flops_per_token(panel, scale)
+            flops = panel.flops_per_token.get(scale)
             for milestone in mine if len(mine) > 1 else ():
                 last, late = panel.matrix(scale, "PT"), panel.matrix(scale, "SFT")
                 extra = (
@@ -44,16 +41,6 @@ def early_table(panel: Panel) -> Table:
         brief_extra=4,
         caveats=("checkpoints on the way have not been decayed to the final learning rate",),
     )
-
-
-def _flops_per_token(panel: Panel, scale: str) -> float | None:
-    """Of training, forward and backward; None where the model is not known."""
-    if panel.config is None:
-        return None
-    try:
-        return flops_per_token(pretrain_config(panel.config, scale, panel.mixtures[0], 0).model).causal
-    except ConfigError:  # the study's configs are not here, its scores are
-        return None
 
 
 MAKERS: dict[str, Callable[[Panel], Table]] = {"early": early_table}

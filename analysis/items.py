@@ -42,7 +42,7 @@ def load_items(
         derived = [pq.read_schema(file).metadata or {} for file in (path, metrics_file(runs, study))]
         if derived[0].get(b"scores") != derived[1].get(b"scores"):
             raise ArtifactError("made from other scores than metrics.parquet", where=path, hint="delete it")
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         keys = table.select(list(shown)).to_pandas()
     except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)

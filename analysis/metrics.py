@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import zlib
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ KEYS = ("scale", "stage", "recipe", "mixture", "seed", "step", "tokens", "benchm
 """Of a cell."""
 LARGEST = 20_000_000
 """Numbers of a bootstrap that are in memory at once."""
+ROWS_AT_ONCE = 1 << 16
+"""Whose sums are made together: so many stay in a processor's cache."""
 COLUMNS = (*KEYS, "metric", "normalisation", "value", "n", "stderr", "fingerprint")
 
 
@@ -63,18 +66,31 @@ def _metrics(answers: Answers) -> Iterator[tuple[str, str, np.ndarray, np.ndarra
 
     starts, n = answers.starts, answers.cells["n"].to_numpy()
     for (metric, name), values in answers.values.items():
-        exact = values.astype(float)
-        total = np.add.reduceat(exact, starts)
+        total, square = _sums(values, starts, n)
         if metric == "ties":
             yield metric, name, total, np.nan
             continue
-        square = np.add.reduceat((exact - np.repeat(total / n, n)) ** 2, starts)
         with np.errstate(invalid="ignore", divide="ignore"):
             stderr = np.sqrt(square / (n - 1) / n)  # one example: no estimate
         yield metric, name, total / n, np.nan if metric == "uniform" else stderr
     yield "chance", "", _chance(answers), np.nan
     for metric, value, stderr in _of_whole_cells(answers):
         yield metric, "sum", value, stderr
+
+
+def _sums(values: np.ndarray, starts: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(sum, sum of squared deviations from the mean) of each cell, [cells] each; values: [rows], starts, n: [cells]."""
+    import numpy as np
+
+    total, square = np.empty((2, len(n)))
+    edges = np.unique(np.searchsorted(starts, np.arange(0, len(values), ROWS_AT_ONCE)))
+    for first, last in itertools.pairwise([*edges.tolist(), len(n)]):
+        some, mine = slice(first, last), slice(starts[first], starts[last - 1] + n[last - 1])
+        exact, places = values[mine].astype(float), starts[some] - starts[first]
+        total[some] = np.add.reduceat(exact, places)
+        exact -= np.repeat(total[some] / n[some], n[some])
+        square[some] = np.add.reduceat(np.square(exact, out=exact), places)
+    return total, square
 
 
 def _chance(answers: Answers) -> np.ndarray:
@@ -105,9 +121,11 @@ def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndar
     cells, cell, slugs = len(answers.cells), answers.cell, answers.cells["benchmark"]
     sure, right = answers.values["confidence", "sum"], answers.values["accuracy", "sum"] > 0
     order = ca.ascending(sure, cell)
-    for metric, bin_ in (("ece", ca.width_bins(sure)), ("ece_mass", ca.mass_bins(order, cell))):
+    bins = {"ece": ca.width_bins(sure), "ece_mass": ca.mass_bins(order, cell)}
+    errors = _calibration_errors(answers, right - sure, bins)
+    for metric, bin_ in bins.items():
         diagram = ca.diagram(sure, right, cell, cells, bin_)
-        yield metric, diagram.expected_error, _calibration_errors(answers, right - sure, bin_)
+        yield metric, diagram.expected_error, errors[metric]
         if metric == "ece":
             parts = ca.brier_parts(diagram)
             yield "brier_calibration", parts.calibration, np.nan
@@ -126,14 +144,14 @@ def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndar
     yield "accuracy_lm_eval", np.where(slugs == "multirc", share, np.nan), np.nan
 
 
-def _calibration_errors(answers: Answers, gap: np.ndarray, bin_: np.ndarray) -> np.ndarray:
-    """Standard errors of calibration errors, [cells]; gap (right - confidence), bin_: [rows]."""
+def _calibration_errors(answers: Answers, gap: np.ndarray, bins: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Standard errors of calibration errors, [cells] each; gap (right - confidence) and ways to bin it: [rows]."""
     import numpy as np
 
     from analysis.calibration import BINS
     from analysis.example_bootstrap import calibration_errors, counts
 
-    out = np.empty(len(answers.cells))
+    out = {metric: np.empty(len(answers.cells)) for metric in bins}
     for (slug, _), group in answers.cells.groupby(["benchmark", "variant"], sort=False):
         n = int(group["n"].iloc[0])  # the same for all checkpoints, or they would have been refused
         drawn = counts(n, zlib.crc32(str(slug).encode()))
@@ -141,7 +159,8 @@ def _calibration_errors(answers: Answers, gap: np.ndarray, bin_: np.ndarray) -> 
         for start in range(0, len(group), some):
             mine = group.index[start : start + some].to_numpy()
             rows = answers.starts[mine][:, None] + np.arange(n)
-            out[mine] = calibration_errors(drawn, gap[rows], bin_[rows], BINS)
+            for metric, bin_ in bins.items():
+                out[metric][mine] = calibration_errors(drawn, gap[rows], bin_[rows], BINS)
     return out
 
 
@@ -210,7 +229,7 @@ def _write(table: pa.Table, path: Path, metadata: dict[str, str]) -> None:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", write_page_checksum=True)
     with atomic_file(path) as stream:
         stream.write(buffer.getvalue())
 

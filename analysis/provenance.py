@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from analysis.collect import lacks
 from analysis.panel import Panel
 from analysis.scores import read_metadata, score_files
 from configs.layout import metrics_file
@@ -26,8 +27,7 @@ def missing_cells(panel: Panel) -> list[tuple[str, str]]:
         values = panel.over_seeds(scale, stage)[panel.seeds.index(seed), panel.mixtures.index(mixture)]
         names = [panel.displays[slug] for slug, value in zip(panel.benchmarks, values, strict=True) if np.isnan(value)]
         if names:
-            whole = len(names) == len(panel.benchmarks)
-            found.append((f"{scale} {stage} {mixture} seed {seed}", f"all {len(names)}" if whole else ", ".join(names)))
+            found.append((f"{scale} {stage} {mixture} seed {seed}", lacks(names, len(panel.benchmarks))))
     return found
 
 

@@ -2,7 +2,7 @@
 
 In: <runs>/<study>/scores/**/*.parquet, one row per example and checkpoint, any folder depth. Out: `ScoreFile`s. Nothing
 is believed before it is checked: a file that is truncated, lacks a column or holds an impossible row is refused by
-name. What takes all files to see (doubled rows, missing examples) `analysis.answers` refuses.
+name. What takes all files to see (doubled rows, missing examples) `analysis.consistency` refuses.
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ def _check_rows(table: pa.Table, path: Path, study: str | None) -> None:
     for name in ("variant", "checkpoint"):
         if bad := [text for text in table.column(name).unique().to_pylist() if unprintable(text)]:
             refuse(f"{name} holds a control character: {bad[0]!r:.120}")
-    pairs = table.select(["benchmark", "category", "stage", "recipe"]).to_pandas().drop_duplicates()
+    described = ["benchmark", "category", "stage", "recipe"]
+    pairs = table.group_by(described, use_threads=False).aggregate([]).to_pandas()
     for pair in pairs.itertuples(index=False):
         category = category_of().get(pair.benchmark)  # None: a benchmark of the user's own, which names its own
         if category is not None and pair.category != category.lower():
@@ -180,10 +181,10 @@ def _check_rows(table: pa.Table, path: Path, study: str | None) -> None:
             refuse(f"{name} and logprob_sum differ in length", wrong_length)
         values = pc.list_flatten(table.column(name))
         flat = values.to_numpy()
-        owner = pc.list_parent_indices(table.column(name)).to_numpy()
         # NaN fails both comparisons, a null inside a list reads as NaN.
         good = (flat <= ROUNDING) & (flat > -np.inf) if pa.types.is_floating(values.type) else flat >= 1
         if not good.all():
+            owner = pc.list_parent_indices(table.column(name)).to_numpy()
             meaning = "a finite log-probability" if pa.types.is_floating(values.type) else "at least 1"
             refuse(f"{name} holds {flat[~good][0]}, expected {meaning}", np.isin(np.arange(len(table)), owner[~good]))
     gold = table.column("gold").to_numpy()

@@ -30,6 +30,7 @@ EXAMPLES = """examples:
   python -m analysis.tables --table 5 --format tex --scores DIR     score files from anywhere
   python -m analysis.tables --out tables             every table as csv, md and tex
   python -m analysis.tables --seeds mean             each mixture's mean over its seeds
+  python -m analysis.tables --study mini.zip         a published study: verified, recomputed from its scores, compared
   python -m analysis.tables --paper                  the paper's tables, and what follows from them
   python -m analysis.tables --paper --table 3 --format tex
 """
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--study", help="name of the study (default: the one scored last)")
+    which.add_argument("--study", help="its name, or FILE.zip of a published one (default: scored last)")
     which.add_argument("--scores", type=Path, metavar="DIR", help="score files of one study, wherever they are")
     which.add_argument("--paper", action="store_true", help="no study: the paper's tables, and what follows from them")
     parser.add_argument("--table", metavar="NAMES", help="which, e.g. 5 or 5,11,decisions (default: all)")
@@ -64,13 +65,20 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with contextlib.ExitStack() as stack:
         runs, study = runs_root(args.runs), args.study
+        aloud = sys.stdout if args.format == "text" else sys.stderr
         if args.scores:
             runs, study = stack.enter_context(borrowed(args.scores))
-        study = None if args.paper else choose_study(runs, study, sys.stdout if args.format == "text" else sys.stderr)
+        elif study and study.endswith(".zip"):
+            from analysis.archive import recompute_metrics, study_at
+
+            runs, study = stack.enter_context(study_at(study, runs))
+            print(f"{args.study}: every file is what its manifest says", file=aloud)
+            print(recompute_metrics(runs, study), file=aloud)
+        study = None if args.paper else choose_study(runs, study, aloud)
         if study is None:
             _print_paper(None if args.paper else runs, args)
         else:
-            _print_study(runs, study, args)
+            _print_study(runs, study, args, aloud)
 
 
 def _print_paper(searched: Path | None, args: argparse.Namespace) -> None:
@@ -89,10 +97,10 @@ def _print_paper(searched: Path | None, args: argparse.Namespace) -> None:
     _deliver([sheet for name in names for sheet in sheets[name]], args)
 
 
-def _print_study(runs: Path, study: str, args: argparse.Namespace) -> None:
-    from analysis.panel import load_panel
+def _print_study(runs: Path, study: str, args: argparse.Namespace, aloud: TextIO) -> None:
     from analysis.settings import MAKERS as SETTINGS
     from analysis.settings import settings_tables
+    from analysis.studies import load_panel
 
     panel = load_panel(runs, study, args.recipe, average_seeds=args.seeds == "mean")
     names = chosen(args.table)
@@ -101,6 +109,10 @@ def _print_study(runs: Path, study: str, args: argparse.Namespace) -> None:
     if args.format == "text" and not args.out:
         print("\n".join(preamble(panel)), end="\n\n")
     made: list[Table | Sheet] = [*settings, *tables]
+    if args.study and args.study.endswith(".zip") and args.recipe is None and args.seeds == "first":
+        from analysis.archive import compare_tables
+
+        print(f"{compare_tables(runs / study, made)}\n", file=aloud)
     _deliver(sorted(made, key=lambda table: names.index(table.name)) if names else made, args)
 
 
@@ -186,7 +198,7 @@ def choose_study(runs: Path, name: str | None, aloud: TextIO | None = None) -> s
 
     Raises ArtifactError where the named study has neither scores nor metrics.
     """
-    from analysis.panel import studies
+    from analysis.studies import studies
 
     found = studies(runs)
     if name is None:

@@ -58,10 +58,19 @@ def _curve(lines: list[dict[str, Any]], scale: str, mixture: str, seed: int) -> 
     )
     if len(validation) > 1:
         return Curve(scale, mixture, seed, "validation", validation, validation)
-    steps = np.array([(line["tokens"], line["loss"]) for line in lines if "loss" in line], dtype=float).reshape(-1, 2)
-    parts = np.array_split(steps, min(BINS, len(steps))) if len(steps) else []
-    points = tuple((float(part[:, 0].mean()), float(part[:, 1].mean())) for part in parts)
+    points = tuple((point["tokens"], point["loss"]) for point in binned(lines))
     return Curve(scale, mixture, seed, "training", points, validation)
+
+
+def binned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most `BINS` training lines of a metrics.jsonl, each the mean of those since the one before; binned ones are
+    their own."""
+    steps = np.array([[line[key] for key in ("step", "tokens", "loss")] for line in lines if "loss" in line], float)
+    parts = np.array_split(steps, min(BINS, len(steps))) if len(steps) else []
+    return [
+        {"step": int(part[-1, 0]), "tokens": float(part[:, 1].mean()), "loss": float(part[:, 2].mean())}
+        for part in parts
+    ]
 
 
 def loss_figure(panel: Panel, curves: Sequence[Curve]) -> Figure | None:

@@ -22,6 +22,7 @@ from configs.errors import ArtifactError
 from configs.untrusted import JSON_BYTES, inside, parse_json, understood
 
 MANIFEST = "manifest.json"
+SEAL = "seal"
 
 
 @contextlib.contextmanager
@@ -107,23 +108,34 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys, so equal values are equal bytes."""
+def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
+    """Write `value` as indented JSON with sorted keys, so equal values are equal bytes.
+
+    sealed: an object gets its own fingerprint beside its keys, and whoever reads it is told if it was altered.
+    """
+    if sealed:
+        value = value | {SEAL: fingerprint(json.loads(json.dumps(value)))}
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Raises ArtifactError where the file is missing, not JSON, or larger than any of ours."""
+    """What `write_json` was given.
+
+    Raises ArtifactError where the file is missing, not JSON, larger than any of ours, or has a broken seal.
+    """
     try:
         if (size := path.stat().st_size) > JSON_BYTES:
             raise ArtifactError(f"{size:,} bytes of JSON", where=path, valid=f"at most {JSON_BYTES:,}")
-        return parse_json(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError("file is missing", where=path) from None
     except ArtifactError:
         raise
     except ValueError as error:  # not JSON, or not even UTF-8
         raise ArtifactError(f"not valid JSON ({error})", where=path, hint="delete it and rerun") from None
+    if isinstance(value, dict) and (seal := value.pop(SEAL, None)) is not None and seal != fingerprint(value):
+        raise ArtifactError("altered since it was written", where=path, hint="delete it and rerun")
+    return value
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -177,3 +189,17 @@ def verify_files(folder: Path, files: dict[str, dict[str, Any]], *, deep: bool =
             raise ArtifactError(problem, where=path, hint=hint)
         if deep and sha256_file(path) != sha256:
             raise ArtifactError("sha256 differs from the manifest", where=path, hint=hint)
+
+
+def verify_untouched(folder: Path, manifest: Path, files: dict[str, dict[str, Any]]) -> None:
+    """`verify_files`, deep for those that were written to after their manifest, which is always written last.
+
+    Copies that are found whole are read once: the manifest's time is then set to now.
+    """
+    verify_files(folder, files)
+    written = manifest.stat().st_mtime_ns
+    later = {name: entry for name, entry in files.items() if (folder / name).stat().st_mtime_ns > written}
+    verify_files(folder, later, deep=True)
+    if later:
+        with contextlib.suppress(OSError):  # somebody else's
+            os.utime(manifest)

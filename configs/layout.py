@@ -23,6 +23,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.errors import ArtifactError
 from configs.untrusted import check_name
 
 CONFIG_ROOT = Path(__file__).resolve().parent
@@ -37,6 +38,18 @@ def data_root(given: str | os.PathLike[str] | None = None) -> Path:
 def runs_root(given: str | os.PathLike[str] | None = None) -> Path:
     """`given`, else MAGIC_RUNS, else ./runs; absolute."""
     return Path(given or os.environ.get("MAGIC_RUNS") or "runs").resolve()
+
+
+def study_of(given: str, runs: Path) -> tuple[Path, str]:
+    """(folder of studies, study) of a study's name below `runs`, or of the path of its folder.
+
+    Raises ArtifactError where there is none.
+    """
+    folder = runs / given if Path(given).name == given else Path(given).resolve()
+    if not folder.is_dir():
+        known = sorted(path.parent.name for path in runs.glob("*/study.yaml"))
+        raise ArtifactError("no such study", where=folder, valid=", ".join(known) or "none has been started here")
+    return folder.parent, folder.name
 
 
 def revisions_file(data: Path) -> Path:

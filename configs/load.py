@@ -9,6 +9,7 @@ A training YAML may hold `presets: {name: {dotted.key: value}}`: named readings 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import re
@@ -54,12 +55,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if (size := path.stat().st_size) > YAML_BYTES:
         raise ConfigError(f"{size:,} bytes of YAML", where=path, valid=f"at most {YAML_BYTES:,}")
     try:
-        value = parse_yaml(path.read_text(encoding="utf-8"), path)
+        value = copy.deepcopy(_parsed(path.read_text(encoding="utf-8"), path))
     except UnicodeDecodeError as error:
         raise ConfigError(f"not a text file ({error})", where=path, valid="UTF-8") from None
     if not isinstance(value, dict):
         raise ConfigError(f"expected a mapping of keys, found {_shown(value)}", where=path)
     return value
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str, where: Path) -> Any:
+    """`parse_yaml`, once for the many runs of a study that share a file."""
+    return parse_yaml(text, where)
 
 
 class _Loader(yaml.SafeLoader):
@@ -215,7 +222,12 @@ def load(kind: type[M], path: str | Path, overrides: Mapping[str, Any] | None = 
 
 def save(config: Model, path: Path) -> None:
     """Write the resolved config, atomically."""
-    write_text(path, yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False))
+    write_text(path, dump_yaml(config.model_dump(mode="json")))
+
+
+def dump_yaml(tree: Mapping[str, Any]) -> str:
+    """What `read_yaml` reads as the same tree, keys in their order."""
+    return str(yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False))
 
 
 # ---------------------------------------------------------------------------------------------- the project's own

@@ -217,7 +217,7 @@ class Checkpoints:
         files = self._describe(temporary)
         if self.ranks.is_main:
             manifest = {"version": VERSION, "step": step, "tokens": tokens, "inputs": self.inputs, "files": files}
-            write_json(temporary / MANIFEST, manifest)
+            write_json(temporary / MANIFEST, manifest, sealed=True)
             if folder.exists():
                 shutil.rmtree(folder)
             temporary.replace(folder)

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from configs.artifacts import atomic_folder, read_object, sha256_file, sha256_files, verify_files, write_json
+from configs.artifacts import atomic_folder, describe_file, read_object, sha256_files, verify_files, write_json
 from configs.errors import ArtifactError, ConfigError
 from configs.load import validate
 from configs.schema import ModelShape
@@ -129,12 +129,13 @@ def export(
             for name in TOKENIZER_FILES:
                 if (tokenizer / name).is_file():
                     shutil.copyfile(tokenizer / name, temporary / name)
-            files = {p.name: {"bytes": p.stat().st_size} for p in sorted(temporary.iterdir())}
+            files = {p.name: describe_file(p) for p in sorted(temporary.iterdir())}
             hashes = {
-                "checkpoint": sha256_files([temporary / WEIGHTS]),
-                "tokenizer_sha256": sha256_file(temporary / "tokenizer.json"),
+                "checkpoint": files[WEIGHTS]["sha256"],  # as `sha256_files` of the one
+                "tokenizer_sha256": files["tokenizer.json"]["sha256"],
             }
-            write_json(temporary / EXPORT, {"version": VERSION, "files": files, **hashes, **facts})
+            about = {"version": VERSION, "files": files, **hashes, **facts}
+            write_json(temporary / EXPORT, about, sealed=True)
     ranks.barrier()
     return str(read_object(folder / EXPORT)["checkpoint"])
 
@@ -152,7 +153,8 @@ def read_export(folder: Path) -> dict[str, Any]:
         files, checkpoint = facts["files"], facts["checkpoint"]
     verify_files(folder, files)
     if not (folder / WEIGHTS).is_file() or sha256_files([folder / WEIGHTS]) != checkpoint:
-        raise ArtifactError("sha256 differs from export.json", where=folder / WEIGHTS)
+        hint = f"delete {folder} and rerun its training"
+        raise ArtifactError("sha256 differs from export.json", where=folder / WEIGHTS, hint=hint)
     return facts
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from configs.artifacts import read_object
-from configs.errors import ConfigError
+from configs.artifacts import read_object, verify_files
+from configs.errors import ArtifactError, ConfigError
 from configs.layout import RunFolder
 from configs.schema import TrainConfig
 from megatron_train.provenance import inputs_fingerprint
@@ -32,6 +32,8 @@ class Job:
     data: Callable[[Ranks], StepData]
     data_fingerprints: dict[str, Any]
     """What the data is; part of the run's fingerprint."""
+    manifests: dict[str, str] = field(default_factory=dict)
+    """Where it says so: manifest, by its path below <data> -> its sha256."""
     validation: dict[str, np.ndarray] = field(default_factory=dict)
     """Source -> held-out ids int64 [sequences, context + 1]."""
     bytes_per_token: dict[str, float] = field(default_factory=dict)
@@ -62,5 +64,20 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run is complete and made from the same inputs."""
-        return self.folder.done.is_file() and read_object(self.folder.done).get("inputs") == self.inputs
+        """Whether the run is complete, with all of its exports, and made from the same inputs."""
+        if not self.folder.done.is_file():
+            return False
+        done, exports = read_object(self.folder.done), {str(step): self.exported(step) for step in self.milestones}
+        return done.get("inputs") == self.inputs and done.get("export") == exports
+
+    def exported(self, step: int) -> str | None:
+        """The weights' sha256 of the export of a step; None where it is not there, not whole or of other inputs."""
+        folder = self.folder.export(step)
+        if not (folder / "export.json").is_file():
+            return None
+        try:
+            facts = read_object(folder / "export.json")
+            verify_files(folder, facts.get("files", {}))
+        except ArtifactError:
+            return None
+        return str(facts.get("checkpoint")) if facts.get("inputs") == self.inputs else None

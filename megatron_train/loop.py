@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -68,7 +70,7 @@ def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
         norm=kernels.norm.builder,
         compiled=kernels.compiled,
     )
-    found = checkpoint.complete(folder.checkpoints)
+    found, unexported = _starts(job)
     if job.parent and not found:
         load_export(job.parent, model, config.model, ranks)
     optimizer = make_optimizer(model, config, ranks, kernels)
@@ -76,6 +78,9 @@ def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
     kept = job.milestones, config.keep_checkpoints
     with Checkpoints(folder.checkpoints, optimizer, ranks, job.inputs, *kept) as checkpoints:
         first, tokens = 0, 0
+        for step, path in unexported:
+            tokens = checkpoints.load_newest([(step, path)])["tokens"]
+            export(folder.export(step), model, config.model, ranks, job.tokenizer, _facts(job, step, tokens))
         if found:
             manifest = checkpoints.load_newest(found)
             first, tokens = manifest["step"], manifest["tokens"]
@@ -117,14 +122,7 @@ def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
                 if step in milestones:
                     watchdog.at(step, "export")
                     # Before the checkpoint: a run that finds the checkpoint of a milestone may rely on its export.
-                    facts = {
-                        "step": step,
-                        "tokens": tokens,
-                        "inputs": job.inputs,
-                        "run": folder.name,
-                        "study": folder.study,
-                    }
-                    export(folder.export(step), model, config.model, ranks, job.tokenizer, facts)
+                    export(folder.export(step), model, config.model, ranks, job.tokenizer, _facts(job, step, tokens))
                 watchdog.at(step, "checkpoint")
                 checkpoints.save(step, tokens)
             if notice and not last:
@@ -140,7 +138,8 @@ def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
     if ranks.is_main:
         checkpoint.prune(folder.checkpoints, keep=set(milestones), newest=1)
         exports = {str(m): read_object(folder.export(m) / "export.json")["checkpoint"] for m in milestones}
-        write_json(folder.done, {"step": job.steps, "tokens": tokens, "inputs": job.inputs, "export": exports})
+        done = {"step": job.steps, "tokens": tokens, "inputs": job.inputs, "export": exports}
+        write_json(folder.done, done, sealed=True)
         print(f"{folder.name}: done in {clock(time.perf_counter() - started)} ({folder.path})", flush=True)
     ranks.barrier()
 
@@ -160,8 +159,25 @@ def _prepare_folder(job: Job, ranks: Ranks) -> None:
     job.folder.done.unlink(missing_ok=True)
     path.mkdir(parents=True, exist_ok=True)
     config_files.save(job.config, path / "config.yaml")
-    parent = {"export": str(job.parent), "sha256": job.parent_sha256} if job.parent else None
-    write_json(record, provenance(job.inputs, job.data_fingerprints, parent, hardware(ranks), ranks.world))
+    write_json(record, provenance(job, hardware(ranks), ranks.world))
+
+
+def _starts(job: Job) -> tuple[list[tuple[int, Path]], list[tuple[int, Path]]]:
+    """(checkpoints to go on from, those whose export is not there any more); each (step, folder), oldest first.
+
+    A checkpoint behind a milestone that has neither is of no use: it would never be exported.
+    """
+    found = checkpoint.complete(job.folder.checkpoints)
+    missing = {step for step in job.milestones if job.exported(step) is None}
+    lost = min(missing - {step for step, _ in found}, default=job.steps + 1)
+    found = [(step, path) for step, path in found if step < lost]
+    return found, [(step, path) for step, path in found if step in missing]
+
+
+def _facts(job: Job, step: int, tokens: int) -> dict[str, Any]:
+    """What export.json says of where its weights come from."""
+    run = {"run": job.folder.name, "study": job.folder.study}
+    return {"step": step, "tokens": tokens, "inputs": job.inputs, **run}
 
 
 @torch.no_grad()

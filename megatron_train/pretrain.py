@@ -64,6 +64,7 @@ def build_job(config: TrainConfig, study: str, data: Path, runs: Path, resume: R
     """
     from megatron_train.data import PretrainData
     from megatron_train.job import Job
+    from megatron_train.provenance import manifests
     from mixtures.blend import open_blend, open_shards, validation_samples
     from mixtures.supply import check_supply, supplies
 
@@ -80,6 +81,7 @@ def build_job(config: TrainConfig, study: str, data: Path, runs: Path, resume: R
         tokenizer=tokenizer,
         data=lambda ranks: PretrainData(blend, batch.sequences, batch.micro_sequences, ranks),
         data_fingerprints={"blend": blend.fingerprint, "sources": {s: x.fingerprint for s, x in shards.items()}},
+        manifests=manifests(data, [tokenizer, *(shards_dir(data, config.data.tokenizer, s) for s in shards)]),
         validation={s: validation_samples(x, context, count) for s, x in shards.items()} if count else {},
         bytes_per_token={s: x.validation.bytes_per_token for s, x in shards.items() if x.validation},
         resume=resume,

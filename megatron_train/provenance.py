@@ -7,14 +7,17 @@ record of the command, versions and machine.
 from __future__ import annotations
 
 import platform
-import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from configs.artifacts import fingerprint
-from configs.layout import PROJECT_ROOT
+from configs.artifacts import MANIFEST, fingerprint, sha256_file
 from configs.schema import TrainConfig
+from configs.versions import git_commit, versions
+
+if TYPE_CHECKING:
+    from megatron_train.job import Job
 
 PACKAGES = ("torch", "megatron-core", "numpy", "safetensors", "transformer-engine")
 
@@ -24,34 +27,24 @@ def inputs_fingerprint(config: TrainConfig, data: dict[str, Any], parent: str | 
     return fingerprint({"config": config.identity(), "data": data, "parent": parent})
 
 
-def provenance(
-    inputs: str, data: dict[str, Any], parent: dict[str, Any] | None, hardware: str, world: int
-) -> dict[str, Any]:
-    """The content of provenance.json."""
+def manifests(data: Path, folders: Sequence[Path]) -> dict[str, str]:
+    """Manifest of each folder, by its path below `data` -> its sha256."""
+    paths = [folder / MANIFEST for folder in folders]
+    return {path.relative_to(data).as_posix(): sha256_file(path) for path in paths}
+
+
+def provenance(job: Job, hardware: str, world: int) -> dict[str, Any]:
+    """The content of provenance.json; world: processes."""
     return {
         "version": 1,
-        "inputs": inputs,
-        "data": data,
-        "parent": parent,
+        "inputs": job.inputs,
+        "data": job.data_fingerprints,
+        "manifests": job.manifests,
+        "parent": {"export": str(job.parent), "sha256": job.parent_sha256} if job.parent else None,
         "command": " ".join(sys.argv),
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": versions(PACKAGES),
         "hardware": hardware,
         "processes": world,
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(PROJECT_ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -99,6 +99,7 @@ def build_job(config: TrainConfig, parent: Parent, study: str, data: Path, runs:
     from megatron_train.data import SftData
     from megatron_train.export import check_shape, read_export
     from megatron_train.job import Job
+    from megatron_train.provenance import manifests
     from mixtures.sft import SftDataset
 
     facts = read_export(parent.export)
@@ -116,6 +117,7 @@ def build_job(config: TrainConfig, parent: Parent, study: str, data: Path, runs:
         tokenizer=tokenizer,
         data=lambda ranks: SftData(dataset, batch.sequences, batch.micro_sequences, context, config.seed, ranks),
         data_fingerprints={"sft": dataset.fingerprint, "tokenizer": dataset.manifest["tokenizer"]},
+        manifests=manifests(data, [tokenizer, folder]),
         parent=parent.export,
         parent_sha256=facts["checkpoint"],
         resume=resume,

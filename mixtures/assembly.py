@@ -146,7 +146,7 @@ class Assembly:
         if not (manifest["documents"] and manifest[VALIDATION]["documents"]):
             self._hold_out_smallest(parts, manifest)
             return None
-        write_json(self.work / MANIFEST, manifest)
+        write_json(self.work / MANIFEST, manifest, sealed=True)
         records = {f"{part_name(number)}.json" for number in range(self._prefix)}
         _remove_all_but(self.work, (records | {MANIFEST} | set(manifest["files"])).__contains__)
         _remove_all_but(self.work / VALIDATION, manifest[VALIDATION]["files"].__contains__)

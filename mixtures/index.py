@@ -158,4 +158,4 @@ def _put(index: Index, folder: Path) -> None:
             np.save(temporary / name, array)
         files = {name: describe_file(temporary / name) for name in arrays}
         manifest = {"version": INDEX_VERSION, "kind": "index", "samples": len(index.source), "files": files}
-        write_json(temporary / MANIFEST, manifest)
+        write_json(temporary / MANIFEST, manifest, sealed=True)

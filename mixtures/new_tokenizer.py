@@ -182,5 +182,5 @@ def _write(
             "made_from": inputs,
             "files": {name: describe_file(temporary / name) for name in names},
         }
-        write_json(temporary / MANIFEST, manifest)
+        write_json(temporary / MANIFEST, manifest, sealed=True)
     return Tokenizer.load(folder)

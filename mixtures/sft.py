@@ -79,7 +79,7 @@ def prepare_sft(
             "made_from": inputs,
             "files": {name: describe_file(temporary / name) for name in FILES},
         }
-        write_json(temporary / MANIFEST, manifest)
+        write_json(temporary / MANIFEST, manifest, sealed=True)
     return SftDataset.open(folder)
 
 

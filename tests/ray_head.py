@@ -12,10 +12,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from configs.layout import PROJECT_ROOT
@@ -32,8 +33,13 @@ class Head:
 
 
 @contextlib.contextmanager
-def head_node(place: Path, scratch: Path, variables: dict[str, str], cpus: int = 2) -> Iterator[Head]:
-    """A cluster of its own, started in `place` with some environment variables; scratch: folder for log and home."""
+def head_node(
+    place: Path, scratch: Path, variables: dict[str, str], cpus: int = 2, options: Sequence[str] = ()
+) -> Iterator[Head]:
+    """A cluster of its own, started in `place` with some environment variables; scratch: folder for log and home.
+
+    options: further ones of `ray start`.
+    """
     (scratch / "home").mkdir()  # without ~/.ray/auth_token, as on a fresh machine
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -47,7 +53,7 @@ def head_node(place: Path, scratch: Path, variables: dict[str, str], cpus: int =
         temporary = Path("/tmp") / f"ray-{os.getpid()}-{port}"  # sockets need a short path
         start = ["ray", "start", "--head", "--block", f"--num-cpus={cpus}", "--disable-usage-stats"]
         start += [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
-        start += [f"--temp-dir={temporary}"]
+        start += [f"--temp-dir={temporary}", *options]
         with log.open("a") as output:
             head = subprocess.Popen(
                 start, cwd=place, env=environment, stdout=output, stderr=output, start_new_session=True
@@ -65,6 +71,39 @@ def head_node(place: Path, scratch: Path, variables: dict[str, str], cpus: int =
             head.wait()
             shutil.rmtree(temporary, ignore_errors=True)
     pytest.fail(f"no Ray cluster could be started\n{log.read_text()[-3000:]}")
+
+
+@contextlib.contextmanager
+def second_node(
+    head: Head, scratch: Path, cpus: int = 1, options: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Another machine of the cluster, in a process group of its own, with ports and a temporary folder of its own."""
+    for _ in range(3):  # Ray gives up after 30 s where the machine is busy
+        (port,) = free_ports(1)
+        temporary, log = Path("/tmp") / f"ray-{os.getpid()}-{port}", scratch / f"node-{port}.log"
+        start = ["ray", "start", f"--address={head.address}", "--block", f"--num-cpus={cpus}", "--disable-usage-stats"]
+        start += [f"--node-manager-port={port}", f"--temp-dir={temporary}", *options]
+        with log.open("w") as output:
+            node = subprocess.Popen(start, env=head.environment, stdout=output, stderr=output, start_new_session=True)
+        try:
+            while node.poll() is None and "Ray runtime started" not in log.read_text():
+                time.sleep(0.2)
+            if node.poll() is None:
+                yield node
+                return
+        finally:
+            kill_node(node)
+            shutil.rmtree(temporary, ignore_errors=True)
+    pytest.fail(f"no second machine could be started\n{log.read_text()[-3000:]}")
+
+
+def kill_node(node: subprocess.Popen[bytes]) -> None:
+    """As a machine dies: all of its processes at once, without a word to anybody."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in [*psutil.Process(node.pid).children(recursive=True), node]:
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                process.kill()
+    node.wait()
 
 
 def answers(address: str, head: subprocess.Popen[bytes]) -> bool:

@@ -29,6 +29,9 @@ class WorkerDied(Exception):
 
 
 class Workers(Protocol):
+    patience_s: float
+    """How long to wait for room where nothing is at work: machines of a cluster may come back."""
+
     def room(self, unit: Unit) -> bool:
         """Can the unit start now?"""
         ...
@@ -59,6 +62,8 @@ class _Board:
     paused: dict[str, float] = field(default_factory=dict)
     """Unit -> time before which it is not tried again."""
     failed: dict[str, BaseException] = field(default_factory=dict)
+    idle_since: float | None = None
+    """Nothing is at work, though something could be if there were room for it."""
 
 
 def dispatch(
@@ -80,12 +85,7 @@ def dispatch(
     board.ready = [unit for unit in units if not board.waiting[unit.name]]
     while board.ready or board.running:
         _start(board, workers, far, tell)
-        if board.ready and not board.running and not board.paused:
-            unit = board.ready[0]
-            raise ResourceError(
-                f"{unit.name} needs {unit.gpus} GPUs at once, and there are fewer",
-                hint="scales.<scale>.gpus=N: how many one training works on",
-            )
+        _check_room(board, workers.patience_s)
         if board.running:
             done, _ = wait(board.running, timeout=TICK_S, return_when=FIRST_COMPLETED)
         else:  # all that is ready pauses, or its worker is being replaced
@@ -95,6 +95,20 @@ def dispatch(
             _finish(board, future, units, pause_s, tell)
         tell(Event("tick"))
     return board.failed
+
+
+def _check_room(board: _Board, patience_s: float) -> None:
+    """Raises ResourceError where nothing is at work, and there has been no room for what is ready for so long."""
+    if not board.ready or board.running or board.paused:
+        board.idle_since = None
+        return
+    board.idle_since = board.idle_since or time.monotonic()
+    if time.monotonic() - board.idle_since >= patience_s:
+        unit = board.ready[0]
+        raise ResourceError(
+            f"{unit.name} needs {unit.gpus} GPUs at once, and there are fewer",
+            hint="scales.<scale>.gpus=N: how many one training works on",
+        )
 
 
 def _within(unit: Unit, names: set[str]) -> Unit:
@@ -126,7 +140,7 @@ def _finish(
                     board.ready.append(other)
         return
     tried = board.attempts[unit.name] = board.attempts.get(unit.name, 0) + 1
-    if tried < ATTEMPTS and _may_pass(error):
+    if tried < ATTEMPTS and may_pass(error):
         board.paused[unit.name] = time.monotonic() + pause_s * 4 ** (tried - 1)
         board.ready.append(unit)
         tell(Event("retried", unit, seconds=seconds, error=error))
@@ -142,7 +156,7 @@ def in_words(error: BaseException) -> str:
     )
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Could the same unit end well elsewhere, or a little later?"""
     if isinstance(error, OSError):
         return error.errno not in (errno.ENOSPC, errno.EDQUOT)

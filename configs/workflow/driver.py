@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +18,18 @@ from typing import Literal
 
 from configs.artifacts import lock_folder
 from configs.errors import MagicError, ResourceError
+from configs.workflow.claims import last_claim, note_failure
 from configs.workflow.dispatch import Event, Workers, dispatch, in_words
 from configs.workflow.display import Display
-from configs.workflow.records import State, keep_record, read_record, states, units_dir, write_record
+from configs.workflow.records import (
+    State,
+    keep_record,
+    read_record,
+    record_file,
+    states,
+    units_dir,
+    write_record,
+)
 from configs.workflow.units import Unit
 
 CHECKED = ("tokenise", "analyse")
@@ -54,6 +64,31 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def lost(folder: Path, units: Sequence[Unit], intact: Callable[[Unit, str, Sequence[Unit]], bool]) -> list[Unit]:
+    """Units that were done and whose files have gone, and those without a record of which something done was made.
+
+    intact: of a unit, the product in its record, and the units not done that need it. What it raises for damaged files
+    is raised. What was made of a lost unit can be judged once that is there again.
+    """
+    found = states(folder, units)
+    used = {name for unit in units if found[unit.name].kind != "missing" for name in unit.inputs}
+    waiting: dict[str, list[Unit]] = {unit.name: [] for unit in units}
+    for unit in units:
+        for name in unit.inputs if found[unit.name].kind != "done" else ():
+            waiting[name].append(unit)
+    gone: dict[str, Unit] = {}
+    for unit in units:
+        record = read_record(folder, unit.name)
+        if record is None:
+            if unit.name in used:
+                gone[unit.name] = unit
+            continue
+        judged = found[unit.name].kind == "done" and gone.keys().isdisjoint(unit.inputs)
+        if judged and not intact(unit, record.product, waiting[unit.name]):
+            gone[unit.name] = unit
+    return list(gone.values())
+
+
 def settle(folder: Path, units: Sequence[Unit], stale: Stale) -> tuple[dict[str, State], list[Unit]]:
     """(states, units; stale ones are marked `again` or kept). Raises ResourceError for stale ones to be refused."""
     found = states(folder, units)
@@ -78,11 +113,40 @@ def finish(folder: Path, unit: Unit, product: str, seconds: float) -> None:
     """Record a unit that is done now, and took so long."""
     inputs = {name: record.product for name in unit.inputs if (record := read_record(folder, name)) is not None}
     started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
-    write_record(folder, unit, inputs, product, started=started, seconds=round(seconds, 3), host=socket.gethostname())
+    claim = last_claim(folder, unit.name)
+    by = (claim.host, claim.hardware, claim.git_commit) if claim else (socket.gethostname(), None, None)
+    about = dict(zip(("host", "hardware", "git_commit"), by, strict=True))
+    write_record(folder, unit, inputs, product, started=started, seconds=round(seconds, 3), **about)
 
 
-def drive(folder: Path, units: Sequence[Unit], found: Mapping[str, State], workers: Workers) -> dict[str, float]:
-    """Do all units that are not done; returns the seconds each took. Raises UnitsFailed once the others are done."""
+class _Anew:
+    """Workers that are given a unit to be made again as if it had never been: once, so that what is stopped goes on."""
+
+    def __init__(self, workers: Workers, folder: Path, remove: Callable[[Unit], None]) -> None:
+        self._workers, self._folder, self._remove = workers, folder, remove
+        self.room, self.patience_s = workers.room, workers.patience_s
+        self._removed: set[str] = set()
+
+    def start(self, unit: Unit) -> Future[str]:
+        if unit.again and unit.name not in self._removed:
+            self._remove(unit)
+            record_file(self._folder, unit.name).unlink(missing_ok=True)
+            self._removed.add(unit.name)
+        return self._workers.start(unit)
+
+
+def drive(
+    folder: Path,
+    units: Sequence[Unit],
+    found: Mapping[str, State],
+    workers: Workers,
+    remove: Callable[[Unit], None],
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Do all units that are not done; returns the seconds each took. Raises UnitsFailed once the others are done.
+
+    remove: whatever a unit left, before it is made again. tick: is called about once a second.
+    """
     todo = [unit for unit in units if found[unit.name].kind != "done"]
     most = max((unit.flops for unit in units), default=0.0) or 1.0
     weight = {unit.name: unit.flops or UNWEIGHED * most for unit in units}
@@ -93,9 +157,13 @@ def drive(folder: Path, units: Sequence[Unit], found: Mapping[str, State], worke
         if event.kind == "done" and event.unit is not None:
             seconds[event.unit.name] = event.seconds
             finish(folder, event.unit, event.product, event.seconds)
+        if event.kind == "failed" and event.unit is not None and event.error is not None:
+            note_failure(folder, event.unit.name, in_words(event.error), final=True)
         display.tell(event)
+        tick()
 
-    failed = dispatch(todo, workers, {unit.name: weight[unit.name] for unit in todo}, tell)
+    anew = _Anew(workers, folder, remove)
+    failed = dispatch(todo, anew, {unit.name: weight[unit.name] for unit in todo}, tell)
     if failed:
         raise _failed(folder, failed, len(todo) - len(seconds) - len(failed))
     return seconds

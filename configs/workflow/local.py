@@ -7,7 +7,6 @@ dies is replaced and takes down no other. All end with the process that started 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -18,9 +17,8 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 
 from configs.workflow.dispatch import WorkerDied
+from configs.workflow.processes import Command, end_with_parent, run_command
 from configs.workflow.units import Unit
-
-PR_SET_PDEATHSIG = 1
 
 
 class _Slot:
@@ -61,21 +59,24 @@ class _Slot:
 class LocalWorkers:
     """Units that need several GPUs at once are commands (torchrun); all others are calls in a warm process."""
 
+    patience_s = 0.0
+
     def __init__(
         self,
         do: Callable[[Unit], str],
-        command: Callable[[Unit], list[str]],
-        product: Callable[[Unit], str],
+        command: Command,
+        outcome: Callable[[Unit, int], str],
         workers: int | None = None,
         gpus: int = 0,
     ) -> None:
-        """do: picklable.   command: to do a unit of several GPUs.   product: of one whose command has ended.
+        """do: picklable.   command: to do a unit of several GPUs.   outcome: of one whose command ended with this code.
         workers: processes at a time without GPUs; None: one for each CPU."""
-        self._do, self._command, self._product = do, command, product
+        self._do, self._command, self._outcome = do, command, outcome
         cpus = os.cpu_count() or 1
         count = gpus or workers or cpus
         self._slots = [_Slot(i if gpus else None, max(1, cpus // count)) for i in range(count)]
         self._threads = ThreadPoolExecutor(count)
+        self._commands: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> LocalWorkers:
         return self
@@ -84,6 +85,8 @@ class LocalWorkers:
         if kind is not None:
             for slot in self._slots:
                 slot.stop()
+            for command in list(self._commands.values()):
+                command.terminate()
         for slot in self._slots:
             slot.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -127,22 +130,19 @@ class LocalWorkers:
         names = visible.split(",") if visible else None
         chosen = [names[gpu] if names else str(gpu) for gpu in gpus if gpu is not None]
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}
-        done = subprocess.run(self._command(unit), env=environment, preexec_fn=_end_with_parent, check=False)
-        if done.returncode:
-            raise WorkerDied(f"{unit.name} ended with exit code {done.returncode}; its log says why")
-        return self._product(unit)
+        command = self._command(unit, ["--standalone", "--nproc-per-node", str(len(chosen))])
+        try:
+            code = run_command(command, environment, lambda started: self._commands.update({unit.name: started}))
+        finally:
+            self._commands.pop(unit.name, None)
+        return self._outcome(unit, code)
 
 
 def _begin(gpu: int | None, threads: int) -> None:
     """In a new process, before it imports anything heavy."""
-    _end_with_parent()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     if gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
-
-
-def _end_with_parent() -> None:
-    """A driver that is killed leaves nobody at work on its units (Linux)."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

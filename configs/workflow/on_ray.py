@@ -1,78 +1,162 @@
 """Workers of a Ray cluster: a task for each unit, wherever its GPUs or CPU are free.
 
 In: how to do a unit. Out: a future of its product. Runs, data and documents must lie where all machines see them.
-Ray reuses the processes of its tasks, so that they too import their packages once.
+Ray reuses the processes of its tasks, so that they too import their packages once. A unit of more GPUs than a machine
+has is a torchrun on each of several machines, in a placement group that takes their GPUs together or not at all.
 """
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
+from configs.errors import MagicError
 from configs.workflow.dispatch import WorkerDied
+from configs.workflow.processes import SAVE_S, Command, run_command
 from configs.workflow.units import Unit
+
+PATIENCE_S = 600.0
+"""That a unit waits for machines to come (back), while no other is at work."""
+LOOK_AGAIN_S = 1.0
+"""How old the list of machines may be."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of a cluster, for one unit."""
+
+    gpus: int
+    cpus: int
+    machines: int = 1
 
 
 class RayWorkers:
-    """On the cluster that is connected; units of several GPUs are commands (torchrun) on one machine."""
+    """On the cluster that is connected; units of several GPUs are commands (torchrun)."""
 
     def __init__(
-        self, do: Callable[[Unit], str], command: Callable[[Unit], list[str]], product: Callable[[Unit], str]
+        self,
+        do: Callable[[Unit], str],
+        command: Command,
+        outcome: Callable[[Unit, int], str],
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        """do, command, product: picklable; as in `local.LocalWorkers`."""
-        import ray
-
-        total = ray.cluster_resources()
-        self._do, self._command, self._product = do, command, product
-        self._gpus, self._cpus = int(total.get("GPU", 0)), int(total.get("CPU", 1))
-        self._taken: dict[str, tuple[int, int]] = {}
-        """Unit -> (GPUs, CPUs)."""
+        """do: picklable; as in `local.LocalWorkers`."""
+        self._do, self._command, self._outcome = do, command, outcome
+        self.patience_s = patience_s
+        self._machines: list[tuple[int, int]] = []
+        self._looked = -LOOK_AGAIN_S
+        self._taken: dict[str, Share] = {}
+        self._gangs = ThreadPoolExecutor(64, "gang")
 
     def room(self, unit: Unit) -> bool:
         """Ray itself keeps to what is free; this keeps its queue short, so that the most urgent unit is next."""
-        gpus, cpus = (sum(counts) for counts in zip((0, 0), *self._taken.values(), strict=True))
-        needed = self._needs(unit)
-        return gpus + needed[0] <= self._gpus and cpus + needed[1] <= self._cpus
+        share, machines = self._share(unit), self._alive()
+        gpus = sum(taken.gpus for taken in self._taken.values())
+        cpus = sum(taken.cpus for taken in self._taken.values())
+        fit = sum(have >= share.gpus // share.machines for have, _ in machines)
+        return (
+            gpus + share.gpus <= sum(have for have, _ in machines)
+            and cpus + share.cpus <= sum(have for _, have in machines)
+            and fit >= share.machines
+        )
 
     def start(self, unit: Unit) -> Future[str]:
         import ray
 
-        gpus, cpus = self._taken[unit.name] = self._needs(unit)
-        options: dict[str, Any] = {"num_gpus": gpus, "num_cpus": cpus, "max_retries": 0, "name": unit.name}
-        if gpus > 1:
-            reference = ray.remote(_run_command).options(**options).remote(self._command(unit), self._product, unit)
+        share = self._taken[unit.name] = self._share(unit)
+        options: dict[str, Any] = {"num_gpus": share.gpus, "num_cpus": share.cpus, "max_retries": 0, "name": unit.name}
+        inner: Future[Any]
+        if share.machines > 1:
+            inner = self._gangs.submit(self._together, unit, share)
+        elif share.gpus > 1:
+            command = self._command(unit, ["--standalone", "--nproc-per-node", str(share.gpus)])
+            inner = ray.remote(run_command).options(**options).remote(command).future()
         else:
-            reference = ray.remote(_call).options(**options).remote(self._do, unit)
+            inner = ray.remote(_call).options(**options).remote(self._do, unit).future()
         outer: Future[str] = Future()
 
         def ended(inner: Future[Any]) -> None:
             self._taken.pop(unit.name)
-            error = inner.exception()
-            if error is None:
-                outer.set_result(inner.result())
-            else:
+            try:
+                found = inner.result()
+                outer.set_result(self._outcome(unit, found) if isinstance(found, int) else found)
+            except Exception as error:
                 outer.set_exception(_translated(error, unit))
 
-        reference.future().add_done_callback(ended)
+        inner.add_done_callback(ended)
         return outer
 
-    def _needs(self, unit: Unit) -> tuple[int, int]:
-        """(GPUs, CPUs) on this cluster. Without GPUs a unit takes a CPU; tokenising has tasks of its own that do."""
-        return unit.gpus if self._gpus else 0, 0 if unit.kind == "tokenise" else 1
+    def _alive(self) -> list[tuple[int, int]]:
+        """(GPUs, CPUs) of each machine."""
+        import ray
+
+        if time.monotonic() - self._looked >= LOOK_AGAIN_S:
+            resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            self._machines = [(int(found.get("GPU", 0)), int(found.get("CPU", 0))) for found in resources]
+            self._looked = time.monotonic()
+        return self._machines
+
+    def _share(self, unit: Unit) -> Share:
+        """Without GPUs a unit takes a CPU; tokenising has tasks of its own that do."""
+        cpus = 0 if unit.kind == "tokenise" else 1
+        most = max((gpus for gpus, _ in self._alive()), default=0)
+        if not most:
+            return Share(0, cpus)
+        machines = next(n for n in range(1, max(1, unit.gpus) + 1) if unit.gpus % n == 0 and unit.gpus // n <= most)
+        return Share(unit.gpus, cpus * machines, machines)
+
+    def _together(self, unit: Unit, share: Share) -> int:
+        """A torchrun on each of several machines: its exit code; where one ends badly, the others are ended too."""
+        import ray
+        from ray.util import placement_group, remove_placement_group
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        here = share.gpus // share.machines
+        group = placement_group([{"GPU": here, "CPU": 1}] * share.machines, strategy="STRICT_SPREAD")
+        at = [PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i) for i in range(share.machines)]
+        pending: list[Any] = []
+        try:
+            if not group.wait(self.patience_s):
+                raise WorkerDied(f"{share.machines} machines with {here} GPUs each did not become free together")
+            place = ray.remote(_meeting_place).options(num_cpus=0, scheduling_strategy=at[0], max_retries=0).remote()
+            address, port = ray.get(place)
+            meet = ["--nnodes", str(share.machines), "--nproc-per-node", str(here)]
+            meet += ["--master-addr", address, "--master-port", str(port)]
+            for rank, strategy in enumerate(at):
+                options = {"num_gpus": here, "num_cpus": 1, "max_retries": 0, "name": f"{unit.name} on machine {rank}"}
+                command = self._command(unit, [*meet, "--node-rank", str(rank)])
+                task = ray.remote(run_command).options(scheduling_strategy=strategy, **options)
+                pending.append(task.remote(command))
+            code = 0
+            while pending and not code:
+                (done,), pending = ray.wait(pending)
+                code = ray.get(done)
+            return code
+        finally:
+            for reference in pending:
+                ray.cancel(reference)
+            with contextlib.suppress(Exception):  # of one that was cancelled, or whose machine has gone
+                ray.wait(pending, num_returns=len(pending), timeout=SAVE_S)
+            remove_placement_group(group)
 
 
 def _call(do: Callable[[Unit], str], unit: Unit) -> str:
     return do(unit)
 
 
-def _run_command(command: list[str], product: Callable[[Unit], str], unit: Unit) -> str:
-    import subprocess
+def _meeting_place() -> tuple[str, int]:
+    """(address of this machine, a port that is free here)."""
+    import socket
 
-    done = subprocess.run(command, check=False)
-    if done.returncode:
-        raise WorkerDied(f"{unit.name} ended with exit code {done.returncode}; its log says why")
-    return product(unit)
+    import ray
+
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return ray.util.get_node_ip_address(), found.getsockname()[1]
 
 
 def _translated(error: BaseException, unit: Unit) -> BaseException:
@@ -81,4 +165,6 @@ def _translated(error: BaseException, unit: Unit) -> BaseException:
 
     if isinstance(error, RayTaskError):
         return error.cause if isinstance(error.cause, Exception) else error
+    if isinstance(error, (WorkerDied, MagicError)):
+        return error
     return WorkerDied(f"{unit.name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")

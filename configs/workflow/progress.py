@@ -36,6 +36,12 @@ def _last_lines(path: Path) -> list[str]:
         return []
 
 
+def log_lines(folder: Path, unit: str) -> list[str]:
+    """The last ones that a unit has written, without what would steer a terminal; folder: <runs>/<study>."""
+    lines = _last_lines(units_dir(folder) / f"{unit}.log")
+    return ["".join(c if c.isprintable() else " " for c in line).rstrip() for line in lines if line.strip()]
+
+
 def share_done(unit: Unit) -> float:
     """Of a training that is at work, by its steps; 0 for other units."""
     if unit.kind not in ("pretrain", "finetune") or unit.folder is None or unit.run is None:
@@ -49,7 +55,7 @@ def words_of(unit: Unit, folder: Path) -> str:
     folder: <runs>/<study>
     """
     if unit.kind == "tokenise":
-        said = [line for line in _last_lines(units_dir(folder) / f"{unit.name}.log") if line.strip()]
+        said = log_lines(folder, unit.name)
         return said[-1] if said else unit.name
     line = last_step(unit.folder) if unit.folder and unit.kind in ("pretrain", "finetune") else {}
     return f"{unit.folder.name} step {line['step']} loss {line['loss']:.2f}" if line and unit.folder else unit.name

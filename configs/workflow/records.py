@@ -7,7 +7,7 @@ results that it was made from, and the fingerprint of what came out. Out: the `S
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from configs.artifacts import read_json, write_json
 from configs.errors import ArtifactError
 from configs.workflow.units import ROOMS, Unit, room_code
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Record:
     """ISO 8601, UTC."""
     seconds: float
     host: str
+    hardware: str | None = None
+    git_commit: str | None = None
     kept: tuple[str, ...] = ()
     """What had changed when a user chose to keep it."""
     version: int = VERSION
@@ -44,6 +46,8 @@ class State:
     kind: Literal["done", "stale", "missing"]
     reasons: tuple[str, ...] = ()
     """What has changed since a stale one was made."""
+    took_s: float | None = field(default=None, compare=False)
+    """Of one that has a record."""
 
 
 def units_dir(folder: Path) -> Path:
@@ -56,10 +60,10 @@ def record_file(folder: Path, unit: str) -> Path:
 
 
 def write_record(folder: Path, unit: Unit, inputs: Mapping[str, str], product: str, **about: Any) -> None:
-    """about: started, seconds, host."""
+    """about: started, seconds, host, hardware, git_commit."""
     code = {room: room_code(room) for room in ROOMS[unit.kind]}
     record = Record(dict(unit.identity), code, dict(inputs), product, **about)
-    write_json(record_file(folder, unit.name), asdict(record))
+    write_json(record_file(folder, unit.name), asdict(record), sealed=True)
 
 
 def keep_record(folder: Path, unit: Unit, reasons: Sequence[str]) -> None:
@@ -70,7 +74,7 @@ def keep_record(folder: Path, unit: Unit, reasons: Sequence[str]) -> None:
     code = {room: room_code(room) for room in ROOMS[unit.kind]}
     kept = tuple(dict.fromkeys((*record.kept, *reasons)))
     changed = replace(record, identity=dict(unit.identity), code=code, inputs=inputs, kept=kept)
-    write_json(record_file(folder, unit.name), asdict(changed))
+    write_json(record_file(folder, unit.name), asdict(changed), sealed=True)
 
 
 def read_record(folder: Path, unit: str) -> Record | None:
@@ -103,12 +107,14 @@ def states(folder: Path, units: Sequence[Unit]) -> dict[str, State]:
                 reasons.append(f"{name} is {found[name].kind}")
             elif before is not None and record.inputs.get(name) != before.product:
                 reasons.append(f"{name} was made again, and came out otherwise")
-        found[unit.name] = State("stale", tuple(reasons)) if reasons else State("done")
+        found[unit.name] = State("stale" if reasons else "done", tuple(reasons), record.seconds)
     return found
 
 
 def changes(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
     """(dotted key, old value, new value) of what differs between two JSON trees."""
+    if old == new:
+        return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted({*old, *new})
         return [one for k in keys for one in changes(old.get(k), new.get(k), f"{key}.{k}" if key else str(k))]

@@ -1,30 +1,124 @@
-"""What of a study is done, as a table of words.
+"""The status of a study in a terminal, once or live.
 
-In: units, their records, and how far trainings are. Out: lines of text.
+In: a `Survey`. Out: counts by kind of unit, then who is at work and how far, what failed with the last lines of its
+log, what was stopped, what is stale and why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from configs.workflow.progress import last_step
-from configs.workflow.records import states
-from configs.workflow.units import KINDS, Unit
+from configs.workflow.display import clock
+from configs.workflow.survey import STATES, Standing, StateOf, Survey
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+REFRESH_S = 2.0
+SHOWN = 12
+"""Units of a state that are named, unless all are asked for."""
+STYLES: dict[StateOf, str] = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "bold red",
+    "stopped": "yellow",
+    "stale": "yellow",
+    "missing": "dim",
+}
 
 
-def status_lines(folder: Path, units: Sequence[Unit]) -> list[str]:
-    """folder: <runs>/<study>. A line a unit with what makes it stale, then how many of each kind are done."""
-    found = states(folder, units)
-    lines = [f"{'unit':<56}{'state':<10}{'step':>14}{'loss':>9}"]
-    for unit in units:
-        state = found[unit.name]
-        line = last_step(unit.folder) if unit.folder and unit.kind in ("pretrain", "finetune") else {}
-        words = "partial" if state.kind == "missing" and line else state.kind
-        step = f"{line['step']}/{unit.run.steps}" if line and unit.run else ""
-        loss = f"{line['loss']:.3f}" if line else ""
-        lines.append(f"{unit.name:<56}{words:<10}{step:>14}{loss:>9}  {'; '.join(state.reasons)}".rstrip())
-    for kind in KINDS:
-        mine = [unit for unit in units if unit.kind == kind]
-        lines.append(f"{kind:<10} {sum(found[unit.name].kind == 'done' for unit in mine)}/{len(mine)} done")
-    return lines
+def show(found: Survey, everything: bool = False) -> None:
+    """Print it; everything: each unit, also those that are done or not begun."""
+    from rich.console import Console
+
+    Console(highlight=False).print(view(found, everything))
+
+
+def watch(take: Callable[[], Survey]) -> None:
+    """Show it again and again, until nobody is at work or Ctrl-C is pressed."""
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(highlight=False), auto_refresh=False, screen=False) as live:
+        try:
+            while True:
+                found = take()
+                live.update(view(found), refresh=True)
+                if not found.having("running"):
+                    return
+                time.sleep(REFRESH_S)
+        except KeyboardInterrupt:
+            return
+
+
+def headline(found: Survey) -> str:
+    """E.g. `mini: 41 % of its computation done, 2 units at work, about 3:20 left at this pace`."""
+    working = len(found.having("running"))
+    parts = [f"{found.study}: {found.share:.0%} of its computation done"]
+    parts.append(f"{working} unit{'' if working == 1 else 's'} at work" if working else "nobody is at work on it")
+    if found.left_s is not None:
+        parts.append(f"about {clock(found.left_s)} left at this pace")
+    return ", ".join(parts)
+
+
+def progress_words(one: Standing) -> str:
+    """E.g. `step 120/585, loss 4.512, 0:42 left, for 0:12, on node3`."""
+    parts = [f"step {one.step}/{one.steps}"] if one.step is not None else []
+    parts += [f"loss {one.loss:.3f}"] if one.loss is not None else []
+    parts += [f"{clock(one.left_s)} left"] if one.left_s is not None else []
+    if one.state in ("running", "done") and one.passed_s is not None:
+        parts.append(f"{'for' if one.state == 'running' else 'took'} {clock(one.passed_s)}")
+    parts += [f"on {one.claim.host}"] if one.claim else []
+    return ", ".join(parts)
+
+
+def view(found: Survey, everything: bool = False) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Table | Text] = [Text(headline(found), style="bold"), _counts(found)]
+    if everything:
+        for state in STATES:
+            parts += _section(state, found.having(state), 0, len(found.standings)) if found.having(state) else []
+    else:
+        for state, some, further in found.telling():
+            parts += _section(state, some, further, SHOWN)
+    return Group(*parts)
+
+
+def _counts(found: Survey) -> Table:
+    from rich.table import Table
+
+    counts = found.counts()
+    shown = [state for state in STATES if state == "done" or found.having(state)]
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("")
+    for state in shown:
+        table.add_column(state, justify="right", style=STYLES[state])
+    for kind, counted in counts.items():
+        cells = [str(counted[state] or "") for state in shown[1:]]
+        table.add_row(kind, f"{counted['done']}/{counted.total()}", *cells)
+    return table
+
+
+def _section(state: StateOf, some: list[Standing], further: int, most: int) -> list[Table | Text]:
+    from rich.table import Table
+    from rich.text import Text
+
+    made = f", and {further} made of what is stale or missing" if further else ""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for one in some[:most]:
+        lines = [words] if (words := progress_words(one)) else []
+        lines += [line for reason in one.reasons for line in reason.splitlines()]
+        table.add_row(Text(one.unit.name), Text("\n".join(lines)))
+        for line in one.log:
+            table.add_row("", Text(f"| {line}", style="dim"))
+    if len(some) > most:
+        table.add_row(Text(f"and {len(some) - most} more (--all names them)", style="dim"), "")
+    return [Text(f"\n{state}{made}", style=STYLES[state]), table]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,61 +75,83 @@ class Unit:
 def study_units(study: StudyConfig, runs: Path, documents: Path | None = None) -> list[Unit]:
     """Of the whole study; documents: folder of local ones. Raises ConfigError as `plan_run` does."""
     found = [Unit("tokenise", (), _documents(study, documents))]
+    questions = _questions(study)
     for scale in study.scales:
+        tunings = {recipe: plan_run(sft_config(study, scale, recipe, seed=0)) for recipe in study.recipes}
         for mixture in study.mixtures:
+            pretraining = plan_run(pretrain_config(study, scale, mixture, seed=0))
             for seed in study.seeds_of(mixture):
-                found += _of_one_model(study, runs, scale, mixture, seed)
+                model = _Model(study, runs, scale, mixture, seed, questions)
+                found += model.units(pretraining, tunings)
     scores = tuple(unit.name for unit in found if unit.kind == "score")
     return [*found, Unit("analyse", scores, {"study": study.name})]
 
 
-def _of_one_model(study: StudyConfig, runs: Path, scale: str, mixture: str, seed: int) -> Iterator[Unit]:
-    """Pretraining, every fine-tuning of it, and the scores of all their checkpoints."""
+@dataclass(frozen=True)
+class _Questions:
+    """What every checkpoint is asked."""
 
-    def folder(stage: str) -> RunFolder:
-        return RunFolder(runs, study.name, scale, mixture, seed, stage)
-
-    where, gpus = f"{scale}/{mixture}/seed{seed}", study.scales[scale].gpus
-    pretraining = f"pretrain/{where}"
-    plan = plan_run(pretrain_config(study, scale, mixture, seed))
-    yield _training(pretraining, ("tokenise",), plan, folder("pt"), gpus)
-    yield from _scores(study, pretraining, plan, folder("pt"))
-    for recipe in study.recipes:
-        name = f"finetune/{where}/{recipe}"
-        plan = plan_run(sft_config(study, scale, recipe, seed))
-        yield _training(name, ("tokenise", pretraining), plan, folder(f"sft-{recipe}"), gpus)
-        yield from _scores(study, name, plan, folder(f"sft-{recipe}"))
+    identity: Mapping[str, Any]
+    tokens: int
+    """Forwarded to score one checkpoint."""
 
 
-def _training(name: str, inputs: tuple[str, ...], plan: RunPlan, folder: RunFolder, gpus: int) -> Unit:
-    identity = plan.config.identity()
-    if plan.config.stage == "pt":
-        identity["weights"] = load_mixture(plan.config.data.mixture).weights
-    return Unit(name, inputs, identity, gpus, plan.tokens, plan.total_flops, plan.disk_bytes, plan, folder)
-
-
-def _scores(study: StudyConfig, training: str, plan: RunPlan, folder: RunFolder) -> Iterator[Unit]:
+def _questions(study: StudyConfig) -> _Questions:
     specs = load_benchmarks(study.benchmarks)
     sample = study.scoring.sample or math.inf
-    tokens = TOKENS_AN_EXAMPLE * round(sum(min(spec.examples or UNKNOWN_EXAMPLES, sample) for spec in specs))
     identity = {
-        "benchmarks": [spec.model_dump(mode="json") for spec in specs],
+        "benchmarks": {spec.slug: fingerprint(spec.model_dump(mode="json"))[:12] for spec in specs},
         "scoring": study.scoring.model_dump(mode="json"),
         "data": study.data.model_dump(mode="json"),
     }
-    for step in (*plan.export_steps[:-1], None):
-        what = "last" if step is None else f"step-{step:07d}"
-        yield Unit(
-            f"score/{folder.name}/{what}",
-            (training,),
-            identity | {"step": step},
-            gpus=min(1, study.scales[folder.scale].gpus),
-            tokens=tokens,
-            flops=tokens * plan.flops.full * SCORING_FLOPS,
-            run=plan,
-            folder=folder,
-            step=step,
-        )
+    examples = sum(min(spec.examples or UNKNOWN_EXAMPLES, sample) for spec in specs)
+    return _Questions(identity, TOKENS_AN_EXAMPLE * round(examples))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One model of a study: its pretraining, every fine-tuning of it, and the scores of all their checkpoints."""
+
+    study: StudyConfig
+    runs: Path
+    scale: str
+    mixture: str
+    seed: int
+    questions: _Questions
+
+    def units(self, pretraining: RunPlan, tunings: Mapping[str, RunPlan]) -> Iterator[Unit]:
+        """tunings: recipe -> plan. The plans are those of seed 0, and nothing in them but the seed depends on it."""
+        where = f"{self.scale}/{self.mixture}/seed{self.seed}"
+        first = f"pretrain/{where}"
+        yield from self._of_one_run(first, ("tokenise",), self._seeded(pretraining), "pt")
+        for recipe, plan in tunings.items():
+            inputs = ("tokenise", first)
+            yield from self._of_one_run(f"finetune/{where}/{recipe}", inputs, self._seeded(plan), f"sft-{recipe}")
+
+    def _seeded(self, plan: RunPlan) -> RunPlan:
+        return replace(plan, config=plan.config.model_copy(update={"seed": self.seed}))
+
+    def _of_one_run(self, name: str, inputs: tuple[str, ...], plan: RunPlan, stage: str) -> Iterator[Unit]:
+        """A training and the scores of the checkpoints that it keeps."""
+        folder = RunFolder(self.runs, self.study.name, self.scale, self.mixture, self.seed, stage)
+        gpus = self.study.scales[self.scale].gpus
+        identity = plan.config.identity()
+        if plan.config.stage == "pt":
+            identity["weights"] = load_mixture(plan.config.data.mixture).weights
+        yield Unit(name, inputs, identity, gpus, plan.tokens, plan.total_flops, plan.disk_bytes, plan, folder)
+        for step in (*plan.export_steps[:-1], None):
+            what = "last" if step is None else f"step-{step:07d}"
+            yield Unit(
+                f"score/{folder.name}/{what}",
+                (name,),
+                {**self.questions.identity, "step": step},
+                gpus=min(1, gpus),
+                tokens=self.questions.tokens,
+                flops=self.questions.tokens * plan.flops.full * SCORING_FLOPS,
+                run=plan,
+                folder=folder,
+                step=step,
+            )
 
 
 def _documents(study: StudyConfig, documents: Path | None) -> dict[str, Any]:

@@ -77,10 +77,8 @@ def generate(folder: Path, megabytes: float = 2.5) -> Path:
             for name, count in ((split, EVALUATION_ROWS), ("train", TRAIN_ROWS)):
                 _write(temporary / "benchmarks" / slug / f"{name}.parquet", benchmarks.rows(slug, name, count))
         files = {str(path.relative_to(temporary)): describe_file(path) for path in sorted(temporary.rglob("*.parquet"))}
-        write_json(
-            temporary / MANIFEST,
-            {"version": VERSION, "synthetic": True, "inputs": inputs, "megabytes": megabytes, "files": files},
-        )
+        manifest = {"version": VERSION, "synthetic": True, "inputs": inputs, "megabytes": megabytes, "files": files}
+        write_json(temporary / MANIFEST, manifest, sealed=True)
     return folder
 
 

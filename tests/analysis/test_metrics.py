@@ -250,9 +250,12 @@ def test_published_metrics_are_enough_and_a_damaged_file_is_refused(
     shutil.rmtree(study / "scores")
     pd.testing.assert_frame_equal(read_metrics(tmp_path, "demo"), whole)
     path = study / "metrics.parquet"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ArtifactError, match=r"metrics\.parquet"):
-        read_metrics(tmp_path, "demo")
+    content = path.read_bytes()
+    place = pq.ParquetFile(path).metadata.row_group(0).column(COLUMNS.index("value")).data_page_offset + 100
+    for damaged in (content[:100], content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match=r"metrics\.parquet"):
+            read_metrics(tmp_path, "demo")
 
 
 logprobs = st.lists(st.floats(-200, -0.01), min_size=2, max_size=6)

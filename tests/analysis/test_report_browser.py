@@ -6,7 +6,9 @@ Chromium must be installed; nothing is downloaded. What the page does is held ag
 from __future__ import annotations
 
 import csv
+import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -274,6 +276,16 @@ def test_on_paper_everything_is_open(visit: Visit) -> None:
     visit.page.emulate_media(media="screen")
     assert visit.page.locator("article.benchmark:visible").count() == 1
     assert visit.page.locator(".sheet[open]").count() == 1  # Table 5, as before
+
+
+def test_on_paper_a_long_table_has_its_head_on_every_page(visit: Visit) -> None:
+    """Seen by two colours that nothing else has: of the names in the head and of those of the rows."""
+    colours = "#table-table5 thead th { color: rgb(1 2 3) !important } #table-table5 tbody th { color: rgb(3 2 1) }"
+    visit.page.add_style_tag(content=colours)
+    parts = re.findall(rb"stream\r?\n(.*?)endstream", visit.page.pdf(), re.DOTALL)
+    drawn = [zlib.decompress(part) for part in parts if part.startswith(b"x\x9c")]
+    heads, rows = ([colour in part for part in drawn] for colour in (b".0039 .0078 .0118 rg", b".0118 .0078 .0039 rg"))
+    assert heads == rows and sum(rows) > 1
 
 
 @pytest.mark.parametrize("address", ["#verdict", "#table-calibration", "#benchmark-commonsense_qa", "#provenance"])

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from analysis import tables
-from analysis.panel import load_panel
+from analysis.studies import load_panel
 from analysis.tidy import main, write_tidy
 from configs.errors import ArtifactError
 from configs.layout import PROJECT_ROOT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from configs.artifacts import (
     sha256_file,
     sha256_files,
     verify_files,
+    verify_untouched,
     write_json,
     write_text,
 )
@@ -147,3 +149,44 @@ def test_fingerprint_ignores_the_order_of_keys(value: dict[str, object]) -> None
 def test_write_text_makes_its_folder(tmp_path: Path) -> None:
     write_text(tmp_path / "x" / "y" / "z.txt", "z")
     assert (tmp_path / "x" / "y" / "z.txt").read_text() == "z"
+
+
+@given(st.data())
+def test_a_flipped_bit_of_sealed_json_is_noticed_or_changes_no_value(data: st.DataObject) -> None:
+    value = {"step": 20, "export": {"20": "0f3a"}, "kept": ["a", None, 1.5]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "DONE"
+        write_json(path, value, sealed=True)
+        assert read_json(path) == value
+        content = bytearray(path.read_bytes())
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        path.write_bytes(content)
+        try:
+            found = read_json(path)
+        except ArtifactError as error:
+            assert str(path) in str(error) and "delete it and rerun" in str(error)
+        else:
+            assert {key: found[key] for key in value} == value  # white space, or the seal's own name
+
+
+def test_what_was_written_to_after_its_manifest_is_read_again(tmp_path: Path) -> None:
+    part, manifest = tmp_path / "part", tmp_path / "manifest.json"
+    part.write_bytes(b"0123456789")
+    files = {"part": describe_file(part)}
+    write_json(manifest, files)
+    written = manifest.stat().st_mtime_ns
+    for at_ns, contents in ((written - 1, b"012345678X"), (written + 1, b"0123456789")):
+        assert manifest.stat().st_mtime_ns == written
+        part.write_bytes(contents)
+        os.utime(part, ns=(at_ns, at_ns))
+        verify_untouched(tmp_path, manifest, files)  # the file system noticed nothing; nothing was changed
+    assert manifest.stat().st_mtime_ns > written + 1  # it was read, and will not be read again
+    os.utime(manifest, ns=(written, written))
+    part.write_bytes(b"012345678X")
+    os.utime(part, ns=(written + 1, written + 1))
+    with pytest.raises(ArtifactError, match="sha256 differs"):
+        verify_untouched(tmp_path, manifest, files)
+    part.write_bytes(b"01234")
+    os.utime(part, ns=(written - 1, written - 1))
+    with pytest.raises(ArtifactError, match="5 bytes found"):
+        verify_untouched(tmp_path, manifest, files)

@@ -33,6 +33,8 @@ def unit(name: str, *inputs: str, gpus: int = 0) -> Unit:
 class Threads:
     """Workers that keep count; `troubles`: unit -> errors that its first attempts end with."""
 
+    patience_s = 0.0
+
     def __init__(self, limit: int, troubles: dict[str, list[BaseException]]) -> None:
         self.pool, self.limit, self.troubles = ThreadPoolExecutor(8), limit, troubles
         self.running: set[str] = set()
@@ -153,11 +155,17 @@ def work(folder: Path, unit: Unit) -> str:
     return f"{os.environ['OMP_NUM_THREADS']} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
 
 
+def outcome(folder: Path, unit: Unit, code: int) -> str:
+    if code:
+        raise WorkerDied(f"exit code {code}")
+    return (folder / unit.name.replace("/", "-")).read_text()
+
+
 def local(folder: Path, workers: int, gpus: int = 0, command: Sequence[str] = ()) -> LocalWorkers:
     return LocalWorkers(
         functools.partial(work, folder),
-        lambda unit: [part.format(unit.name.replace("/", "-")) for part in command],
-        lambda unit: (folder / unit.name.replace("/", "-")).read_text(),
+        lambda unit, launch: [part.format(unit.name.replace("/", "-")) for part in command],
+        functools.partial(outcome, folder),
         workers,
         gpus,
     )

@@ -17,6 +17,7 @@ from configs.gpus import find_gpu
 from configs.load import load_study
 from configs.plan import Hardware
 from configs.workflow import records
+from configs.workflow.driver import lost
 from configs.workflow.plan import plan_lines, seconds_of
 from configs.workflow.records import State, changes, states, write_record
 from configs.workflow.schedule import remaining_s, schedule
@@ -192,6 +193,34 @@ def test_a_record_that_is_none_is_refused(tmp_path: Path) -> None:
         states(tmp_path, CHAIN)
     path.write_text(json.dumps({"version": 1}))
     with pytest.raises(ArtifactError, match="not a record"):
+        states(tmp_path, CHAIN)
+
+
+def test_what_has_gone_is_found_and_what_was_made_of_it_waits(tmp_path: Path) -> None:
+    finish(tmp_path, CHAIN)
+    asked: list[tuple[str, str, list[str]]] = []
+
+    def intact(unit: Unit, product: str, waiting: Sequence[Unit]) -> bool:
+        asked.append((unit.name, product, [other.name for other in waiting]))
+        return unit.name != "pretrain/x"
+
+    assert lost(tmp_path, CHAIN, intact) == [CHAIN[1]]
+    assert asked == [("tokenise", "first", []), ("pretrain/x", "first", [])]  # its score is judged later
+    records.record_file(tmp_path, "score/x").unlink()
+    asked.clear()
+    assert lost(tmp_path, CHAIN, intact) == [CHAIN[1]]
+    assert asked[1] == ("pretrain/x", "first", ["score/x"])
+    finish(tmp_path, CHAIN)
+    records.record_file(tmp_path, "tokenise").unlink()
+    assert lost(tmp_path, CHAIN, lambda *_: True) == [CHAIN[0]]
+    assert lost(tmp_path / "new", CHAIN, lambda *_: False) == []
+
+
+def test_an_altered_record_is_refused(tmp_path: Path) -> None:
+    finish(tmp_path, CHAIN)
+    path = records.record_file(tmp_path, "pretrain/x")
+    path.write_text(path.read_text().replace('"here"', '"hers"'))
+    with pytest.raises(ArtifactError, match="altered since it was written"):
         states(tmp_path, CHAIN)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from token_shards import contents, make_shards
 
-from configs.artifacts import sha256_file, write_json
+from configs.artifacts import read_json, sha256_file, write_json
 from configs.errors import ArtifactError
 from configs.layout import sft_dir, shards_dir, tokenizer_dir
 from configs.schema import SftSpec
@@ -55,13 +54,13 @@ def web(data: Path) -> Path:
 
 
 def rewrite(web: Path, **changes: Any) -> None:
-    manifest = json.loads((web / "manifest.json").read_text())
+    manifest = read_json(web / "manifest.json")
     write_json(web / "manifest.json", manifest | changes)
 
 
 def rehash(web: Path, name: str) -> None:
     """Make the manifest agree with a changed file, as a forger would."""
-    manifest = json.loads((web / "manifest.json").read_text())
+    manifest = read_json(web / "manifest.json")
     manifest["files"][name] = {"bytes": (web / name).stat().st_size, "sha256": sha256_file(web / name)}
     write_json(web / "manifest.json", manifest)
 
@@ -156,7 +155,7 @@ def wrong_vocabulary(web: Path) -> None:
 
 
 def wrong_count(web: Path) -> None:
-    manifest = json.loads((web / "manifest.json").read_text())
+    manifest = read_json(web / "manifest.json")
     rewrite(web, eods=manifest["eods"] + 1)
 
 

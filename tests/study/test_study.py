@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -89,7 +91,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(tmp_path: Path, monke
     import study as module
     from configs.errors import ResourceError
 
-    monkeypatch.setattr(module, "SPARE_BYTES", 1e18)
+    monkeypatch.setattr("configs.workflow.begun.SPARE_BYTES", 1e18)
     with pytest.raises(ResourceError, match="GB are free"):
         module.run(load_study("mini"), None, tmp_path / "data", tmp_path / "runs", 1)
     assert not (tmp_path / "data").exists() and not list((tmp_path / "runs").iterdir())
@@ -126,7 +128,7 @@ def test_the_path_ends_with_a_report_and_kills_change_nothing(tmp_path: Path) ->
     again = run(study, broken)  # nothing is done a second time
     assert again.returncode == 0 and scores(broken) == wanted
     assert "nothing was missing" in again.stdout
-    assert "score      6/6 done" in status(broken)
+    assert re.search(r"^score +6/6$", status(broken), re.MULTILINE)
     for report in (broken, whole):
         shutil.rmtree(report / "runs/tiny/report")
     assert run(study, broken).returncode == run(study, whole).returncode == 0
@@ -165,6 +167,12 @@ def test_what_changed_is_refused_redone_or_kept_and_a_second_driver_is_turned_aw
     assert refused.returncode == 2 and "is stale: optimizer.lr 0.02 -> 0.05" in refused.stderr
     subprocess.run([*single, "--again"], capture_output=True, check=True)
     assert read_json(folder / "units/pretrain/tiny/V1P0/seed0.json")["kept"] == []
+    weights = folder / "tiny/V1P0/seed0/pt/export/step-0000010/model.safetensors"
+    made = sha256_file(weights)
+    shutil.rmtree(weights.parent)
+    subprocess.run(single, capture_output=True, check=True)  # done, but what it made has gone
+    assert sha256_file(weights) == made
+    assert not (folder / "scores/tiny/V1P0/seed0/pt").exists()  # of the checkpoints that were
 
     redone = run(study, tmp_path, "overrides={optimizer.lr: 0.03}", "--stale", "redo")
     assert redone.returncode == 0, redone.stderr
@@ -191,7 +199,8 @@ def test_asked_to_end_it_saves_and_goes_on_from_there(tmp_path: Path) -> None:
     process.terminate()
     _, said = process.communicate(timeout=120)
     assert process.returncode == 75 and b"the same command goes on" in said and b"Traceback" not in said
-    (saved,) = {path.name for path in (run_folder / "checkpoints").glob("step-*")} - {"step-0000010"}  # 10: a milestone
+    saved = max(path.name for path in (run_folder / "checkpoints").glob("step-*"))
+    assert saved > "step-0000010"  # a milestone
     result = run(study, tmp_path, long)
     assert result.returncode == 0, result.stderr
     log = (tmp_path / "runs/tiny/units/pretrain/tiny/V1P0/seed0.log").read_text()
@@ -207,16 +216,35 @@ def test_a_unit_that_fails_leaves_the_rest_done_and_is_named(tmp_path: Path) -> 
     for name in ("analyse", "score/tiny/V1P0/seed0/pt/last"):
         (folder / f"units/{name}.json").unlink()
     (broken,) = (folder / "tiny/V1P0/seed0/pt/export").glob("step-*12/model*.safetensors")
-    whole = broken.read_bytes()
-    broken.write_bytes(whole[:-1])
+    whole, at_ns = broken.read_bytes(), broken.stat().st_mtime_ns
+    broken.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    os.utime(broken, ns=(at_ns, at_ns))  # the disk's own doing: nobody wrote to it
     (folder / "scores/tiny/V1P0/seed0/pt/step-0000012.parquet").unlink()
     failed = run(study, tmp_path)
     assert failed.returncode == 2 and "Traceback" not in failed.stderr
     assert "score/tiny/V1P0/seed0/pt/last failed; units not begun, which need it: 1" in failed.stderr
     assert "ArtifactError" in (folder / "units/score/tiny/V1P0/seed0/pt/last.log").read_text()  # and its traceback
-    assert str(broken) in failed.stderr and "units/score/tiny/V1P0/seed0/pt/last.log" in failed.stderr
-    broken.write_bytes(whole)
+    assert str(broken.parent) in failed.stderr and "units/score/tiny/V1P0/seed0/pt/last.log" in failed.stderr
+    assert "delete the export and rerun its training" in failed.stderr
+    shutil.rmtree(broken.parent)
     assert run(study, tmp_path).returncode == 0 and "missing" not in status(tmp_path)
+    assert broken.read_bytes() == whole
+
+    # What a real study leaves behind: every number has its whole origin, and the room it takes may go.
+    place = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    program = [sys.executable, str(PROJECT_ROOT / "study.py")]
+    asked = [*program, "why", "tiny", "table5", "rte", "--json", *place[:2]]
+    facts = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+    assert len(facts["scores"]["files"]) == len(facts["runs"]) == 4 and facts["doubts"] == []
+    for origin in facts["runs"].values():
+        assert "study.py run " in origin["command"] and origin["git_commit"] and origin["hardware"]
+        assert all(sha256_file(tmp_path / "data" / name) == sha for name, sha in origin["manifests"].items())
+    assert None not in facts["units"].values()
+    subprocess.run([*program, "publish", "tiny", "--out", str(tmp_path / "tiny.zip"), *place], check=True)
+    subprocess.run([*program, "clean", "tiny", "--exports", "--yes", *place], check=True)
+    assert not list(folder.rglob("*.safetensors")) and not list(folder.rglob("*.distcp"))
+    again = run(study, tmp_path)
+    assert again.returncode == 0 and "nothing was missing" in again.stdout
 
 
 @pytest.mark.slow

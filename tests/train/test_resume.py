@@ -104,6 +104,28 @@ def test_a_finished_run_starts_again_where_it_is_told_to(
     assert result(run) == result(whole)
 
 
+@pytest.mark.parametrize(
+    ("gone", "steps"),
+    [
+        (["export/step-0000015", "export/step-0000030"], 0),  # made again of their checkpoints
+        (["export/step-0000030/config.json"], 0),
+        (["export/step-0000015", "checkpoints/step-0000015"], 30),  # nothing is before it any more
+        (["export/step-0000030", "checkpoints/step-0000030"], 15),
+    ],
+)
+def test_exports_that_have_gone_are_made_again(
+    whole: Path, data: Path, tmp_path: Path, steps_run: list[float], gone: list[str], steps: int
+) -> None:
+    run = copy(whole, tmp_path)
+    for name in gone:
+        shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
+    run_pretrain(data, tmp_path)
+    assert len(steps_run) == steps
+    found, wanted = result(run), result(whole)
+    assert found["exports"] == wanted["exports"] and found["done"] == wanted["done"]
+    assert found["metrics"] == wanted["metrics"]
+
+
 def test_nothing_of_what_came_later_stays(
     whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,8 @@ def test_a_run_leaves_what_it_promises(whole: Path, data: Path) -> None:
     assert yaml.safe_load((whole / "config.yaml").read_text())["model"]["hidden"] == 24
     record = read_json(whole / "provenance.json")
     assert record["inputs"] == done["inputs"] and record["packages"]["megatron-core"] == "0.16.1"
+    assert len(record["manifests"]) == 1 + 6  # of the tokenizer and the sources
+    assert all(sha256_file(data / name) == sha for name, sha in record["manifests"].items())
     for step in (15, 30):
         export = whole / "export" / f"step-{step:07d}"
         facts = read_json(export / "export.json")

@@ -1,0 +1,42 @@
+"""Commands that several GPUs work on: started so that they end with whoever started them, however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+PR_SET_PDEATHSIG = 1
+SAVE_S = 40.0
+"""For a training that is asked to end; torchrun itself kills its processes 30 s after it was asked."""
+
+Command = Callable[..., list[str]]
+"""(unit, options of torchrun that say how many processes, and where they meet) -> what does the unit."""
+
+
+def end_with_parent() -> None:
+    """Whoever is killed leaves nobody at work (Linux)."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_command(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
+) -> int:
+    """Its exit code. If this is interrupted, the command is asked to end first, then its processes are killed."""
+    process = subprocess.Popen(command, env=environment, preexec_fn=end_with_parent, start_new_session=True)
+    started(process)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(SAVE_S)
+        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # what is left of the command's own processes
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,141 @@
+"""From a number of a table back to where it comes from, on a study whose every file is known."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from finished_study import COMMAND, COMMIT, HOST, Finished, write_finished
+
+from analysis.lookup import table_named, the_one
+from analysis.studies import load_panel
+from analysis.tables import build_tables
+from analysis.why import answer, told
+from analysis.writers import as_csv
+from configs.artifacts import read_json, write_json
+from configs.errors import ConfigError
+from configs.layout import PROJECT_ROOT
+from configs.load import PAPER_MIXTURES
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return write_finished(tmp_path_factory.mktemp("why"), mixtures=list(PAPER_MIXTURES))
+
+
+def test_a_number_of_table_5_leads_to_its_files_runs_and_units(made: Finished) -> None:
+    facts = answer(made.runs, "tiny", "5", ["RTE", "accuracy"])
+    (table,) = build_tables(load_panel(made.runs, "tiny"), ["table5"])
+    (printed,) = [
+        r for r in csv.DictReader(io.StringIO(as_csv(table))) if r["benchmark"] == "RTE" and "acc" in r["metric"]
+    ]
+    (row,) = facts["rows"]
+    assert row["value"] == float(printed["value"]) and row["shown"]["this run"] == f"{row['value']:+.2f}".replace(
+        "-", "−"
+    )
+    assert facts["scores"]["fingerprint"] == printed["scores"]
+
+    paths = {file["path"]: file for file in facts["scores"]["files"]}
+    wanted = [
+        f"scores/tiny/{m}/seed0/{end}"
+        for m in PAPER_MIXTURES
+        for end in ("pt/step-0000012.parquet", "sft-tiny/step-0000010.parquet")
+    ]  # not those of step 10 on the way
+    assert sorted(paths) == sorted(wanted)
+    for name, file in paths.items():
+        assert file["sha256"] == hashlib.sha256((made.folder / name).read_bytes()).hexdigest()
+    assert len(facts["runs"]) == 18 and len(facts["units"]) == 1 + 9 + 9 + 18 + 1
+    run = facts["runs"]["tiny/V2P1/seed0/sft-tiny"]
+    assert (run["command"], run["git_commit"], run["hardware"]) == (COMMAND, COMMIT, "1 x NVIDIA H100")
+    assert run["parent"]["is_export_of_pt"] is True and run["manifests"] and run["config"]["sha256"]
+    unit = facts["units"]["score/tiny/V2P1/seed0/sft-tiny/last"]
+    assert unit["host"] == HOST and unit["kept"] == () and unit["identity"]["scoring"]["sample"] == 8
+    assert facts["doubts"] == [] and facts["synthetic"]
+    json.dumps(facts)
+
+    text = told(facts)
+    for once in (COMMAND, COMMIT, HOST, "SYNTHETIC", "9 of 9 fine-tunings began with an export", "18 in 0:27"):
+        assert once in text
+    assert text.count(COMMAND) == 1  # what all share is said once
+
+
+def test_one_cell_leads_to_one_file_and_the_pretraining_before_it(made: Finished) -> None:
+    facts = answer(made.runs, "tiny", "metrics", ["v1p2", "sft", "arc_easy", "accuracy", "sum", "value"])
+    assert [file["path"] for file in facts["scores"]["files"]] == [
+        "scores/tiny/V1P2/seed0/sft-tiny/step-0000010.parquet"
+    ]
+    assert sorted(facts["runs"]) == ["tiny/V1P2/seed0/pt", "tiny/V1P2/seed0/sft-tiny"]
+    assert facts["column"] == "value" and facts["rows"][0]["keys"]["benchmark"] == "ARC-Easy"
+
+
+def test_a_checkpoint_on_the_way_is_behind_the_number_that_it_gave(made: Finished) -> None:
+    facts = answer(made.runs, "tiny", "early", ["2,560"])
+    steps = [file["path"].rpartition("/")[2] for file in facts["scores"]["files"] if "/pt/" in file["path"]]
+    assert sorted(set(steps)) == ["step-0000010.parquet", "step-0000012.parquet"]
+    (last,) = answer(made.runs, "tiny", "early", ["3,072"])["rows"]
+    assert last["keys"]["tokens"] == "3,072"
+    assert facts["scores"]["fingerprint"] != answer(made.runs, "tiny", "early", ["3,072"])["scores"]["fingerprint"]
+
+
+def test_settings_and_figures_have_an_origin_too(made: Finished) -> None:
+    facts = answer(made.runs, "tiny", "table1", ["number of layers"])
+    assert facts["rows"][0]["shown"]["this study"] == "1" and len(facts["runs"]) == 18
+    assert answer(made.runs, "tiny", "figure13", ["accuracy", "pt", "nli"])["table"]["name"] == "web_differences"
+
+
+def test_exceptions_are_named_and_what_nobody_recorded_is_said(tmp_path: Path) -> None:
+    made = write_finished(tmp_path)
+    odd = made.folder / "tiny/V2P2/seed0/pt/provenance.json"
+    record = read_json(odd)
+    del record["manifests"]
+    write_json(odd, record | {"git_commit": "2" * 40 + "-dirty", "hardware": "8 x NVIDIA H200"})
+    (made.folder / "units/pretrain/tiny/V2P2/seed0.json").unlink()
+    done = made.folder / "tiny/V1P0/seed0/pt/DONE"
+    write_json(done, read_json(done) | {"export": {"10": "0" * 64, "12": "0" * 64}})
+    unit = read_json(made.folder / "units/finetune/tiny/V1P0/seed0/tiny.json")
+    write_json(made.folder / "units/finetune/tiny/V1P0/seed0/tiny.json", unit | {"kept": ["optimizer.lr 1 -> 2"]})
+    text = told(answer(made.runs, "tiny", "table5", ["RTE"]))
+    assert f"but tiny/V2P2/seed0/pt: {'2' * 40}-dirty" in text and "but tiny/V2P2/seed0/pt: 8 x NVIDIA H200" in text
+    assert "1 of 2 fine-tunings began with an export" in text and "are no export of its run" in text
+    assert "of 1 not recorded" in text and "kept although changed: finetune/tiny/V1P0/seed0/tiny: optimizer.lr" in text
+    assert f"git checkout {COMMIT}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table55"], "no table 'table55'"),
+        (["table5", "hellaswag"], "no row of table5 has 'hellaswag'"),
+        (["table6", "nli"], "rows of table6 fit; say more of\n  valid: stage PT, SFT"),
+        (["metrics", "accuracy", "arc"], "valid: stage PT, SFT; recipe (empty), tiny; mixture V1P0, V1P1"),
+        (["metrics", "step"], "fits 2 names\n  valid: step10, step12"),
+    ],
+)
+def test_words_that_name_no_single_number_are_refused_with_what_would(
+    words: list[str], message: str, made: Finished
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        answer(made.runs, "tiny", words[0], words[1:])
+    assert message in str(refused.value)
+
+
+def test_names_are_found_by_their_beginning() -> None:
+    assert table_named("Table 5") == table_named("5") == "table5" and table_named("deci") == "decisions"
+    assert the_one("arc e", ["ARC-Challenge", "ARC-Easy"]) == "ARC-Easy"
+    assert the_one("table1", ["table1", "table10"]) == "table1"
+    with pytest.raises(ConfigError, match="fits 2 names"):
+        the_one("arc", ["ARC-Challenge", "ARC-Easy"])
+
+
+def test_the_command(made: Finished) -> None:
+    command = [sys.executable, str(PROJECT_ROOT / "study.py"), "why", str(made.folder), "table5", "rte", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert json.loads(done.stdout)["runs"]["tiny/V1P0/seed0/pt"]["git_commit"] == COMMIT
+    done = subprocess.run([*command, "zzz"], capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "valid: metric accuracy" in done.stderr
