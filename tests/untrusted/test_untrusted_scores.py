@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from analysis.answers import gather
 from analysis.held_out import read_lines
 from analysis.metrics import COLUMNS, read_described, read_metrics
-from analysis.panel import load_panel
 from analysis.scores import TYPES, read_metadata, read_score_file, read_scores
+from analysis.studies import load_panel
 from analysis.tables import borrowed, build_tables
 from analysis.tidy import read_tidy, write_tidy
 from analysis.writers import as_csv, as_latex, as_markdown, as_text
