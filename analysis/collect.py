@@ -37,7 +37,7 @@ class Checkpoint(NamedTuple):
     @property
     def folder(self) -> str:
         """Of its run, below <runs>/<study>."""
-        return RunFolder(Path(), "", *self.run).name
+        return RunFolder(Path(), "study", *self.run).name
 
     @property
     def run(self) -> tuple[str, str, int, str]:

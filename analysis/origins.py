@@ -49,11 +49,10 @@ def score_files_behind(runs: Path, study: str, cells: Collection[str]) -> list[F
 
 def _contents(path: Path) -> tuple[list[tuple[Any, ...]], list[Facts]]:
     """(cells, checkpoints) of a score file."""
-    import pyarrow.parquet as pq
-
     from analysis.metrics import KEYS
+    from analysis.scores import read_score_file
 
-    frame = pq.read_table(path, columns=[*KEYS, "checkpoint"]).to_pandas().drop_duplicates()
+    frame = read_score_file(path).table.select([*KEYS, "checkpoint"]).to_pandas().astype(object).drop_duplicates()
     places = [*Checkpoint._fields, "tokens", "checkpoint"]
     checkpoints = frame[places].drop_duplicates().to_dict("records")
     return list(frame.itertuples(index=False, name=None)), [{str(k): v for k, v in one.items()} for one in checkpoints]

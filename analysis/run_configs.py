@@ -30,7 +30,8 @@ def config_of(
     What one version of this project wrote, or a study of other people, need not be a config of this version.
     """
     stage = "pt" if recipe is None else f"sft-{recipe}"
-    for mixture, seed in itertools.product(filter(is_name, mixtures if is_name(scale) else ()), seeds):
+    trained = filter(is_name, mixtures if is_name(scale) else ())  # others were given, by tables of numbers
+    for mixture, seed in itertools.product(trained, seeds):
         run = RunFolder(runs, name, scale, mixture, seed, stage)
         if (run.path / "config.yaml").is_file():
             try:

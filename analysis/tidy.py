@@ -112,7 +112,8 @@ def read_tidy(path: Path) -> pd.DataFrame:
     for name in ("model", "benchmark", "group", "category", "scale"):
         _refuse(frame[name].map(unprintable), f"{name} holds a control character", frame[name], path)
     for name, largest in (("seed", 2**31), ("n", 2**62)):
-        whole = frame[name].isna() | (frame[name].between(0, largest - 1) & (frame[name] % 1 == 0))
+        whole = frame[name].between(0, largest - 1) & (frame[name] % 1 == 0)
+        whole |= frame[name].isna() & (name == "n")  # which may be left out
         _refuse(~whole, f"{name} is no whole number from 0", frame[name], path)
     _refuse(~frame["value"].abs().lt(float("inf")), "value is missing or not finite", frame["value"], path)
     _refuse(frame.duplicated(list(KEY)), "this number is there twice", frame["model"], path)

@@ -244,6 +244,20 @@ def test_what_a_parquet_file_claims_is_looked_at_first(tmp_path: Path, monkeypat
             read_documents(path)
 
 
+def test_a_footer_that_would_end_the_process_is_only_refused(tmp_path: Path) -> None:
+    """pyarrow 26.0.1 aborts in `RowGroupMetaData.column` where the histogram of levels has one entry too many."""
+    whole = CONTENT["read_benchmark", ".parquet"]
+    four, five = b"\x19\x46\0\0\0\x18", b"\x19\x56\0\0\0\0\x18"  # lists of 64-bit numbers: 0, 0, 0, 12 and one 0 more
+    assert whole.count(four) == 1
+    content = whole.replace(four, five)
+    size = int.from_bytes(whole[-8:-4], "little") + 1
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(content[:-8] + size.to_bytes(4, "little") + content[-4:])
+    for read in (read_benchmark, read_conversations, read_documents):
+        with pytest.raises(DataError, match=r"rows\.parquet"):
+            read(path)
+
+
 def test_objects_of_several_gzip_members_and_padding_are_read() -> None:
     blob = Blob("id", None)
     packed = gzip.compress(b"one, ") + gzip.compress(b"two")

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from analysis.answers import gather
 from analysis.held_out import read_lines
 from analysis.metrics import COLUMNS, read_described, read_metrics
-from analysis.panel import load_panel
 from analysis.scores import TYPES, read_metadata, read_score_file, read_scores
+from analysis.studies import load_panel
 from analysis.tables import borrowed, build_tables
 from analysis.tidy import read_tidy, write_tidy
 from analysis.writers import as_csv, as_latex, as_markdown, as_text
@@ -151,6 +151,7 @@ def test_a_damaged_tidy_table_is_read_or_refused(form: str, data: st.DataObject,
     NAMES | st.sampled_from(("nan", "inf", "-1", "1e999", "0.5", "9" * 5000, "2147483648")),
 )
 @example("seed", "1e300")
+@example("seed", "NAN")
 def test_any_cell_is_believed_or_refused(tmp_path_factory: Any, column: str, cell: str) -> None:
     path = tmp_path_factory.mktemp("t") / "numbers.csv"
     frame = TIDY.assign(group="", category="", scale="all", metric="accuracy", stderr="", n="", seed=0).astype(object)
