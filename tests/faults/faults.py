@@ -63,7 +63,7 @@ class Outcome:
 
     @property
     def recovered(self) -> bool:
-        return not self.broken and not self.differing
+        return bool(self.strikes) and not self.broken and not self.differing
 
 
 @dataclass
