@@ -17,15 +17,14 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs import cluster as ray_cluster
-from configs import load as config_files
-from configs.artifacts import read_json, write_json, write_text
-from configs.cost import add_hardware_options, describe, hardware_of, plan_study
-from configs.errors import ArtifactError, ConfigError, DataError, MagicError, Preempted, ResourceError, user_errors
+from configs.artifacts import write_json, write_text
+from configs.cost import describe, hardware_of, plan_study
+from configs.errors import ArtifactError, ConfigError, MagicError, Preempted, ResourceError, user_errors
 from configs.layout import (
     PROJECT_ROOT,
     answers_file,
@@ -39,6 +38,8 @@ from configs.layout import (
 from configs.load import load_study, parse_overrides
 from configs.schema import StudyConfig
 from configs.workflow import slurm
+from configs.workflow.arguments import parse
+from configs.workflow.begun import begin, begun, check_disk, documents_of
 from configs.workflow.claims import claim, failure, note_failure
 from configs.workflow.dispatch import WorkerDied, Workers, in_words, may_pass
 from configs.workflow.display import clock
@@ -53,21 +54,6 @@ from configs.workflow.status import show, watch
 from configs.workflow.status_page import Page, write_page
 from configs.workflow.survey import survey
 from configs.workflow.units import KINDS, Unit, study_units
-
-EXAMPLES = """examples:
-  study.py plan paper --gpu H100 --gpus 64 --price 2.5                what it takes: GPU-hours, money, days
-  study.py run configs/studies/mini.yaml                              the synthetic microworld, minutes on two cores
-  study.py run configs/studies/real_small.yaml --documents ../shared/data
-  study.py run paper --emit-slurm jobs --slurm=--partition=a100       sbatch scripts, and what submits them
-  study.py run mini --workers 1 scoring.sample=50                     dotted overrides of the study
-  study.py status mini --watch                                        live: who is at work, how far, what failed
-  study.py collect mini --out mini.parquet                            metrics of what is scored, and what is missing
-  study.py why mini table5 hellaswag mini_m accuracy                  from a number to command, commit, data, machine
-  study.py publish mini --out mini.zip                                scores, report, configs: a zip beside a paper
-  study.py clean mini --exports                                       what may go, and what is lost with it (--yes)
-"""
-SPARE_BYTES = 500e6
-"""Kept free on the disk besides what the plan needs."""
 
 # ---------------------------------------------------------------------------------------------- one unit
 
@@ -187,36 +173,6 @@ class Work:
 # ---------------------------------------------------------------------------------------------- all of them
 
 
-def documents_of(study: StudyConfig, given: str | None, data: Path) -> Path | None:
-    """The folder with corpora/ and benchmarks/; None on the Hub. Raises DataError where it is not there."""
-    if study.synthetic:
-        return data / "microworld"  # generated when it is tokenised
-    if study.data.kind == "hub":
-        return None
-    root = Path(given or study.data.root or "")
-    if not str(given or study.data.root or ""):
-        raise ConfigError(
-            f"study {study.name} reads local documents, and none are named",
-            hint=f"study.py run {study.name} --documents <folder>, or make study STUDY=... DATA=<folder>",
-        )
-    for part in ("corpora", "benchmarks"):
-        if not (root / part).is_dir():
-            raise DataError("data folder is missing", where=root / part, valid="a folder with corpora/ and benchmarks/")
-    return root.resolve()
-
-
-def check_disk(study: StudyConfig, runs: Path) -> None:
-    """Refuse to start a study that the disk cannot hold."""
-    runs.mkdir(parents=True, exist_ok=True)
-    need, free = plan_study(study).disk_bytes + SPARE_BYTES, shutil.disk_usage(runs).free
-    if need > free:
-        raise ResourceError(
-            f"the study needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
-            where=runs,
-            hint="free disk space, or name another folder with --runs",
-        )
-
-
 def run(
     study: StudyConfig, given: str | None, data: Path, runs: Path, workers: int | None = None, stale: Stale = "refuse"
 ) -> Path:
@@ -312,24 +268,6 @@ def emit_slurm(study: StudyConfig, given: str | None, data: Path, runs: Path, ou
     return f"bash {slurm.emit(out.resolve(), study.name, units, places, cluster)}"
 
 
-def begin(study: StudyConfig, documents: Path | None, runs: Path) -> None:
-    """What `begun` reads."""
-    config_files.save(study, runs / study.name / "study.yaml")
-    write_json(runs / study.name / "study.json", {"documents_root": str(documents) if documents else None})
-
-
-def begun(name: str, runs: Path) -> tuple[StudyConfig, Path | None, list[Unit]]:
-    """(study, folder of its documents, its units) as <runs>/<study> has them. Raises ArtifactError for another."""
-    folder = runs / name
-    if not (folder / "study.yaml").is_file():
-        known = sorted(p.parent.name for p in runs.glob("*/study.yaml"))
-        raise ArtifactError("no such study", where=folder, valid=", ".join(known) or "none has been started here")
-    study = config_files.load(StudyConfig, folder / "study.yaml")
-    root = read_json(folder / "study.json").get("documents_root")
-    documents = Path(root) if root else None
-    return study, documents, study_units(study, runs, documents)
-
-
 def gpus_here() -> int:
     """Found without torch, so that this process stays light."""
     here = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
@@ -350,43 +288,38 @@ def summary(seconds: Mapping[str, float], passed_s: float) -> str:
     return f"done in {clock(passed_s)} ({', '.join(parts) or 'nothing was missing'})"
 
 
-def status(name: str, runs: Path, everything: bool, live: bool, html: Path | None) -> None:
-    """Show how far a study is, or write it as a page."""
-    _, _, units = begun(name, runs)
-    if html is not None:
-        write_page(survey(runs / name, units), html)
-        print(html)
-    elif live:
-        watch(lambda: survey(runs / name, units))
+# ---------------------------------------------------------------------------------------------- its commands
+
+
+def _plan(args: argparse.Namespace, runs: Path) -> None:
+    study = load_study(args.study, parse_overrides(args.overrides))
+    print("\n".join(plan_lines(study, runs, hardware_of(args), args.price)))
+
+
+def _run(args: argparse.Namespace, runs: Path) -> None:
+    study, data = load_study(args.study, parse_overrides(args.overrides)), data_root(args.data)
+    if args.emit_slurm:
+        cluster = slurm.Cluster(args.gpus_per_node, hours=args.hours, options=tuple(args.slurm))
+        print(emit_slurm(study, args.documents, data, runs, args.emit_slurm, cluster))
     else:
-        show(survey(runs / name, units), everything)
-        page = report_dir(runs, name) / "index.html"
+        print(f"report: {run(study, args.documents, data, runs, args.workers, args.stale)}")
+
+
+def _unit(args: argparse.Namespace, runs: Path) -> None:
+    do_unit(args.study, args.unit, data_root(args.data), runs, args.again)
+
+
+def _status(args: argparse.Namespace, runs: Path) -> None:
+    folder, units = runs / args.study, begun(args.study, runs)[2]
+    if args.html is not None:
+        write_page(survey(folder, units), args.html)
+        print(args.html)
+    elif args.watch:
+        watch(lambda: survey(folder, units))
+    else:
+        show(survey(folder, units), args.all)
+        page = report_dir(runs, args.study) / "index.html"
         print(f"report: {page if page.is_file() else 'not yet'}")
-
-
-# ---------------------------------------------------------------------------------------------- what came out
-
-
-def results_parsers(parser_of: Callable[[str, str], argparse.ArgumentParser]) -> list[argparse.ArgumentParser]:
-    """Of collect, why, publish and clean."""
-    collecting = parser_of("collect", "derive metrics.parquet from the scores that are there, and list what is missing")
-    collecting.add_argument("--out", type=Path, metavar="FILE", help="write a copy of metrics.parquet here")
-    asking = parser_of("why", "from a number of the report back to scores, runs, commands, commit, data and hardware")
-    asking.add_argument("--json", action="store_true", help="everything that is known, for machines")
-    asking.add_argument("--recipe", help="SFT recipe of the tables (default: the study's first)")
-    publishing = parser_of("publish", "a zip to put beside a paper: scores, metrics, report, configs; no weights")
-    publishing.add_argument("--out", type=Path, required=True, metavar="FILE.zip")
-    publishing.add_argument("--incomplete", action="store_true", help="although units are stale or missing")
-    cleaning = parser_of("clean", "say what may go (resume points, caches, logs) and, with --yes, remove it")
-    cleaning.add_argument("--exports", action="store_true", help="also exports that are scored and not needed any more")
-    cleaning.add_argument("--all", action="store_true", help="the whole study, scores and report too")
-    cleaning.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
-    for sub in (collecting, asking, publishing, cleaning):
-        also = " (or a published zip)" if sub is asking else ""
-        sub.add_argument("study", help=f"name of a study below the runs folder, or the path of its folder{also}")
-    asking.add_argument("table", help="as the report names it: table5, 5, decisions, figure13; metrics: single cells")
-    asking.add_argument("cell", nargs="*", help="words of its row and perhaps a column, as printed; beginnings do")
-    return [collecting, asking, publishing, cleaning]
 
 
 def _collect(args: argparse.Namespace, runs: Path) -> None:
@@ -425,84 +358,22 @@ def _clean(args: argparse.Namespace, runs: Path) -> None:
     print(said(found, runs / name, removed=args.yes))
 
 
-RESULTS = {"collect": _collect, "why": _why, "publish": _publish, "clean": _clean}
+COMMANDS = {
+    "plan": _plan,
+    "run": _run,
+    "unit": _unit,
+    "status": _status,
+    "collect": _collect,
+    "why": _why,
+    "publish": _publish,
+    "clean": _clean,
+}
 
 
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Plan a study, run it, or see how far it is.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    parser_of: Callable[[str, str], argparse.ArgumentParser] = lambda name, text: commands.add_parser(  # noqa: E731
-        name, help=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    planning = parser_of("plan", "what a study takes: units, GPU-hours, tokens, disk, money, days")
-    add_hardware_options(planning)
-    planning.set_defaults(gpus=8)  # a node
-    planning.add_argument("--price", type=float, metavar="X", help="dollars for an hour of one GPU")
-    running = parser_of("run", "run or resume a study, ending with its report")
-    running.add_argument("--documents", metavar="DIR", help="folder with corpora/ and benchmarks/ (local data)")
-    running.add_argument(
-        "--workers", type=int, help="units at a time where there is no GPU (default: one for each CPU)"
-    )
-    running.add_argument(
-        "--stale",
-        choices=("refuse", "redo", "keep"),
-        default="refuse",
-        help="finished units whose configuration, code or inputs have changed since: stop and name them (default), "
-        "make them again, or take them as they are and note it in their records",
-    )
-    running.add_argument(
-        "--emit-slurm", type=Path, metavar="DIR", help="run nothing: write sbatch scripts and submit.sh"
-    )
-    running.add_argument("--gpus-per-node", type=int, default=8, metavar="N", help="of the Slurm cluster (default: 8)")
-    running.add_argument("--hours", type=float, default=24.0, help="time limit of a Slurm job (default: 24)")
-    running.add_argument("--slurm", action="append", default=[], metavar="OPTION", help="e.g. --slurm=--partition=a100")
-    for sub in (planning, running):
-        sub.add_argument("study", help="a path, or the name of a file in configs/studies")
-        sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides of the study")
-    single = parser_of("unit", "do one unit of a study that was begun (what torchrun and Slurm start)")
-    single.add_argument("study", help="name of a study below the runs folder")
-    single.add_argument("unit", help="as `status` names it")
-    single.add_argument("--again", action="store_true", help="make it anew, whatever is there")
-    looking = parser_of("status", "what is done, at work, failed, stopped, stale or missing")
-    looking.add_argument("study", help="name of a study below the runs folder")
-    looking.add_argument("--all", action="store_true", help="name every unit")
-    looking.add_argument("--watch", action="store_true", help="live, until nobody is at work on it")
-    looking.add_argument("--html", type=Path, metavar="FILE", help="as a page (the driver keeps <study>/status.html)")
-    collecting, asking, publishing, cleaning = results_parsers(parser_of)
-    for sub in (running, single, publishing, cleaning):
-        sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
-    for sub in (running, planning, single, looking, collecting, asking, publishing, cleaning):
-        sub.add_argument("--runs", metavar="DIR", help="where runs are kept (default: MAGIC_RUNS, ./runs)")
-    args, rest = parser.parse_known_args(argv)
-    if args.command == "why" and not any(part.startswith("-") for part in rest):
-        args.cell, rest = [*args.cell, *rest], []  # words that follow an option
-    if rest and not (hasattr(args, "overrides") and all("=" in part and part[0] != "-" for part in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    runs = runs_root(args.runs)
-    if args.command == "status":
-        status(args.study, runs, args.all, args.watch, args.html)
-        return
-    if args.command in RESULTS:
-        RESULTS[args.command](args, runs)
-        return
-    if args.command == "unit":
-        do_unit(args.study, args.unit, data_root(args.data), runs, args.again)
-        return
-    study = load_study(args.study, parse_overrides([*args.overrides, *rest]))  # also those that follow an option
-    if args.command == "plan":
-        print("\n".join(plan_lines(study, runs, hardware_of(args), args.price)))
-        return
-    if args.emit_slurm:
-        cluster = slurm.Cluster(args.gpus_per_node, hours=args.hours, options=tuple(args.slurm))
-        print(emit_slurm(study, args.documents, data_root(args.data), runs, args.emit_slurm, cluster))
-        return
-    page = run(study, args.documents, data_root(args.data), runs, args.workers, args.stale)
-    print(f"report: {page}")
+    args = parse(argv)
+    COMMANDS[args.command](args, runs_root(args.runs))
 
 
 if __name__ == "__main__":

@@ -4,28 +4,27 @@ In: score files, read and let go one after another. Out: `Answers`, rows sorted 
 and example, from which metrics are means over slices, and in which the same place of two cells of a benchmark is the
 same example.
 
-Refused by name are rows that appear twice, two checkpoints in the same place of a study, one checkpoint in two places,
-and a checkpoint that was scored on other examples than the rest of the study, or against other true answers.
+What files say against each other is refused (`analysis.consistency`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from analysis import calibration as ca
+from analysis.consistency import check
 from analysis.measures import Measured, Measures, measure
 from analysis.metrics import KEYS
 from analysis.scores import ScoreFile
 from analysis.temperature import Curves, fold_of, temperatures
 from configs.artifacts import fingerprint
-from configs.errors import ArtifactError
 
 NUMBERS = ("seed", "step", "tokens")
 RIGHT = "right_"
@@ -62,12 +61,20 @@ class Answers:
 
 @dataclass
 class _Part:
-    """One file's rows, in its own order."""
+    """One file's rows, cell after cell."""
 
     cell: np.ndarray
     example: np.ndarray
     fold: np.ndarray
     measured: Measured
+
+
+class _Block(NamedTuple):
+    """The rows of one cell in one part."""
+
+    cell: int
+    part: int
+    rows: slice
 
 
 def gather(files: Iterable[ScoreFile]) -> Answers:
@@ -76,7 +83,8 @@ def gather(files: Iterable[ScoreFile]) -> Answers:
     cells: dict[tuple[Any, ...], int] = {}
     known, curves = _Names(), Curves.empty()
     for file in files:
-        cell, example, measured = _cells(file, cells), known.numbers(file), measure(file.table)
+        table, cell = _cell_by_cell(file.table, _cells(file, cells))
+        example, measured = known.numbers(table), measure(table)
         part = _Part(cell, example, np.array(known.folds, np.int8)[example], measured)
         curves.add(cell, part.fold, measured.relative, measured.gold)
         parts.append(part)
@@ -86,32 +94,52 @@ def gather(files: Iterable[ScoreFile]) -> Answers:
     _scale(head, curves, parts)
 
     order = head.sort_values([*KEYS, "checkpoint"]).index.to_numpy()
-    head, number = head.iloc[order].reset_index(drop=True), _places(order)
+    head = head.iloc[order].reset_index(drop=True)
+    blocks = _blocks(parts, _places(order))
+    sizes = [block.rows.stop - block.rows.start for block in blocks]
+    cell, source = (np.repeat(np.array(number, np.int32), sizes) for number in list(zip(*blocks, strict=True))[:2])
+
+    def side_by_side(columns: list[np.ndarray]) -> np.ndarray:
+        """[rows], cell after cell; columns: of each part."""
+        return np.concatenate([columns[block.part][block.rows] for block in blocks])
+
     names = known.in_order()
     rank = _places(np.array([known.known[name] for name in names]))
-    at = np.concatenate([number[part.cell].astype(np.int64) * len(names) + rank[part.example] for part in parts])
-    order = np.argsort(at, kind="stable")  # quick where files are in order themselves
-    ends = np.cumsum([len(part.cell) for part in parts])
-    places = np.split(_places(order), ends[:-1])
-
-    def in_order(columns: list[np.ndarray]) -> np.ndarray:
-        """[rows]; columns: of each part."""
-        out = np.empty(len(order), np.result_type(*columns))
-        for place, column in zip(places, columns, strict=True):
-            out[place] = column
-        return out
-
-    cell, example = np.divmod(at[order], len(names))
-    source = np.searchsorted(ends, order, side="right").astype(np.int32)
-    gold, chosen = (in_order([getattr(part.measured, name) for part in parts]) for name in ("gold", "chosen"))
+    example = side_by_side([rank[part.example] for part in parts])
+    # Files are mostly written in the order of the examples; then blocks of rows need only be copied.
+    scattered = bool(((np.diff(cell) == 0) & (np.diff(example) < 0)).any())
+    within = np.lexsort((example, cell)) if scattered else slice(None)
+    example, source = example[within], source[within]
+    gold, chosen = (
+        side_by_side([getattr(part.measured, name) for part in parts])[within] for name in ("gold", "chosen")
+    )
     values = {}
     for key in list(parts[0].measured.values):  # one after another, so that nothing is here twice
-        values[key] = in_order([part.measured.values.pop(key) for part in parts])
+        values[key] = side_by_side([part.measured.values.pop(key) for part in parts])[within]
     head["n"] = np.bincount(cell, minlength=len(head))
-    head["fingerprint"] = _fingerprints(cell, source, hashes)
-    answers = Answers(head, example.astype(np.int32), tuple(names), gold, chosen, values, fingerprint(sorted(hashes)))
-    _check(answers, source, paths)
+    head["fingerprint"] = _fingerprints(blocks, hashes)
+    answers = Answers(head, example, tuple(names), gold, chosen, values, fingerprint(sorted(hashes)))
+    check(answers, source, paths)
     return answers
+
+
+def _cell_by_cell(table: pa.Table, cell: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+    """Rows and the number of each one's cell, so ordered that those of a cell lie side by side."""
+    if (np.diff(cell) >= 0).all():
+        return table, cell
+    order = np.argsort(cell, kind="stable")
+    return table.take(order).combine_chunks(), cell[order]
+
+
+def _blocks(parts: list[_Part], number: np.ndarray) -> list[_Block]:
+    """In the order of the cells, and of the files within a cell; number: place of each part's cells in that order."""
+    found = []
+    for p, part in enumerate(parts):
+        ends = [0, *(np.flatnonzero(np.diff(part.cell)) + 1).tolist(), len(part.cell)]
+        found += [
+            _Block(int(number[part.cell[start]]), p, slice(start, end)) for start, end in itertools.pairwise(ends)
+        ]
+    return sorted(found, key=lambda block: block[:2])
 
 
 def _scale(head: pd.DataFrame, curves: Curves, parts: list[_Part]) -> None:
@@ -155,12 +183,12 @@ def _places(order: np.ndarray) -> np.ndarray:
     return place
 
 
-def _fingerprints(cell: np.ndarray, source: np.ndarray, hashes: list[str]) -> list[str]:
-    """Of the files behind each cell; cell, source (number of the file): of each row."""
-    behind: list[list[str]] = [[] for _ in range(int(cell.max()) + 1)]
-    for pair in np.unique(cell.astype(np.int64) * len(hashes) + source).tolist():
-        behind[pair // len(hashes)].append(hashes[pair % len(hashes)])
-    return [fingerprint(sorted(found)) for found in behind]
+def _fingerprints(blocks: list[_Block], hashes: list[str]) -> list[str]:
+    """Of the files behind each cell."""
+    behind: dict[int, list[str]] = {}
+    for block in blocks:
+        behind.setdefault(block.cell, []).append(hashes[block.part])
+    return [fingerprint(sorted(found)) for found in behind.values()]
 
 
 def _cells(file: ScoreFile, known: dict[tuple[Any, ...], int]) -> np.ndarray:
@@ -190,9 +218,9 @@ class _Names:
         self.folds: list[int] = []
         self._last: tuple[pa.Array, np.ndarray] | None = None
 
-    def numbers(self, file: ScoreFile) -> np.ndarray:
+    def numbers(self, table: pa.Table) -> np.ndarray:
         """Of each row's example, int32 [rows]."""
-        column = file.table.column("example_id").combine_chunks()
+        column = table.column("example_id").combine_chunks()
         if self._last is None or not self._last[0].equals(column.dictionary):
             names = column.dictionary.to_pylist()
             numbers = np.array([self.known.setdefault(name, len(self.known)) for name in names], np.int32)
@@ -233,64 +261,3 @@ def as_table(answers: Answers) -> pa.Table:
             absent = pa.array(np.isnan(np.add.reduceat(values, answers.starts)))
             columns[f"{RIGHT}{name}"] = pa.ListArray.from_arrays(offsets, pa.array(values > 0), mask=absent)
     return pa.table(columns)
-
-
-# ---------------------------------------------------------------------------------------------- what is refused
-
-
-def _check(answers: Answers, source: np.ndarray, paths: list[Path]) -> None:
-    """source: number of the file of each row."""
-    cells, starts = answers.cells, answers.starts
-
-    def path(cell: int) -> Path:
-        return paths[source[starts[cell]]]
-
-    def name(cell: int) -> str:
-        return f"{cells['benchmark'].iloc[cell]} ({cells['variant'].iloc[cell]})"
-
-    cell = answers.cell
-    doubled = np.flatnonzero((np.diff(cell) == 0) & (np.diff(answers.example) == 0))
-    if len(doubled):
-        row = int(doubled[0])
-        raise ArtifactError(
-            f"{len(doubled)} rows appear twice; the first is {name(cell[row])} {answers.examples[answers.example[row]]}"
-            f" of checkpoint {cells['checkpoint'].iloc[cell[row]][:12]}, also in {paths[source[row]]}",
-            where=paths[source[row + 1]],
-            hint="keep one of the two files",
-        )
-    for columns, what in (
-        (list(KEYS), "two checkpoints were scored for the same place in the study"),
-        (["checkpoint", "benchmark", "variant"], "one checkpoint was scored for two places in the study"),
-    ):
-        again = cells.duplicated(columns).to_numpy()
-        if again.any():
-            second = int(np.flatnonzero(again)[0])
-            first = int(np.flatnonzero((cells[columns] == cells.loc[second, columns]).all(axis=1))[0])
-            raise ArtifactError(
-                f"{what}: {name(second)}, also in {path(first)}",
-                where=path(second),
-                hint="keep one of the two files",
-            )
-    for _, group in cells.groupby(["benchmark", "variant"], sort=False):
-        seen = np.zeros(len(answers.examples), bool)
-        for start, n in zip(starts[group.index], group["n"], strict=True):
-            seen[answers.example[start : start + n]] = True
-        short = group.index[group["n"] < seen.sum()]
-        if len(short):
-            raise ArtifactError(
-                f"{name(short[0])} has {cells['n'][short[0]]} examples here, the study has {seen.sum()}",
-                where=path(short[0]),
-                hint="every checkpoint of a study is scored on the same examples; score it again with the study's"
-                " sample",
-            )
-        golds = answers.gold[starts[group.index][:, None] + np.arange(group["n"].iloc[0])]  # [cells, examples]
-        differing = np.argwhere(golds != golds[0])
-        if len(differing):
-            number, place = differing[0]
-            example = answers.examples[answers.example[starts[group.index[0]] + place]]
-            raise ArtifactError(
-                f"the true candidate of {name(group.index[0])} {example} is {golds[number, place]} here, "
-                f"{golds[0, place]} in {path(group.index[0])}",
-                where=path(group.index[number]),
-                hint="find out which is right, and score again what is wrong",
-            )

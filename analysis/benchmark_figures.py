@@ -116,7 +116,7 @@ def reliability_overview(panel: Panel, scale: str) -> Figure | None:
     drawn = []
     for b, slug in enumerate(panel.benchmarks):
         left, top = wide * (b % COLUMNS) + 20, high * (b // COLUMNS)
-        scene.text(left, top + 14, panel.displays[slug], f"strong {panel.category_of[slug].lower()}")
+        scene.text(left, top + 14, panel.displays[slug], f"strong {panel.hue(panel.category_of[slug])}")
         for s, stage in enumerate(STAGES):
             place = left + s * (side + 18), top + 34
             scene.text(place[0], top + 28, stage, "soft small")

@@ -23,18 +23,25 @@ def softmax(logprob: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
+def of_candidate(values: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """values[i, candidate[i]] of each row i, [rows]; values [rows, K]."""
+    out = values[:, 0].copy()
+    for k in range(1, values.shape[1]):
+        np.copyto(out, values[:, k], where=candidate == k)
+    return out
+
+
 def softmax_and_nll(logprob: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`softmax` [examples, K] and `negative_log_likelihood` [examples] in one go."""
     relative = logprob - logprob.max(axis=1, keepdims=True)
     shares = np.exp(relative)
     total = shares.sum(axis=1)
-    return shares / total[:, None], np.log(total) - relative[np.arange(len(gold)), gold]
+    return shares / total[:, None], np.log(total) - of_candidate(relative, gold)
 
 
 def brier(probability: np.ndarray, gold: np.ndarray) -> np.ndarray:
     """Sum over the candidates of (probability - 1 for the true one), squared; [examples], 0 to 2."""
-    right = probability[np.arange(len(gold)), gold]
-    return (probability**2).sum(axis=1) - 2 * right + 1
+    return (probability**2).sum(axis=1) - 2 * of_candidate(probability, gold) + 1
 
 
 def negative_log_likelihood(logprob: np.ndarray, gold: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -121,7 +128,11 @@ def ascending(confidence: np.ndarray, cell: np.ndarray) -> np.ndarray:
     ends = np.cumsum(np.bincount(cell))
     for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
         mine = order[start:end]
-        order[start:end] = mine[np.argsort(confidence[mine], kind="stable")]
+        sure = confidence[mine]
+        within = np.argsort(sure)  # several times as fast as a stable sort
+        if (np.diff(sure[within]) == 0).any():
+            within = np.argsort(sure, kind="stable")
+        order[start:end] = mine[within]
     return order
 
 

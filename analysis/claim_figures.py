@@ -81,7 +81,7 @@ def code_figure(panel: Panel) -> Figure | None:
         left, top = wide * (b % COLUMNS), high * (b // COLUMNS)
         values = np.stack([panel.matrix(scale, "PT")[:, b] for scale in panel.scales])
         there = np.isfinite(values) & known
-        scene.text(left + 34, top + 13, panel.displays[slug], f"strong {panel.category_of[slug].lower()}")
+        scene.text(left + 34, top + 13, panel.displays[slug], f"strong {panel.hue(panel.category_of[slug])}")
         if not there.any():
             scene.text(left + 34, top + 40, "not measured", "soft small")
             continue

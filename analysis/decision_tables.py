@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from analysis.decision_noise import SameMixtures, same_mixtures
 from analysis.decisions import TOP, Decision, Protocol, decide, decide_on_average, protocols, subsets
 from analysis.estimates import Estimate, absent, mean_over_benchmarks
+from analysis.noise import draw
 from analysis.panel import Panel
 from analysis.table import Row, Table, with_q_values
 
 REGRETS = tuple(f"regret, pp, best of {k}" if k > 1 else "regret, pp" for k in TOP)
+SAME_MIXTURES = "interval, same mixtures"
+"""Of decision accuracy."""
+REGRET_INTERVALS = tuple(f"{name}, {SAME_MIXTURES}" for name in REGRETS)
 FEW = 5
 """Benchmarks, up to which sets of them are shown where there is little room."""
 
@@ -36,18 +41,30 @@ HELD_OUT = "loss on held-out documents"
 
 def decision_table(panel: Panel) -> Table:
     """Decision accuracy and regret, by accuracy over all benchmarks, over a category and on each benchmark."""
+    drawn = draw(panel)
 
     def rows() -> Iterator[Row]:
         for protocol in protocols(panel):
             early, late = (panel.matrix(*side) for side in (protocol.early, protocol.late))
-            for what, columns in _groups(panel):
+            there = np.isfinite(early).any(axis=0) & np.isfinite(late).any(axis=0)
+            for what, columns in _groups(panel, there):
                 decision = decide(*(mean_over_benchmarks(side[:, columns]) for side in (early, late)))
-                extra = (*_regrets(decision), _names(panel, decision.chosen), _names(panel, decision.best))
+                same = None
+                if drawn:
+                    sides = (drawn.values[*side, "accuracy"] for side in (protocol.early, protocol.late))
+                    same = same_mixtures(decision, *(_mean_of_draws(side[:, :, columns]) for side in sides))
+                regrets, (first, *others) = _regrets(decision), _intervals(same)
+                names = (_names(panel, mixtures) for mixtures in (decision.chosen, decision.best))
+                agreed = f"[{same.accuracy[0]:.2f}, {same.accuracy[1]:.2f}]" if same else ""
+                extra = (agreed, regrets[0], first, *regrets[1:], *names, *others)
                 yield Row((*_keys(protocol), what), decision.accuracy, extra=extra, brief=len(columns) > 1)
 
     title = "Decisions: does the early score rank two mixtures as the late one does, and what does its choice cost?"
-    extra = (*REGRETS, "first early", "best late")
-    return with_q_values("decisions", title, "early late score", rows(), extra, signed=False, brief_extra=len(extra))
+    first, *others = REGRET_INTERVALS
+    brief = (SAME_MIXTURES, REGRETS[0], first, *REGRETS[1:], "first early", "best late")
+    extra, caveats = (*brief, *others), (drawn.caveat,) if drawn else ()
+    keys = "early late score"
+    return with_q_values("decisions", title, keys, rows(), extra, signed=False, brief_extra=len(brief), caveats=caveats)
 
 
 def signal_table(panel: Panel) -> Table:
@@ -101,18 +118,41 @@ def _keys(protocol: Protocol) -> tuple[str, str]:
     return " ".join(protocol.early), " ".join(protocol.late)
 
 
-def _groups(panel: Panel) -> Iterator[tuple[str, list[int]]]:
-    yield f"mean of {len(panel.benchmarks)} benchmarks", list(range(len(panel.benchmarks)))
+def _groups(panel: Panel, there: np.ndarray) -> Iterator[tuple[str, list[int]]]:
+    """Benchmarks whose mean decides, and single ones; there: bool [benchmarks], scored early and late.
+
+    A mean over other benchmarks early than late would rank mixtures by what is never paid for.
+    """
+    every = np.flatnonzero(there).tolist()
+    yield f"mean of {len(every)} benchmarks", every
     for category in panel.categories:
         if members := panel.members(category):
-            yield f"mean of {category}", members
+            both = [b for b in members if there[b]]
+            some = "" if len(both) == len(members) else f" ({len(both)} of {len(members)} benchmarks)"
+            yield f"mean of {category}{some}", both
     for b, slug in enumerate(panel.benchmarks):
         yield panel.displays[slug], [b]
 
 
-def _regrets(decision: Decision) -> tuple[str, ...]:
-    shown = [f"{round(100 * regret, 1) + 0.0:.1f}" for regret in decision.regret]  # no -0.0
-    return (*shown, *[""] * (len(TOP) - len(shown)))
+def _mean_of_draws(values: np.ndarray) -> np.ndarray:
+    """As `mean_over_benchmarks`, of each draw; values: [draws, mixtures, benchmarks]."""
+    draws, mixtures, benchmarks = values.shape
+    return mean_over_benchmarks(values.reshape(-1, benchmarks)).reshape(draws, mixtures)
+
+
+def _regrets(decision: Decision) -> list[str]:
+    """For each of `TOP`."""
+    return [*map(_points, decision.regret), *[""] * (len(TOP) - len(decision.regret))]
+
+
+def _intervals(same: SameMixtures | None) -> list[str]:
+    """Of the regrets, for each of `TOP`."""
+    known = [f"[{_points(low)}, {_points(high)}]" for low, high in (same.regret if same else ())]
+    return [*known, *[""] * (len(TOP) - len(known))]
+
+
+def _points(regret: float) -> str:
+    return f"{round(100 * regret, 1) + 0.0:.1f}"  # no -0.0
 
 
 def _names(panel: Panel, mixtures: tuple[int, ...]) -> str:

@@ -80,7 +80,7 @@ def decide(early: np.ndarray, late: np.ndarray) -> Decision:
         smallest_p=smallest,
         **known,  # type: ignore[arg-type]
     )
-    regret = tuple(top_regret(early, late, k) for k in TOP if k <= len(early))
+    regret = tuple(float(top_regret(early, late, k)) for k in TOP if k <= len(early))
     first, best = (tuple(measured[values >= values.max() - TIED].tolist()) for values in (early, late))
     return Decision(accuracy, regret, first, best)
 
@@ -128,20 +128,41 @@ def pair_agreement(early: np.ndarray, late: np.ndarray) -> np.ndarray:
     return agreement
 
 
-def top_regret(early: np.ndarray, late: np.ndarray, k: int) -> float:
-    """max(late) less the best late score among the k first by the early score.
+def ranked_alike(early: np.ndarray, late: np.ndarray) -> np.ndarray:
+    """Decision accuracy of each pair of vectors over mixtures [..., M]; [...]."""
+    m = early.shape[-1]
+    net = np.zeros(early.shape[:-1])
+    for step in range(1, m):  # pairs of mixtures so far apart
+        seen, paid = (_direction(side[..., step:] - side[..., :-step]) for side in (early, late))
+        net += (seen * paid).sum(axis=-1)
+    return (1 + net / (m * (m - 1) / 2)) / 2
 
-    Where a tie decides which are the k first, the mean over all ways to break it.
+
+def top_regret(early: np.ndarray, late: np.ndarray, k: int) -> np.ndarray:
+    """max(late) less the best late score among the k first by the early score; [...] of vectors over mixtures [..., M].
+
+    Where a tie decides which are the k first, the mean over all ways to break it: from the best mixture downwards, each
+    is the best of the chosen if no better one is among them and it is itself, for which its chance is the places left
+    among the tied over the tied mixtures left.
     """
-    threshold = np.sort(early)[-k]
-    sure = np.flatnonzero(early > threshold + TIED)
-    tied = np.flatnonzero(np.abs(early - threshold) <= TIED)
-    chosen = [late[[*sure, *some]].max() for some in itertools.combinations(tied, k - len(sure))]
-    return float(late.max() - np.mean(chosen))
+    downwards = np.argsort(-late, axis=-1, kind="stable")
+    early, late = (np.take_along_axis(side, downwards, axis=-1) for side in (early, late))
+    threshold = np.sort(early, axis=-1)[..., -k, None]
+    sure, tied = early > threshold + TIED, np.abs(early - threshold) <= TIED
+    places = k - sure.sum(axis=-1, keepdims=True)
+    left = np.cumsum(tied[..., ::-1], axis=-1)[..., ::-1]
+    chance = np.where(sure, 1.0, np.where(tied, np.minimum(places / np.maximum(left, 1), 1.0), 0.0))
+    none_better = np.cumprod(1 - chance, axis=-1)
+    none_better = np.concatenate([np.ones_like(none_better[..., :1]), none_better[..., :-1]], axis=-1)
+    return np.asarray(late[..., 0] - (late * chance * none_better).sum(axis=-1))
 
 
 def _signs(values: np.ndarray) -> np.ndarray:
-    differences = values[:, None] - values
+    return _direction(values[:, None] - values)
+
+
+def _direction(differences: np.ndarray) -> np.ndarray:
+    """1, -1, or 0 for a tie."""
     return np.where(np.abs(differences) <= TIED, 0.0, np.sign(differences))
 
 
@@ -178,11 +199,15 @@ def _ties(values: np.ndarray) -> tuple[int, ...]:
 def _margins(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndarray:
     """Of the orders of the late scores, how many rank k more pairs alike than not, or k fewer; [pairs + 1].
 
-    Where the ties are is all it depends on, and not on which side; so the side with more of them is put in order.
+    Where the ties are is all it depends on, and not on which side.
     """
+    if rs.all_orders(sum(ties_early)).exact:
+        net = _counted(ties_early, ties_late)
+        middle = len(net) // 2
+        return np.concatenate([net[middle : middle + 1], net[middle + 1 :] + net[:middle][::-1]])
     early = np.repeat(np.arange(len(ties_early)), ties_early).astype(float)
     first, second = np.triu_indices(len(early), 1)
-    late = _arrangements(ties_late)
+    late = np.repeat(np.arange(len(ties_late), dtype=np.int16), ties_late)[rs.all_orders(len(early)).index].T
     total = np.zeros(late.shape[1], np.int16)
     for i, j, seen in zip(first, second, _signs(early)[first, second], strict=True):
         if seen:
@@ -190,15 +215,37 @@ def _margins(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndar
     return np.bincount(np.abs(total), minlength=len(first) + 1)
 
 
-@functools.cache
-def _arrangements(ties: tuple[int, ...]) -> np.ndarray:
-    """Rank of each mixture, int16 [mixtures, arrangements]: every different one, or where they were drawn all draws."""
-    orders = rs.all_orders(sum(ties))
-    ranks = np.repeat(np.arange(len(ties), dtype=np.int16), ties)[orders.index]
-    if orders.exact and len(ties) < len(ranks[0]):
-        _, kept = np.unique(ranks @ len(ties) ** np.arange(len(ranks[0])), return_index=True)
-        ranks = ranks[kept]
-    return np.ascontiguousarray(ranks.T)
+def _counted(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndarray:
+    """Different orders of the late scores by the pairs that they rank alike less those that they do not,
+    [-pairs ... pairs].
+
+    Without writing them down: the early score's groups of equals take their late scores from what is left, the lowest
+    group first; how many were taken of each late score is all that matters to the groups above.
+    """
+    mixtures = sum(ties_early)
+    pairs = mixtures * (mixtures - 1) // 2
+    ways = {ties_late: np.eye(1, 2 * pairs + 1, pairs, dtype=np.int64)[0]}  # late scores left -> orders so far
+    for size in ties_early:
+        further: dict[tuple[int, ...], np.ndarray] = {}
+        for left, counts in ways.items():
+            for taken in _taken(left, size):
+                rest = tuple(a - b for a, b in zip(left, taken, strict=True))
+                lower = np.cumsum(rest) - rest
+                net = int(np.dot(taken, sum(rest) - lower - rest - lower))  # with each that is left: above less below
+                alike = math.factorial(size) // math.prod(map(math.factorial, taken))
+                further[rest] = further.get(rest, 0) + alike * np.roll(counts, net)
+        ways = further
+    (found,) = ways.values()
+    return found
+
+
+def _taken(left: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
+    """Ways to take so many of what is left."""
+    if not left:
+        yield ()
+        return
+    for first in range(max(0, size - sum(left[1:])), min(left[0], size) + 1):
+        yield from ((first, *others) for others in _taken(left[1:], size - first))
 
 
 # ---------------------------------------------------------------------------------------------- fewer benchmarks
@@ -239,15 +286,14 @@ def subsets(early: np.ndarray, late: np.ndarray) -> list[Subset]:
 
 def _greedy(early: np.ndarray, target: np.ndarray, mixtures: np.ndarray) -> list[int]:
     """All benchmarks in the order in which they are added, seen on some mixtures only."""
-    scores, wanted = early[mixtures], target[mixtures]
-    whole = np.ones((1, len(mixtures)))
+    scores, wanted = early[mixtures].T, target[mixtures]
+    centred = wanted - wanted.mean()
     order: list[int] = []
-    while len(order) < early.shape[1]:
-        ranked = []
-        for b in sorted(set(range(early.shape[1])) - set(order)):
-            mean = scores[:, [*order, b]].mean(axis=1)
-            spread = mean.std() * wanted.std()
-            r = float(np.mean((mean - mean.mean()) * (wanted - wanted.mean())) / spread) if spread > TIED else 0.0
-            ranked.append((-float(_over_pairs(pair_agreement(mean, wanted), whole)[0]), -round(r, 12), b))
-        order.append(min(ranked)[2])
+    while len(order) < len(scores):
+        rest = np.setdiff1d(np.arange(len(scores)), order)
+        means = (scores[order].sum(axis=0) + scores[rest]) / (len(order) + 1)  # [benchmarks left, mixtures]
+        spread = means.std(axis=1) * wanted.std()
+        covariance = (means - means.mean(axis=1, keepdims=True)) @ centred / len(wanted)
+        r = np.divide(covariance, spread, out=np.zeros(len(rest)), where=spread > TIED)
+        order.append(int(rest[np.lexsort((rest, -np.round(r, 12), -ranked_alike(means, wanted)))[0]]))
     return order

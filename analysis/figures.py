@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--format", metavar="NAMES", default="svg", help="svg, pdf or svg,pdf (default: svg)")
     args = parser.parse_args(argv)
     formats = chosen_formats(args.format)
-    from analysis.panel import load_panel
+    from analysis.studies import load_panel
     from analysis.tables import borrowed, build_tables, choose_study
     from configs.layout import report_dir
 

@@ -7,7 +7,6 @@ the mean is over those.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from configs.errors import ArtifactError
 from configs.layout import RunFolder
+from configs.untrusted import is_name, parse_json, understood
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,15 @@ def held_out(runs: Path, study: str, scale: str, mixtures: Sequence[str], seeds:
     Raises ArtifactError where a metrics.jsonl is broken before its last line.
     """
     found = {}
+    trained = [(m, mixture) for m, mixture in enumerate(mixtures) if is_name(mixture) and is_name(scale)]
     for s, seed in enumerate(seeds):
-        for m, mixture in enumerate(mixtures):
+        for m, mixture in trained:
             path = RunFolder(runs, study, scale, mixture, seed, "pt").metrics
-            passes = [line for line in read_lines(path, '"validation"') if line.get("validation")]
-            if passes:
-                found[s, m] = max(passes, key=lambda line: int(line["step"]))["validation"]
+            with understood(path, hint="rerun the training"):
+                passes = [line for line in read_lines(path, '"validation"') if line.get("validation")]
+                if passes:
+                    last = max(passes, key=lambda line: int(line["step"]))["validation"]
+                    found[s, m] = {str(source): float(loss) for source, loss in last.items()}
     common = sorted(set.intersection(*map(set, found.values()))) if found else []
     if not common:
         return None
@@ -55,14 +58,14 @@ def read_lines(path: Path, containing: str = "") -> list[dict[str, Any]]:
 
     A last line cut short by an interruption is left out. Raises ArtifactError naming an earlier one that is broken.
     """
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     out = []
     for number, line in enumerate(lines, 1):
         if containing not in line:
             continue
         try:
-            out.append(json.loads(line))
-        except json.JSONDecodeError:
+            out.append(dict(parse_json(line)))
+        except (ValueError, TypeError):
             if number < len(lines):
                 raise ArtifactError(
                     "not valid JSON", where=f"{path}, line {number}", hint="rerun the training"

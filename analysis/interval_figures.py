@@ -114,7 +114,7 @@ def interval_figures(panel: Panel, tables: dict[str, Table]) -> list[Figure]:
     """tables: of `analysis.tables`, by name."""
 
     def hue(category: str) -> str:
-        return category.lower() if category in panel.categories else "mean"
+        return panel.hue(category) if category in panel.categories else "mean"
 
     def rows(table: str, wanted: Callable[[Row], Place | None]) -> list[tuple[Place, Row]]:
         found = ((wanted(row), row) for row in tables[table].rows) if table in tables else ()

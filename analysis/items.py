@@ -44,8 +44,9 @@ def load_items(
             raise ArtifactError("made from other scores than metrics.parquet", where=path, hint="delete it")
         table = pq.read_table(path, page_checksum_verification=True)
         keys = table.select(list(shown)).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"not readable ({str(error).splitlines()[0]})", where=path, hint="delete it") from None
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ArtifactError(f"not readable ({said})", where=path, hint="delete it") from None
     wanted = set(shown.itertuples(index=False, name=None))
     columns = {"accuracy": f"{RIGHT}sum", "confidence": "confidence", "confidence_scaled": "confidence_scaled"}
     values: dict[tuple[str, str, str, str], np.ndarray] = {}

@@ -51,7 +51,7 @@ def matrix_figure(panel: Panel, metric: str, protocol: str) -> Figure:
 
 def _draw(scene: Scene, panel: Panel, found: Matrix, left: float, cell: float) -> None:
     names = [panel.displays[slug] for slug in found.benchmarks]
-    hues = [panel.category_of[slug].lower() for slug in found.benchmarks]
+    hues = [panel.hue(panel.category_of[slug]) for slug in found.benchmarks]
     rows, columns = SIDES[found.protocol]
     for b, (name, hue) in enumerate(zip(names, hues, strict=True)):
         middle = TOP + cell * (b + 0.5)

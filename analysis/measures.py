@@ -23,23 +23,26 @@ Measures = dict[tuple[str, str], np.ndarray]
 
 
 class Lists:
-    """Lists of some rows, as long in every column, to matrices [rows, longest list]."""
+    """A column of lists, any part of whose rows may become a matrix."""
 
     def __init__(self, column: Any) -> None:
-        """column: that none of the rows lacks."""
-        self.length = pc.list_value_length(column).to_numpy()
-        self._row = np.repeat(np.arange(len(self.length)), self.length)
-        self._place = np.arange(len(self._row)) - np.repeat(np.cumsum(self.length) - self.length, self.length)
+        self.length = np.nan_to_num(pc.list_value_length(column).to_numpy()).astype(np.int32)
+        self._flat = pc.list_flatten(column).to_numpy()
+        self._start = np.cumsum(self.length) - self.length
 
-    def padded(self, column: Any, fill: float) -> np.ndarray:
-        """float64; short rows are filled, rows without a list wholly.
+    def matrix(self, rows: np.ndarray, size: int, fill: float) -> tuple[np.ndarray, np.ndarray]:
+        """(float64 or int32 [rows, size], which rows have a list [rows]); rows: numbers of those with lists so long.
 
-        In memory a candidate's rows lie side by side: sums over few candidates are then sums of long vectors.
+        Rows without a list are filled. In memory a candidate's rows lie side by side: sums over few candidates are then
+        sums of long vectors.
         """
-        out = np.full((int(self.length.max()), len(self.length)), fill)
-        there = slice(None) if column.null_count == 0 else column.is_valid().to_numpy()[self._row]
-        out[self._place[there], self._row[there]] = pc.list_flatten(column).to_numpy()
-        return out.T
+        there = self.length[rows] > 0
+        at = self._start[rows] + np.arange(size)[:, None]
+        if there.all():
+            return self._flat[at].T, there
+        out = np.full((size, len(rows)), fill)
+        out[:, there] = self._flat[at[:, there]]
+        return out.T, there
 
 
 def select(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,41 +72,55 @@ class Measured:
     values: Measures
 
 
-def measure(rows: pa.Table) -> Measured:
-    lists = Lists(rows.column("logprob_sum"))
-    logprob, gold = lists.padded(rows.column("logprob_sum"), -np.inf), rows.column("gold").to_numpy()
-    every = np.arange(len(gold))
-    chosen, _ = select(logprob)
+def measure(table: pa.Table) -> Measured:
+    """Rows with equally many candidates are measured together: no row carries another's candidates."""
+    lists = {name: Lists(table.column(name)) for name in ("logprob_sum", *LENGTHS.values(), "logprob_unconditional")}
+    length, gold = lists["logprob_sum"].length, table.column("gold").to_numpy()
+    chosen = np.empty(len(gold), np.int16)
+    relative = np.full((int(length.max()), len(gold)), -np.inf, np.float32)
+    values: Measures = {}
+    for size in np.unique(length).tolist():
+        rows = np.flatnonzero(length == size)
+        logprob, _ = lists["logprob_sum"].matrix(rows, size, -np.inf)
+        relative[:size, rows] = (logprob - logprob.max(axis=1, keepdims=True)).T
+        chosen[rows] = select(logprob)[0]
+        for key, found in _measures(lists, rows, logprob, gold[rows]):
+            values.setdefault(key, np.empty(len(gold), found.dtype))[rows] = found
+    return Measured(gold.astype(np.int16), chosen, relative.T, values)
+
+
+def _measures(
+    lists: dict[str, Lists], rows: np.ndarray, logprob: np.ndarray, gold: np.ndarray
+) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
+    """Of some rows of a file, as `Measures` has them; logprob: [rows, K]."""
     probability, nll = ca.softmax_and_nll(logprob, gold)
-    others = logprob.copy()
-    others[every, gold] = -np.inf
-    values: Measures = {
-        ("confidence", "sum"): probability.max(axis=1),
-        ("confidence_joint", "sum"): np.exp(logprob.max(axis=1)),
-        ("gold_probability", "sum"): probability[every, gold],
-        ("nll", "sum"): nll,
-        ("brier", "sum"): ca.brier(probability, gold),
-        ("margin", "sum"): logprob[every, gold] - others.max(axis=1),
-        ("uniform", ""): 1.0 / lists.length,
-    }
-    for name, score, there in _normalised(rows, lists, logprob):
+    others = np.where(gold == np.arange(logprob.shape[1])[:, None], -np.inf, logprob.T).max(axis=0)
+    yield ("confidence", "sum"), probability.max(axis=1)
+    yield ("confidence_joint", "sum"), np.exp(logprob.max(axis=1))
+    yield ("gold_probability", "sum"), ca.of_candidate(probability, gold)
+    yield ("nll", "sum"), nll
+    yield ("brier", "sum"), ca.brier(probability, gold)
+    yield ("margin", "sum"), ca.of_candidate(logprob, gold) - others
+    yield ("uniform", ""), np.full(len(gold), 1.0 / logprob.shape[1])
+    for name, score, there in _normalised(lists, rows, logprob):
         picked, tied = select(score)
-        values["accuracy", name] = _where(there, picked == gold)
-        values["ties", name] = _where(there, tied)
+        yield ("accuracy", name), _where(there, picked == gold)
+        yield ("ties", name), _where(there, tied)
         if name == "byte":
-            values["gold_logprob_per_byte", name] = np.where(there, score[every, gold], np.nan)
-    relative = (logprob - logprob.max(axis=1, keepdims=True)).astype(np.float32)
-    return Measured(gold.astype(np.int16), chosen.astype(np.int16), relative, values)
+            yield ("gold_logprob_per_byte", name), np.where(there, ca.of_candidate(score, gold), np.nan)
 
 
-def _normalised(rows: pa.Table, lists: Lists, logprob: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _normalised(
+    lists: dict[str, Lists], rows: np.ndarray, logprob: np.ndarray
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(normalisation, scores [rows, K], which rows have it [rows])."""
+    size = logprob.shape[1]
     yield "sum", logprob, np.ones(len(logprob), bool)
     for name, column in LENGTHS.items():
-        sizes = rows.column(column)
-        yield name, logprob / lists.padded(sizes, 1.0), sizes.is_valid().to_numpy()
-    alone = rows.column("logprob_unconditional")
-    yield "pmi", logprob - lists.padded(alone, 0.0), alone.is_valid().to_numpy()
+        sizes, there = lists[column].matrix(rows, size, 1.0)
+        yield name, logprob / sizes, there
+    alone, there = lists["logprob_unconditional"].matrix(rows, size, 0.0)
+    yield "pmi", logprob - alone, there
 
 
 def _where(there: np.ndarray, holds: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import zlib
 from collections.abc import Iterator
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.artifacts import atomic_file
-from configs.errors import ArtifactError, user_errors
+from configs.errors import ArtifactError, unprintable, user_errors
 from configs.layout import answers_file, metrics_file, runs_root
 from configs.metrics import F1_BENCHMARKS, METRICS, NORMALISATIONS
+from configs.untrusted import parse_json, understood
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +36,8 @@ KEYS = ("scale", "stage", "recipe", "mixture", "seed", "step", "tokens", "benchm
 """Of a cell."""
 LARGEST = 20_000_000
 """Numbers of a bootstrap that are in memory at once."""
+ROWS_AT_ONCE = 1 << 16
+"""Whose sums are made together: so many stay in a processor's cache."""
 COLUMNS = (*KEYS, "metric", "normalisation", "value", "n", "stderr", "fingerprint")
 
 
@@ -62,18 +66,31 @@ def _metrics(answers: Answers) -> Iterator[tuple[str, str, np.ndarray, np.ndarra
 
     starts, n = answers.starts, answers.cells["n"].to_numpy()
     for (metric, name), values in answers.values.items():
-        exact = values.astype(float)
-        total = np.add.reduceat(exact, starts)
+        total, square = _sums(values, starts, n)
         if metric == "ties":
             yield metric, name, total, np.nan
             continue
-        square = np.add.reduceat((exact - np.repeat(total / n, n)) ** 2, starts)
         with np.errstate(invalid="ignore", divide="ignore"):
             stderr = np.sqrt(square / (n - 1) / n)  # one example: no estimate
         yield metric, name, total / n, np.nan if metric == "uniform" else stderr
     yield "chance", "", _chance(answers), np.nan
     for metric, value, stderr in _of_whole_cells(answers):
         yield metric, "sum", value, stderr
+
+
+def _sums(values: np.ndarray, starts: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(sum, sum of squared deviations from the mean) of each cell, [cells] each; values: [rows], starts, n: [cells]."""
+    import numpy as np
+
+    total, square = np.empty((2, len(n)))
+    edges = np.unique(np.searchsorted(starts, np.arange(0, len(values), ROWS_AT_ONCE)))
+    for first, last in itertools.pairwise([*edges.tolist(), len(n)]):
+        some, mine = slice(first, last), slice(starts[first], starts[last - 1] + n[last - 1])
+        exact, places = values[mine].astype(float), starts[some] - starts[first]
+        total[some] = np.add.reduceat(exact, places)
+        exact -= np.repeat(total[some] / n[some], n[some])
+        square[some] = np.add.reduceat(np.square(exact, out=exact), places)
+    return total, square
 
 
 def _chance(answers: Answers) -> np.ndarray:
@@ -104,9 +121,11 @@ def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndar
     cells, cell, slugs = len(answers.cells), answers.cell, answers.cells["benchmark"]
     sure, right = answers.values["confidence", "sum"], answers.values["accuracy", "sum"] > 0
     order = ca.ascending(sure, cell)
-    for metric, bin_ in (("ece", ca.width_bins(sure)), ("ece_mass", ca.mass_bins(order, cell))):
+    bins = {"ece": ca.width_bins(sure), "ece_mass": ca.mass_bins(order, cell)}
+    errors = _calibration_errors(answers, right - sure, bins)
+    for metric, bin_ in bins.items():
         diagram = ca.diagram(sure, right, cell, cells, bin_)
-        yield metric, diagram.expected_error, _calibration_errors(answers, right - sure, bin_)
+        yield metric, diagram.expected_error, errors[metric]
         if metric == "ece":
             parts = ca.brier_parts(diagram)
             yield "brier_calibration", parts.calibration, np.nan
@@ -125,14 +144,14 @@ def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndar
     yield "accuracy_lm_eval", np.where(slugs == "multirc", share, np.nan), np.nan
 
 
-def _calibration_errors(answers: Answers, gap: np.ndarray, bin_: np.ndarray) -> np.ndarray:
-    """Standard errors of calibration errors, [cells]; gap (right - confidence), bin_: [rows]."""
+def _calibration_errors(answers: Answers, gap: np.ndarray, bins: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Standard errors of calibration errors, [cells] each; gap (right - confidence) and ways to bin it: [rows]."""
     import numpy as np
 
     from analysis.calibration import BINS
     from analysis.example_bootstrap import calibration_errors, counts
 
-    out = np.empty(len(answers.cells))
+    out = {metric: np.empty(len(answers.cells)) for metric in bins}
     for (slug, _), group in answers.cells.groupby(["benchmark", "variant"], sort=False):
         n = int(group["n"].iloc[0])  # the same for all checkpoints, or they would have been refused
         drawn = counts(n, zlib.crc32(str(slug).encode()))
@@ -140,7 +159,8 @@ def _calibration_errors(answers: Answers, gap: np.ndarray, bin_: np.ndarray) -> 
         for start in range(0, len(group), some):
             mine = group.index[start : start + some].to_numpy()
             rows = answers.starts[mine][:, None] + np.arange(n)
-            out[mine] = calibration_errors(drawn, gap[rows], bin_[rows], BINS)
+            for metric, bin_ in bins.items():
+                out[metric][mine] = calibration_errors(drawn, gap[rows], bin_[rows], BINS)
     return out
 
 
@@ -191,10 +211,17 @@ def write_given(
 
 def read_described(runs: Path, study: str) -> tuple[dict[str, str], dict[str, str]]:
     """(categories, groups) as `write_given` has them; empty for metrics that were derived from scores."""
-    import pyarrow.parquet as pq
+    from configs.parquet import metadata_of, read_schema
 
-    metadata = pq.read_schema(metrics_file(runs, study)).metadata or {}
-    categories, groups = (json.loads(metadata.get(key, b"{}")) for key in (b"categories", b"groups"))
+    path = metrics_file(runs, study)
+    metadata = metadata_of(read_schema(path, ArtifactError, hint="delete it"))
+    with understood(path, hint="delete it"):
+        categories, groups = (
+            {str(name): str(value) for name, value in parse_json(metadata.get(key, "{}")).items()}
+            for key in ("categories", "groups")
+        )
+    if bad := [text for pairs in (categories, groups) for pair in pairs.items() for text in pair if unprintable(text)]:
+        raise ArtifactError(f"a control character in {bad[0]!r:.120}", where=path, hint="delete it")
     return categories, groups
 
 
@@ -212,23 +239,40 @@ def read_metrics(runs: Path, study: str) -> pd.DataFrame:
 
     Raises ArtifactError where neither exists or the file is damaged.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from analysis.scores import score_files
+    from configs.parquet import read_parquet
 
     path = write_metrics(runs, study) if score_files(runs, study) else metrics_file(runs, study)
     if not path.is_file():
         raise ArtifactError("no scores and no metrics.parquet", where=path.parent, hint="python study.py run <study>")
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"not readable ({str(error).splitlines()[0]})", where=path, hint="delete it") from None
+    table = read_parquet(path, ArtifactError, hint="delete it")
     if not table.schema.equals(_schema()):
         raise ArtifactError(
             "columns differ from this version's", where=path, valid=", ".join(COLUMNS), hint="delete it"
         )
-    return table.to_pandas()
+    frame = table.to_pandas(ignore_metadata=True)
+    _check(frame, path)
+    return frame
+
+
+def _check(frame: pd.DataFrame, path: Path) -> None:
+    """Refuse what no version of this program writes: a published file may have been altered."""
+    import numpy as np
+
+    texts = [name for name in COLUMNS if name not in ("seed", "step", "tokens", "value", "n", "stderr")]
+    problems = {
+        "no row": frame.empty,
+        "a missing key": frame[[*KEYS, "metric", "normalisation", "n"]].isna().any(axis=None),
+        "a stage other than PT and SFT": not set(frame["stage"].unique()) <= {"PT", "SFT"},
+        "an unknown metric": not set(frame["metric"].unique()) <= set(METRICS),
+        "an unknown normalisation": not set(frame["normalisation"].unique()) <= set(NORMALISATIONS),
+        "a value that is not finite": not np.isfinite(frame["value"]).all(),
+        "a negative count": (frame[["n", "step", "tokens", "seed"]] < 0).any(axis=None),
+        "a number twice": frame.duplicated([*KEYS, "metric", "normalisation"]).any(),
+        "a control character": any(unprintable(text) for name in texts for text in frame[name].dropna().unique()),
+    }
+    if found := [problem for problem, there in problems.items() if there]:
+        raise ArtifactError(f"it holds {', '.join(found)}", where=path, hint="delete it")
 
 
 def _made_from(path: Path) -> str | None:
@@ -236,12 +280,13 @@ def _made_from(path: Path) -> str | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from configs.parquet import metadata_of
+
     try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError):
+        metadata = metadata_of(pq.read_schema(path))
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return None
-    current = metadata.get(b"schema_version") == VERSION.encode()
-    return metadata[b"scores"].decode() if current and b"scores" in metadata else None
+    return metadata.get("scores") if metadata.get("schema_version") == VERSION else None
 
 
 def _schema() -> Any:

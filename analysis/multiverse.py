@@ -9,6 +9,7 @@ leave out what a claim does not look at (Steegen et al., 2016; Simonsohn et al.,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,6 +109,7 @@ def views(panel: Panel) -> Iterator[tuple[Specification, View]]:
                 yield Specification(normalisation, reading, name), whole.without(name)
 
 
+@functools.lru_cache(maxsize=1)  # a table and a figure are made of it
 def specification_curve(panel: Panel) -> Curve:
     """Every claim in every specification. The smallest and the largest scale stand for the paper's two."""
     specifications, answers = [], []

@@ -14,6 +14,7 @@ then a ceiling.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -196,6 +197,12 @@ class Draws:
     what: str
     """examples, or examples and seeds."""
 
+    @property
+    def caveat(self) -> str:
+        """What "same mixtures" means of an interval."""
+        known = f"interval, same mixtures: other {self.what} for these very mixtures"
+        return known if "seeds" in self.what else f"{known}; no mixture has two seeds: their noise is not measured"
+
     def interval(self, value: float, drawn: np.ndarray) -> tuple[float, float] | None:
         """95 % interval of a correlation whose draws are given, [draws].
 
@@ -209,6 +216,7 @@ class Draws:
         return math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half)
 
 
+@functools.lru_cache(maxsize=1)  # two tables are made of it
 def draw(panel: Panel, metrics: tuple[str, ...] = ("accuracy", "confidence"), draws: int = ITEM_DRAWS) -> Draws | None:
     """Examples of a benchmark are drawn once for all checkpoints; a mixture's seed deviates alike in both stages.
 
@@ -222,9 +230,10 @@ def draw(panel: Panel, metrics: tuple[str, ...] = ("accuracy", "confidence"), dr
     values = {side: np.full(shape, np.nan) for side in sides}
     for b, slug in enumerate(panel.benchmarks):
         tables = {(scale, stage, metric): panel.answers(scale, stage, slug, metric) for scale, stage, metric in sides}
-        asked = {side: panel.items.examples.get((*side[:2], slug)) for side in sides}
+        known = [side for side in sides if tables[side].shape[1]]
+        asked = {side: panel.items.examples.get((*side[:2], slug)) for side in known}
         for same in dict.fromkeys(filter(None, asked.values())):
-            mine = [side for side in sides if asked[side] == same]
+            mine = [side for side in known if asked[side] == same]
             columns = np.concatenate([tables[side] for side in mine]).T  # [examples, checkpoints]
             means = _resampled_means(columns, random, draws)
             for side, part in zip(mine, np.split(means, len(mine), axis=1), strict=True):
@@ -250,7 +259,9 @@ def _add_seeds(panel: Panel, values: dict[tuple[str, str, str], np.ndarray], ran
     """Add the deviation of a random run from the mean of its mixture's seeds; False where no mixture has two seeds."""
     found = False
     for scale in panel.scales:
-        sides = [side for side in values if side[0] == scale]
+        sides = [side for side in values if side[0] == scale and np.isfinite(panel.over_seeds(*side)).any()]
+        if not sides:
+            continue
         runs = [panel.over_seeds(*side) for side in sides]
         there = np.all([np.isfinite(run).any(axis=2) for run in runs], axis=0)  # [seeds, mixtures]
         several = there & (there.sum(axis=0) > 1)

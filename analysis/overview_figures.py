@@ -13,6 +13,7 @@ from analysis.estimates import Estimate, mean_measured
 from analysis.panel import STAGES, Panel
 from analysis.table import Row, Table
 
+FIGURE_2 = {"accuracy": "2a", "confidence": "2b"}
 NAMES = 128  # room for a benchmark's name
 ROW = 19
 
@@ -38,10 +39,10 @@ def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
                 scene.text(
                     NAMES, y + 4, f"Mean of {len(slugs)}" if mean else row.keys[3], "strong" if mean else "", "end"
                 )
-            _whisker(scene, x, y, row, "mean" if mean else row.keys[2].lower())
+            _whisker(scene, x, y, row, "mean" if mean else panel.hue(row.keys[2]))
     return Figure(
         f"cross_stage_{metric}",
-        f"{metric.capitalize()}: does the order of mixtures survive fine-tuning?",
+        f"{metric.capitalize()}: does the order of mixtures survive fine-tuning? (Figure {FIGURE_2[metric]})",
         "Pearson r between PT and SFT over mixtures (equations 1 and 2), with its 95 % interval. ◇ the paper's number. "
         "Hollow: the benchmark's reliability is too low for a claim (mixtures differ by little more than noise).",
         scene,
@@ -85,7 +86,7 @@ def accuracy_heatmap(panel: Panel) -> Figure:
             scene.text(start + cell_w * (m + 0.5), top + 46, mixture, "soft small", "middle")
         for b, slug in enumerate(panel.benchmarks):
             y = top + 52 + ROW * b
-            scene.text(left + NAMES, y + 13, panel.displays[slug], panel.category_of[slug].lower(), "end")
+            scene.text(left + NAMES, y + 13, panel.displays[slug], panel.hue(panel.category_of[slug]), "end")
             level = chance[np.isfinite(chance[:, b]), b]
             scene.text(left + NAMES + 50, y + 13, f"{level[0]:.2f}" if len(level) else "", "soft small", "end")
             for m, mixture in enumerate(panel.mixtures):
@@ -139,11 +140,11 @@ def alignment_scatter(panel: Panel) -> Figure:
                 for m in np.flatnonzero(np.isfinite(accuracy[:, b]) & np.isfinite(confidence[:, b])):
                     tip = f"{panel.displays[panel.benchmarks[b]]}, {panel.mixtures[m]}"
                     tip += f": accuracy {accuracy[m, b]:.3f}, confidence {confidence[m, b]:.3f}"
-                    scene.dot(x(accuracy[m, b]), y(confidence[m, b]), 2.6, f"cloud {category.lower()}", tip)
+                    scene.dot(x(accuracy[m, b]), y(confidence[m, b]), 2.6, f"cloud {panel.hue(category)}", tip)
             e = co.alignment(panel, scale, stage, category, "averaged")
             words = "not measured" if e.value is None else f"r {e.value:+.2f}, p {e.p:.1g}, n {e.n}".replace("-", "−")
             line = y(0) + 48 + 15 * k
-            scene.dot(left + 4, line - 4, 3.6, category.lower())
+            scene.dot(left + 4, line - 4, 3.6, panel.hue(category))
             scene.text(left + 12, line, f"{category}: {words}" if index == 0 else words, "small")
         scene.text((x(0) + x(1)) / 2, y(0) + 29, "accuracy", "soft small", "middle")
     scene.text(12, 30 + side / 2, "confidence", "soft small", "middle", turn=-90)
@@ -187,7 +188,7 @@ def seed_noise(panel: Panel) -> Figure | None:
         for b, slug in enumerate(panel.benchmarks):
             y = 36 + ROW * b
             if i == 0:
-                scene.text(NAMES, y + 4, panel.displays[slug], panel.category_of[slug].lower(), "end")
+                scene.text(NAMES, y + 4, panel.displays[slug], panel.hue(panel.category_of[slug]), "end")
             if np.isfinite(sample[b]):
                 scene.line(
                     x(sample[b]), y - 5, x(sample[b]), y + 5, "tick", f"standard error over examples {sample[b]:.3f}"
@@ -196,7 +197,7 @@ def seed_noise(panel: Panel) -> Figure | None:
                 scene.dot(x(seeds[b]), y, 4, "hollow", f"standard deviation over seeds {seeds[b]:.3f}")
             if np.isfinite(mixtures[b]):
                 tip = f"standard deviation over mixtures {mixtures[b]:.3f}"
-                scene.dot(x(mixtures[b]), y, 4, panel.category_of[slug].lower(), tip)
+                scene.dot(x(mixtures[b]), y, 4, panel.hue(panel.category_of[slug]), tip)
     return Figure(
         "seed_noise",
         "Is the difference between mixtures more than noise?",
@@ -219,7 +220,9 @@ def declared_order(panel: Panel, found: dict[tuple[str, str], dict[str, Estimate
             y = 24 + ROW * k + (6 if slug == "mean" else 0)
             if i == 0:
                 name = "Mean" if slug == "mean" else panel.displays[slug]
-                scene.text(NAMES, y + 13, name, "strong" if slug == "mean" else panel.category_of[slug].lower(), "end")
+                scene.text(
+                    NAMES, y + 13, name, "strong" if slug == "mean" else panel.hue(panel.category_of[slug]), "end"
+                )
             value = (float(np.mean(values)) if values else None) if slug == "mean" else estimates[slug].value
             if value is None:
                 scene.rect(left + 12, y, wide - 24, ROW - 2, cls="empty")

@@ -6,6 +6,7 @@ TrueType, equal bytes for equal figures. What a mark says under the pointer is l
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +55,7 @@ def page(scene: Scene) -> Page:
 
 def _shape(mark: dict[str, Any]) -> Artist:
     kind = mark["kind"]
-    look = project_style().look(ELEMENTS.get(kind, kind), mark["cls"], mark.get("fill", ""))
+    look = _look(ELEMENTS.get(kind, kind), mark["cls"], mark.get("fill", ""))
     fill = None if kind == "line" else look.fill
     stroke, grown = look.stroke, 0.0
     if look.opacity < 1 and fill and stroke:
@@ -71,6 +72,12 @@ def _shape(mark: dict[str, Any]) -> Artist:
         capstyle="butt",
         joinstyle="miter",
     )
+
+
+@functools.cache
+def _look(element: str, classes: str, fill: str = "") -> Look:
+    """A page has thousands of marks and few looks."""
+    return project_style().look(element, classes, fill)
 
 
 def _outline(mark: dict[str, Any], grown: float) -> Outline:
@@ -92,7 +99,7 @@ def _closed(corners: list[tuple[float, ...]]) -> Outline:
 
 
 def _text(mark: dict[str, Any]) -> Text:
-    look = project_style().look("text", mark["cls"])
+    look = _look("text", mark["cls"])
     assert look.stroke is None and look.opacity == 1, f"outlined or translucent words: {mark}"
     return Text(
         mark["x"],

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         seeds = ()
     if not seeds or min(seeds) < 1:
         raise ConfigError(f"--seeds is {args.seeds!r}", valid="whole numbers from 1, e.g. 1,3,5")
-    from analysis.panel import load_panel
+    from analysis.studies import load_panel
     from analysis.tables import choose_study
     from analysis.writers import as_text
 

@@ -68,8 +68,8 @@ def build_report(runs: Path, study: str) -> Path:
     Raises ArtifactError where scores are missing, damaged or incomplete.
     """
     from analysis.figures import sections, write_figures
-    from analysis.panel import load_panel
     from analysis.settings import settings_tables
+    from analysis.studies import load_panel
     from analysis.tables import build_tables
     from analysis.training import loss_curves, loss_figure
     from analysis.writers import write_tables
@@ -119,6 +119,7 @@ def compose(
             tallies=summary.tallies(panel, found),
             pages=pages(panel, tables, found),
             choices=choices(panel, by_name["decisions"]),
+            cost_notes=by_name["decisions"].caveats,
             tiles=summary.tiles(panel, declared),
             sentences=summary.sentences(by_name["table5"]),
             compared=summary.compared(by_name) if panel.beside_paper else [],

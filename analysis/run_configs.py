@@ -13,6 +13,7 @@ from configs.errors import ConfigError
 from configs.layout import RunFolder
 from configs.load import load, pretrain_config, sft_config
 from configs.schema import StudyConfig, TrainConfig
+from configs.untrusted import is_name
 
 
 def config_of(
@@ -29,7 +30,7 @@ def config_of(
     What one version of this project wrote, or a study of other people, need not be a config of this version.
     """
     stage = "pt" if recipe is None else f"sft-{recipe}"
-    for mixture, seed in itertools.product(mixtures, seeds):
+    for mixture, seed in itertools.product(filter(is_name, mixtures if is_name(scale) else ()), seeds):
         run = RunFolder(runs, name, scale, mixture, seed, stage)
         if (run.path / "config.yaml").is_file():
             try:

@@ -2,7 +2,7 @@
 
 In: <runs>/<study>/scores/**/*.parquet, one row per example and checkpoint, any folder depth. Out: `ScoreFile`s. Nothing
 is believed before it is checked: a file that is truncated, lacks a column or holds an impossible row is refused by
-name. What takes all files to see (doubled rows, missing examples) `analysis.answers` refuses.
+name. What takes all files to see (doubled rows, missing examples) `analysis.consistency` refuses.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from analysis.paper_numbers import category_of
 from configs.artifacts import fingerprint, sha256_file
-from configs.errors import ArtifactError
+from configs.errors import ArtifactError, unprintable
 from configs.layout import scores_dir
+from configs.parquet import metadata_of, read_parquet, read_schema
+from configs.untrusted import NAME_RULE, is_name
 
 VERSION = "1"
 STRINGS = (
@@ -38,6 +39,8 @@ TYPES = (
     | {name: pa.list_(value) for name, value in LISTS.items()}
     | {"truncated": pa.bool_()}
 )
+NAMES = ("study", "scale", "mixture", "recipe", "benchmark", "category")
+"""Columns that become parts of paths, file names, tables and pages; a recipe may be empty."""
 NULLABLE = ("logprob_unconditional", "num_tokens", "truncated")
 """What imported scores (ray_eval.import_results) may lack; everything that needs it is missing then, not guessed."""
 ROUNDING = 1e-3  # a log-probability may exceed 0 by the rounding of bf16 scoring, not by more
@@ -95,26 +98,20 @@ def read_metadata(files: tuple[Path, ...]) -> dict[str, list[str]]:
     """Key of the files' metadata (schema version, plan hash, dtype, ...) -> its distinct values."""
     found: dict[str, set[str]] = {}
     for path in files:
-        for key, value in (pq.read_schema(path).metadata or {}).items():
-            if not key.startswith((b"ARROW:", b"pandas")):
-                found.setdefault(key.decode(), set()).add(value.decode(errors="replace"))
+        for key, value in metadata_of(read_schema(path, ArtifactError, hint=RESCORE)).items():
+            found.setdefault(key, set()).add(value)
     return {key: sorted(values) for key, values in sorted(found.items())}
 
 
 def _read_file(path: Path) -> pa.Table:
-    try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        problem = next(_schema_problems(file.schema_arrow), None)
-        if problem is None:
-            return file.read()
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArtifactError(f"not a readable Parquet file ({reason})", where=path, hint=RESCORE) from None
-    raise ArtifactError(problem, where=path, valid=", ".join(TYPES), hint=RESCORE)
+    problem = next(_schema_problems(read_schema(path, ArtifactError, hint=RESCORE)), None)
+    if problem is not None:
+        raise ArtifactError(problem, where=path, valid=", ".join(TYPES), hint=RESCORE)
+    return read_parquet(path, ArtifactError, hint=RESCORE)
 
 
 def _schema_problems(schema: pa.Schema) -> Iterator[str]:
-    version = (schema.metadata or {}).get(b"schema_version", VERSION.encode()).decode()
+    version = metadata_of(schema).get("schema_version", VERSION)
     if version != VERSION:
         yield f"schema version {version}, this code reads {VERSION}"
     for name, expected in TYPES.items():
@@ -158,7 +155,15 @@ def _check_rows(table: pa.Table, path: Path, study: str | None) -> None:
         found = set(table.column(name).unique().to_pylist())
         if wrong := sorted(found - valid):
             refuse(f"{name} is {wrong[0]!r}, expected {' or '.join(sorted(valid))}")
-    pairs = table.select(["benchmark", "category", "stage", "recipe"]).to_pandas().drop_duplicates()
+    for name in NAMES:
+        for text in table.column(name).unique().to_pylist():
+            if not is_name(text) and (text or name != "recipe"):
+                raise ArtifactError(f"{name} is {text!r:.120}", where=path, valid=NAME_RULE, hint=RESCORE)
+    for name in ("variant", "checkpoint"):
+        if bad := [text for text in table.column(name).unique().to_pylist() if unprintable(text)]:
+            refuse(f"{name} holds a control character: {bad[0]!r:.120}")
+    described = ["benchmark", "category", "stage", "recipe"]
+    pairs = table.group_by(described, use_threads=False).aggregate([]).to_pandas()
     for pair in pairs.itertuples(index=False):
         category = category_of().get(pair.benchmark)  # None: a benchmark of the user's own, which names its own
         if category is not None and pair.category != category.lower():
@@ -176,10 +181,10 @@ def _check_rows(table: pa.Table, path: Path, study: str | None) -> None:
             refuse(f"{name} and logprob_sum differ in length", wrong_length)
         values = pc.list_flatten(table.column(name))
         flat = values.to_numpy()
-        owner = pc.list_parent_indices(table.column(name)).to_numpy()
         # NaN fails both comparisons, a null inside a list reads as NaN.
         good = (flat <= ROUNDING) & (flat > -np.inf) if pa.types.is_floating(values.type) else flat >= 1
         if not good.all():
+            owner = pc.list_parent_indices(table.column(name)).to_numpy()
             meaning = "a finite log-probability" if pa.types.is_floating(values.type) else "at least 1"
             refuse(f"{name} holds {flat[~good][0]}, expected {meaning}", np.isin(np.arange(len(table)), owner[~good]))
     gold = table.column("gold").to_numpy()

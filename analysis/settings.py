@@ -7,15 +7,22 @@ is unknown. Counts of parameters, tokens and FLOPs are those of configs/cost.py.
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.panel import STAGES, Panel
 from analysis.paper_numbers import SETUP_TITLES, displays, frame
 from analysis.run_configs import config_of
+from analysis.setting_rows import (
+    UNKNOWN,
+    exact,
+    in_paper,
+    label,
+    setting_row,
+    setting_sheet,
+    verdict_column,
+)
 from analysis.table import Cell, Sheet
 from configs.cost import flops_per_token, parameters, training_steps
 from configs.errors import ConfigError
@@ -28,23 +35,9 @@ from configs.load import (
 )
 from configs.schema import TrainConfig
 
-SAME, DIFFERS, UNKNOWN = "same", "differs", "unknown"
-SILENT, NO_COUNTERPART = "the paper is silent", "no counterpart"
 PAPER_SFT = {"allenai/tulu-v2-sft-mixture": "tulu-v2-mix"}
 """On the Hub -> in the paper."""
 PRECISIONS = {"bf16": "bfloat16", "fp32": "float32"}
-LABELS = {
-    "batch_size_sequences": "batch size, sequences",
-    "lr_schedule": "learning rate schedule",
-    "adam_beta1": "Adam beta 1",
-    "adam_beta2": "Adam beta 2",
-    "sft_dataset": "SFT data set",
-    "total_parameters_as_stated": "total parameters",
-    "tokens_as_stated_in_text": "tokens (section 3.1)",
-    "epochs_as_stated_in_text": "epochs (section 3.1)",
-}
-"""Rows of analysis/paper that read badly by their names."""
-
 Getter = Callable[[TrainConfig], Cell]
 MODEL: dict[str, Getter] = {  # Table 1, then what it leaves open
     "model_dimension": lambda config: config.model.hidden,
@@ -99,7 +92,9 @@ def settings_tables(runs: Path, panel: Panel, names: Sequence[str] | None = None
     configs = {key: config for key, config in found.items() if isinstance(config, TrainConfig)}
     used = Used(panel, configs, tuple(dict.fromkeys(why for why in found.values() if isinstance(why, str))))
     made = [MAKERS[name](used) for name in (MAKERS if names is None else names)]
-    return [sheet for sheet in made if names is not None or any(row[_verdict(sheet)] != UNKNOWN for row in sheet.rows)]
+    return [
+        sheet for sheet in made if names is not None or any(row[verdict_column(sheet)] != UNKNOWN for row in sheet.rows)
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- the tables
@@ -110,15 +105,15 @@ def table1(used: Used) -> Sheet:
     for scale in used.panel.scales:
         config = used.configs.get((scale, "PT")) or used.configs.get((scale, "SFT"))
         for name, getter in MODEL.items():
-            paper = _paper(used.panel, scale, "1", name)
-            rows.append(_row((scale, _label(name)), paper, getter(config) if config else None))
-    return _sheet("table1", SETUP_TITLES["1"], ("scale", "hyperparameter"), rows, used.unknown)
+            paper = in_paper(used.panel, scale, "1", name)
+            rows.append(setting_row((scale, label(name)), paper, getter(config) if config else None))
+    return setting_sheet("table1", SETUP_TITLES["1"], ("scale", "hyperparameter"), rows, used.unknown)
 
 
 def table2(used: Used) -> Sheet:
     """Both halves; the fine-tuning is of the recipe shown."""
     rows = [
-        _row((stage, scale, _label(name)), _paper(used.panel, scale, half, name), value, note)
+        setting_row((stage, scale, label(name)), in_paper(used.panel, scale, half, name), value, note)
         for stage, half in zip(STAGES, ("2a", "2b"), strict=True)
         for scale in used.panel.scales
         for name, value, note in _training(used, scale, stage, half)
@@ -128,7 +123,7 @@ def table2(used: Used) -> Sheet:
         "The paper's steps and its section 3.1 exclude each other, at PT and for 1B at SFT: docs/contradictions.md",
     )
     title = f"{SETUP_TITLES['2a']} and {SETUP_TITLES['2b'].lower()}"
-    return _sheet("table2", title, ("stage", "scale", "hyperparameter"), rows, notes + used.unknown)
+    return setting_sheet("table2", title, ("stage", "scale", "hyperparameter"), rows, notes + used.unknown)
 
 
 def _training(used: Used, scale: str, stage: str, half: str) -> Iterator[tuple[str, Cell, str]]:
@@ -188,11 +183,11 @@ def table3(used: Used) -> Sheet:
             paper = None
             if row is not None:
                 paper = f"{row.get(f'{kind}_source', '')} {row[f'{kind}_percent']} %".strip()
-            rows.append(_row((mixture, kind), paper, *_share(mixture, kind)))
+            rows.append(setting_row((mixture, kind), paper, *_share(mixture, kind)))
     notes = _data_note(used, "documents")
     if absent := [name for name in PAPER_MIXTURES if name not in used.panel.mixtures and used.panel.beside_paper]:
         notes += (f"the paper's {', '.join(absent)}: not in this study",)
-    return _sheet("table3", SETUP_TITLES["3"], ("mixture", "part"), rows, notes)
+    return setting_sheet("table3", SETUP_TITLES["3"], ("mixture", "part"), rows, notes)
 
 
 def _share(mixture: str, kind: str) -> tuple[str | None, str]:
@@ -216,7 +211,7 @@ def table4(used: Used) -> Sheet:
     rows = []
     for slug in panel.benchmarks:
         keys, paper = (panel.category_of[slug], panel.displays[slug]), examples.get(slug)
-        rows.append(_row(keys, paper and _exact(paper), panel.sizes.get(slug), _split(used, slug)))
+        rows.append(setting_row(keys, paper and exact(paper), panel.sizes.get(slug), _split(used, slug)))
     notes = _data_note(used, "benchmarks")
     if absent := [name for slug, name in displays().items() if slug not in panel.benchmarks]:
         notes += (f"the paper's {', '.join(absent)}: not in this study",)
@@ -224,7 +219,7 @@ def table4(used: Used) -> Sheet:
     notes += (f"a sample of at most {sample:,} of each",) if sample else ()
     departing = [panel.displays[s] for s in panel.benchmarks if s in BENCHMARKS and load_benchmark(s).departure]
     notes += (f"known departures from lm-eval's data, docs/benchmarks.md: {', '.join(departing)}",)
-    return _sheet("table4", SETUP_TITLES["4"], ("category", "benchmark"), rows, notes)
+    return setting_sheet("table4", SETUP_TITLES["4"], ("category", "benchmark"), rows, notes)
 
 
 def _split(used: Used, slug: str) -> str:
@@ -240,63 +235,6 @@ def _data_note(used: Used, what: str) -> tuple[str, ...]:
     if used.panel.config is None:
         return (f"{what}: where they came from is not known without study.yaml",)
     return (f"{what}: of a local folder",) if used.panel.config.data.kind == "local" else ()
-
-
-# ---------------------------------------------------------------------------------------------- parts
-
-
-def _paper(panel: Panel, scale: str, number: str, name: str) -> Cell:
-    """As the paper prints it, counts as counts; "" where it is silent, None where it has no such scale."""
-    paper_scale = panel.paper_scale(scale)
-    if paper_scale is None:
-        return None
-    printed = frame(f"table{number}").set_index("hyperparameter")[paper_scale]
-    return _exact(str(printed[name])) if name in printed.index else ""
-
-
-def _exact(printed: str) -> Cell:
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(printed)
-    return printed
-
-
-def _row(keys: Iterable[str], paper: Cell, value: Cell, note: str = "") -> tuple[Cell, ...]:
-    if value is None:
-        verdict = UNKNOWN
-    elif paper is None:
-        verdict = NO_COUNTERPART
-    elif paper == "":
-        verdict = SILENT
-    else:
-        verdict = SAME if agrees(paper, value) else DIFFERS
-    return (*keys, paper, value, verdict, note)
-
-
-def agrees(paper: Cell, value: Cell) -> bool:
-    """Whether the paper would print the value so: 12B is what rounds to whole billions as 12."""
-    rounded = re.fullmatch(r"(\d+)(?:\.(\d+))?([MB])", paper) if isinstance(paper, str) else None
-    if rounded is None or not isinstance(value, int | float):
-        return paper == value
-    whole, decimals, unit = rounded.groups(default="")
-    return f"{value / {'M': 1e6, 'B': 1e9}[unit]:.{len(decimals)}f}" == whole + (f".{decimals}" if decimals else "")
-
-
-def _label(name: str) -> str:
-    return LABELS.get(name, name.replace("_", " "))
-
-
-def _sheet(
-    name: str, title: str, keys: tuple[str, ...], rows: Sequence[tuple[Cell, ...]], notes: tuple[str, ...]
-) -> Sheet:
-    header = (*keys, "paper", "this study", "verdict", "note")
-    same = frozenset(i for i, row in enumerate(rows) if row[len(keys) + 2] == SAME)
-    full = f"Table {name.removeprefix('table')}. {title}"
-    return Sheet(name, full, header, tuple(rows), len(keys), ("note",), same, notes)
-
-
-def _verdict(sheet: Sheet) -> int:
-    return sheet.header.index("verdict")
 
 
 MAKERS: dict[str, Callable[[Used], Sheet]] = {"table1": table1, "table2": table2, "table3": table3, "table4": table4}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from configs.errors import ArtifactError, ConfigError, user_errors
 from configs.layout import runs_root, scores_dir
+from configs.untrusted import NAME_RULE, is_name
 
 if TYPE_CHECKING:
     from analysis.panel import Panel
@@ -97,9 +98,9 @@ def _print_paper(searched: Path | None, args: argparse.Namespace) -> None:
 
 
 def _print_study(runs: Path, study: str, args: argparse.Namespace, aloud: TextIO) -> None:
-    from analysis.panel import load_panel
     from analysis.settings import MAKERS as SETTINGS
     from analysis.settings import settings_tables
+    from analysis.studies import load_panel
 
     panel = load_panel(runs, study, args.recipe, average_seeds=args.seeds == "mean")
     names = chosen(args.table)
@@ -176,19 +177,17 @@ def borrowed(scores: Path) -> Iterator[tuple[Path, str]]:
 
     Raises ArtifactError where there are none.
     """
-    import pyarrow.parquet as pq
+    from configs.parquet import read_parquet
 
     files = sorted(path for path in scores.rglob("*.parquet") if not path.name.startswith("."))
     if not files:
         raise ArtifactError("no score file", where=scores, hint="a folder that holds *.parquet, at any depth")
-    try:
-        study = str(pq.read_table(files[0], columns=["study"]).column("study")[0].as_py())
-    except (OSError, ValueError, IndexError) as error:
-        raise ArtifactError(f"not a readable score file ({str(error).splitlines()[0]})", where=files[0]) from None
+    named = read_parquet(files[0], ArtifactError, hint="score again", columns=["study"])
+    study = str(named.column("study")[0].as_py()) if named.num_rows and named.num_columns else ""
+    if not is_name(study):
+        raise ArtifactError(f"study is {study!r:.120}", where=files[0], valid=NAME_RULE)
     with tempfile.TemporaryDirectory() as runs:
         folder = scores_dir(Path(runs), study)
-        if Path(study).name != study or not folder.is_relative_to(runs):
-            raise ArtifactError(f"study is {study!r}", where=files[0], valid="a name")
         folder.parent.mkdir()
         folder.symlink_to(scores.resolve(), target_is_directory=True)
         yield Path(runs), study
@@ -199,7 +198,7 @@ def choose_study(runs: Path, name: str | None, aloud: TextIO | None = None) -> s
 
     Raises ArtifactError where the named study has neither scores nor metrics.
     """
-    from analysis.panel import studies
+    from analysis.studies import studies
 
     found = studies(runs)
     if name is None:

@@ -25,8 +25,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.errors import ArtifactError, user_errors
+from configs.errors import ArtifactError, unprintable, user_errors
 from configs.layout import metrics_file, runs_root, scores_dir
+from configs.untrusted import JSON_BYTES, understood
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,18 +70,24 @@ def write_tidy(table: Path, runs: Path, study: str) -> Path:
 def read_tidy(path: Path) -> pd.DataFrame:
     """Columns as the module says, complete and of the right types. Raises ArtifactError naming column and row."""
     import pandas as pd
-    import pyarrow as pa
 
     from configs.metrics import METRICS
+    from configs.parquet import read_parquet
 
     if not path.is_file():
         raise ArtifactError("no such file", where=path, valid="a CSV or Parquet file")
-    try:
-        raw = (
-            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
-        )
-    except (OSError, ValueError, pa.ArrowException, pd.errors.ParserError) as error:
-        raise ArtifactError(f"not a readable table ({str(error).splitlines()[0]})", where=path) from None
+    if path.suffix == ".parquet":
+        table = read_parquet(path, ArtifactError, hint="write it again")
+        with understood(path, problem="not a readable table"):
+            raw = table.to_pandas()
+    else:
+        if (size := path.stat().st_size) > JSON_BYTES:
+            raise ArtifactError(f"{size:,} bytes of CSV", where=path, valid=f"at most {JSON_BYTES:,}")
+        try:
+            raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except (OSError, ValueError, OverflowError, pd.errors.ParserError) as error:
+            said = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ArtifactError(f"not a readable table ({said})", where=path) from None
     valid = (*REQUIRED, *DEFAULTS, "stderr", "n")
     if missing := [name for name in REQUIRED if name not in raw]:
         raise ArtifactError(f"column {missing[0]} is missing", where=path, valid=", ".join(valid))
@@ -102,6 +109,11 @@ def read_tidy(path: Path) -> pd.DataFrame:
     _refuse(~frame["metric"].isin(list(METRICS)), "unknown metric", frame["metric"], path)
     for name in ("model", "benchmark"):
         _refuse(frame[name] == "", f"{name} is empty", frame[name], path)
+    for name in ("model", "benchmark", "group", "category", "scale"):
+        _refuse(frame[name].map(unprintable), f"{name} holds a control character", frame[name], path)
+    for name, largest in (("seed", 2**31), ("n", 2**62)):
+        whole = frame[name].isna() | (frame[name].between(0, largest - 1) & (frame[name] % 1 == 0))
+        _refuse(~whole, f"{name} is no whole number from 0", frame[name], path)
     _refuse(~frame["value"].abs().lt(float("inf")), "value is missing or not finite", frame["value"], path)
     _refuse(frame.duplicated(list(KEY)), "this number is there twice", frame["model"], path)
     return frame

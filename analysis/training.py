@@ -17,6 +17,7 @@ from analysis.drawing import WIDTH, Axis, Figure, Scene
 from analysis.held_out import read_lines
 from analysis.panel import Panel
 from configs.layout import RunFolder
+from configs.untrusted import is_name, understood
 
 BINS = 60  # training loss is noisy from step to step; its curve is the mean over as many stretches
 
@@ -40,9 +41,12 @@ def loss_curves(runs: Path, panel: Panel) -> list[Curve]:
     for scale in panel.scales:
         for mixture in panel.mixtures:
             for seed in panel.seeds:
+                if not (is_name(scale) and is_name(mixture)):
+                    continue  # numbers that were given: nothing was trained here
                 path = RunFolder(runs, panel.study, scale, mixture, seed, "pt").metrics
                 if path.is_file():
-                    curves.append(_curve(read_lines(path), scale, mixture, seed))
+                    with understood(path, hint="rerun the training"):
+                        curves.append(_curve(read_lines(path), scale, mixture, seed))
     return curves
 
 

@@ -52,7 +52,7 @@ def transfer_table(panel: Panel) -> Table:
 
     caveats = ["reliability ≤: the noise of seeds, or of the examples, is not measured; verdicts are provisional"]
     if drawn:
-        caveats.append(f"interval, same mixtures: other {drawn.what} for these very mixtures")
+        caveats.append(drawn.caveat)
     extra = ("reliability", *SAME_MIXTURES, *OTHER_VIEWS)
     title, keys = f"Table 5. {TITLES[5]}", "scale metric category benchmark"
     return with_q_values("table5", title, keys, rows(), extra, caveats=tuple(caveats))

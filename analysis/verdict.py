@@ -24,6 +24,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from analysis.decision_tables import REGRET_INTERVALS, REGRETS
 from analysis.decisions import Protocol, protocols
 from analysis.estimates import Estimate, mean_measured
 from analysis.noise import FLOOR, in_words, noise
@@ -216,6 +217,8 @@ class Choice:
     """Mixtures that are best in the end."""
     regret: str
     """What the choice costs, in points of accuracy."""
+    regret_interval: str
+    """Its interval for these same mixtures; empty without single answers."""
     agreement: Estimate
     """Share of the pairs of mixtures that both rank alike."""
 
@@ -228,12 +231,13 @@ class Choice:
 def choices(panel: Panel, decisions: Table) -> list[Choice]:
     """By the mean over all benchmarks and over each category; what is paid for is SFT at the largest scale."""
     late = f"{panel.scales[-1]} SFT"
-    column = {name: decisions.extra.index(name) for name in ("regret, pp", "first early", "best late")}
     found = []
     for row in decisions.rows:
         early, paid, score = row.keys
-        if paid != late or not early.endswith(" PT") or score in panel.displays.values() or not row.extra[0]:
+        said = dict(zip(decisions.extra, row.extra, strict=True))
+        cost = said[REGRETS[0]]
+        if paid != late or not early.endswith(" PT") or score in panel.displays.values() or not cost:
             continue
-        first, best = (tuple(row.extra[column[name]].split(", ")) for name in ("first early", "best late"))
-        found.append(Choice(early, late, score, first, best, row.extra[column["regret, pp"]], row.estimate))
+        first, best = (tuple(said[name].split(", ")) for name in ("first early", "best late"))
+        found.append(Choice(early, late, score, first, best, cost, said[REGRET_INTERVALS[0]], row.estimate))
     return sorted(found, key=lambda choice: [f"{scale} PT" for scale in panel.scales].index(choice.early))

@@ -33,9 +33,9 @@ def answer(
 
     Raises ConfigError where the words name no number.
     """
-    from analysis.panel import load_panel
     from analysis.settings import MAKERS as SETTINGS
     from analysis.settings import settings_tables
+    from analysis.studies import load_panel
     from analysis.table import Sheet, Table
     from analysis.tables import build_tables
 
@@ -155,7 +155,10 @@ def _scores(facts: Facts) -> list[str]:
         values = {file["path"]: file["metadata"].get(key) for file in files}
         if key != "model" or any(values.values()):
             lines += _shared(key.replace("_", " "), values)
-    return [*lines, _line("hardware", f"{UNKNOWN}; hosts are those of the units below")]
+    made = {name: record for name, record in facts["units"].items() if name.startswith("score/") and record}
+    for key in ("git_commit", "hardware"):
+        lines += _shared(key.replace("_", " "), {name: record[key] for name, record in made.items()} or {"": None})
+    return lines
 
 
 def _trainings(facts: Facts) -> list[str]:

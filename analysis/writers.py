@@ -143,8 +143,13 @@ def as_csv(table: Table | Sheet) -> str:
 def as_markdown(table: Table | Sheet) -> str:
     shown = grid(table, brief=False)
     lines = [f"# {shown.title}", "", f"| {' | '.join(shown.header)} |", f"|{'---|' * len(shown.header)}"]
-    lines += [f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |" for row in shown.rows]
+    lines += [f"| {' | '.join(map(_marked, row))} |" for row in shown.rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in shown.notes), ""])
+
+
+def _marked(cell: str) -> str:
+    """A cell as Markdown shows it: a bar ends no column, `<` opens no HTML, and brackets make no link."""
+    return re.sub(r"([\\|<]|\](?=\())", r"\\\1", cell)
 
 
 # ---------------------------------------------------------------------------------------------- LaTeX

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from configs.errors import ArtifactError
+from configs.untrusted import JSON_BYTES, inside, parse_json, understood
 
 MANIFEST = "manifest.json"
 SEAL = "seal"
@@ -118,15 +119,30 @@ def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` was given. Raises ArtifactError where the file is missing, not JSON, or has a broken seal."""
+    """What `write_json` was given.
+
+    Raises ArtifactError where the file is missing, not JSON, larger than any of ours, or has a broken seal.
+    """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if (size := path.stat().st_size) > JSON_BYTES:
+            raise ArtifactError(f"{size:,} bytes of JSON", where=path, valid=f"at most {JSON_BYTES:,}")
+        value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError("file is missing", where=path) from None
+    except ArtifactError:
+        raise
     except ValueError as error:  # not JSON, or not even UTF-8
         raise ArtifactError(f"not valid JSON ({error})", where=path, hint="delete it and rerun") from None
     if isinstance(value, dict) and (seal := value.pop(SEAL, None)) is not None and seal != fingerprint(value):
         raise ArtifactError("altered since it was written", where=path, hint="delete it and rerun")
+    return value
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """`read_json` of an object. Raises ArtifactError for other JSON too."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ArtifactError("not a JSON object", where=path, hint="delete it and rerun")
     return value
 
 
@@ -158,21 +174,21 @@ def describe_file(path: Path) -> dict[str, Any]:
 def verify_files(folder: Path, files: dict[str, dict[str, Any]], *, deep: bool = False) -> None:
     """Check that every file of a manifest is there with its size (`deep`: and its sha256).
 
-    Raises ArtifactError naming the first file that is missing, truncated or altered.
+    Raises ArtifactError naming the first file that is missing, truncated or altered, and for a manifest that names
+    files of another folder.
     """
-    for name, entry in files.items():
-        path = folder / name
+    hint = f"delete {folder} and rerun"
+    with understood(f"the manifest of {folder}", hint=hint):
+        entries = [(inside(folder, name, folder), entry["bytes"], entry.get("sha256")) for name, entry in files.items()]
+    for path, wanted, sha256 in entries:
         if not path.is_file():
-            raise ArtifactError("file named in the manifest is missing", where=path, hint=f"delete {folder} and rerun")
+            raise ArtifactError("file named in the manifest is missing", where=path, hint=hint)
         size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise ArtifactError(
-                f"{size} bytes found, the manifest says {entry['bytes']} (truncated or altered)",
-                where=path,
-                hint=f"delete {folder} and rerun",
-            )
-        if deep and sha256_file(path) != entry["sha256"]:
-            raise ArtifactError("sha256 differs from the manifest", where=path, hint=f"delete {folder} and rerun")
+        if size != wanted:
+            problem = f"{size} bytes found, the manifest says {wanted} (truncated or altered)"
+            raise ArtifactError(problem, where=path, hint=hint)
+        if deep and sha256_file(path) != sha256:
+            raise ArtifactError("sha256 differs from the manifest", where=path, hint=hint)
 
 
 def verify_untouched(folder: Path, manifest: Path, files: dict[str, dict[str, Any]]) -> None:

@@ -17,12 +17,17 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 RANK_0_SPEAKS_S = 15.0
+LONGEST_MESSAGE = 10_000
+"""Characters: a message may quote what somebody else wrote."""
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What could move a terminal's cursor, change its state or the order of its letters; and what no encoding holds."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,7 +44,7 @@ class MagicError(ValueError):
             parts.append(f"  valid: {valid}")
         if hint is not None:
             parts.append(f"  next:  {hint}")
-        super().__init__("\n".join(parts))
+        super().__init__(printable("\n".join(parts)))
         self.problem = problem
         # Keyword arguments do not survive pickling of exceptions; Ray ships these between processes.
         self._kwargs: dict[str, Any] = {"where": _plain(where), "valid": _plain(valid), "hint": hint}
@@ -81,6 +86,18 @@ class Preempted(MagicError):
 
     exit_code = 75
     """EX_TEMPFAIL of sysexits.h: try again later."""
+
+
+def unprintable(text: str) -> bool:
+    """Does it hold what a terminal must not be given? A line feed or a tab counts too."""
+    return UNPRINTABLE.search(text) is not None or "\n" in text or "\t" in text
+
+
+def printable(text: str) -> str:
+    r"""For a terminal or a log: control characters but tab and line feed are spelt out (\x1b), no end is too far."""
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[:LONGEST_MESSAGE]}... ({len(text) - LONGEST_MESSAGE:,} characters more)"
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def _plain(value: object) -> str | None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import ArtifactError
+from configs.untrusted import check_name
 
 CONFIG_ROOT = Path(__file__).resolve().parent
 PROJECT_ROOT = CONFIG_ROOT.parent
@@ -86,7 +87,7 @@ def contamination_dir(data: Path, study: str) -> Path:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One training run on disk: `stage` is `pt` or `sft-<recipe>`."""
+    """One training run on disk: `stage` is `pt` or `sft-<recipe>`. Raises ConfigError for what is no name."""
 
     runs: Path
     study: str
@@ -94,6 +95,10 @@ class RunFolder:
     mixture: str
     seed: int
     stage: str
+
+    def __post_init__(self) -> None:
+        for what in ("study", "scale", "mixture", "stage"):
+            check_name(getattr(self, what), what)
 
     @property
     def path(self) -> Path:

@@ -31,6 +31,7 @@ from configs.schema import (
     StudyConfig,
     TrainConfig,
 )
+from configs.untrusted import YAML_BYTES, YAML_NODES, check_name
 
 M = TypeVar("M", bound=Model)
 
@@ -51,6 +52,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "no such config file", where=path, valid=", ".join(siblings) or "a path such as configs/mini_s.yaml"
         )
+    if (size := path.stat().st_size) > YAML_BYTES:
+        raise ConfigError(f"{size:,} bytes of YAML", where=path, valid=f"at most {YAML_BYTES:,}")
     try:
         value = copy.deepcopy(_parsed(path.read_text(encoding="utf-8"), path))
     except UnicodeDecodeError as error:
@@ -67,7 +70,33 @@ def _parsed(text: str, where: Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, except that 1e-3 is a number and a key must not come twice."""
+    """YAML 1.1 as PyYAML reads it, except that 1e-3 is a number, that a key must not come twice, and that aliases may
+    neither hold themselves nor repeat what they stand for without end.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            self._size(node, {})
+        return node
+
+    def _size(self, node: yaml.Node, known: dict[int, int]) -> int:
+        """Nodes in `node` with every alias written out; known: of those seen, 0 of those that are being counted."""
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if known.get(id(node)) == 0:
+            raise yaml.MarkedYAMLError(
+                problem="an alias stands inside what it stands for", problem_mark=node.start_mark
+            )
+        if id(node) in known:
+            return known[id(node)]
+        known[id(node)] = 0
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        size = 1 + sum(self._size(part, known) for part in parts)
+        if size > YAML_NODES:
+            raise yaml.MarkedYAMLError(problem=f"more than {YAML_NODES:,} values", problem_mark=node.start_mark)
+        known[id(node)] = size
+        return size
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -91,8 +120,11 @@ def parse_yaml(text: str, where: object) -> Any:
     """Raises ConfigError with line and column for malformed YAML."""
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}", where=where) from None
+    except RecursionError:
+        raise ConfigError("not valid YAML: it is nested too deeply", where=where) from None
+    except Exception as error:  # PyYAML's own, and what int(), float(), datetime() and its own code say of odd scalars
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"not valid YAML: {said}", where=where) from None
 
 
 def set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -149,7 +181,10 @@ def _shown(value: Any) -> str:
     """`value` as a reader of YAML knows it."""
     if value is None:
         return "nothing"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no number of more than 4,300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -172,7 +207,9 @@ def load(kind: type[M], path: str | Path, overrides: Mapping[str, Any] | None = 
     path = Path(path)
     tree = read_yaml(path)
     presets = tree.pop("presets", None) or {}
-    if not isinstance(presets, dict) or not all(isinstance(p, dict) for p in presets.values()):
+    if not isinstance(presets, dict) or not all(
+        isinstance(p, dict) and all(isinstance(key, str) for key in p) for p in presets.values()
+    ):
         raise ConfigError("presets: must map each name to {dotted.key: value}", where=path)
     if preset is not None:
         if preset not in presets:
@@ -230,7 +267,7 @@ def load_sources() -> SourcesConfig:
 @functools.cache
 def load_mixture(name: str) -> MixtureConfig:
     """configs/mixtures/<name>.yaml; also refuses sources that configs/sources.yaml does not know."""
-    path = CONFIG_ROOT / "mixtures" / f"{name}.yaml"
+    path = CONFIG_ROOT / "mixtures" / f"{check_name(name, 'the mixture')}.yaml"
     mixture = load(MixtureConfig, path)
     known = load_sources().sources
     for source in mixture.weights:

@@ -1,10 +1,14 @@
-"""Which code is at work: the git commit of this folder and the versions of packages."""
+"""Which code is at work, and on what: the git commit of this folder, versions of packages, the machine."""
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
+from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from configs.layout import PROJECT_ROOT
 
@@ -27,3 +31,21 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def machine() -> str:
+    """Its processors and GPUs in words, as Linux has them, without torch; e.g. `AMD EPYC 7J13, 2 CPUs`."""
+    names = _values(Path("/proc/cpuinfo"), "model name") or [platform.machine()]
+    gpus = Counter(
+        name for path in Path("/proc/driver/nvidia/gpus").glob("*/information") for name in _values(path, "Model")
+    )
+    return ", ".join([names[0], f"{os.cpu_count()} CPUs", *(f"{count} x {name}" for name, count in gpus.items())])
+
+
+def _values(path: Path, key: str) -> list[str]:
+    """Of lines `key: value`; none where there is no such file."""
+    try:
+        lines = [line.partition(":") for line in path.read_text(errors="replace").splitlines()]
+    except OSError:
+        return []
+    return [value.strip() for name, _, value in lines if name.strip() == key]

@@ -9,6 +9,7 @@ On GPUs the values are copied to the host and written while training goes on.
 from __future__ import annotations
 
 import itertools
+import pickle
 import re
 import shutil
 import sys
@@ -22,15 +23,28 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
-from configs.artifacts import MANIFEST, describe_file, read_json, verify_files, write_json
+from configs.artifacts import MANIFEST, describe_file, read_object, verify_files, write_json
 from configs.errors import ArtifactError, ResourceError
+from configs.untrusted import inside, understood
 from megatron_train.optimizer import KINDS, Optimizer
 from megatron_train.parallel import Ranks
 
 VERSION = 1
+DESCRIPTIONS = {
+    "torch.distributed.checkpoint.metadata": {
+        *("Metadata", "MetadataIndex", "StorageMeta", "TensorStorageMetadata", "TensorProperties"),
+        *("ChunkStorageMetadata", "_MEM_FORMAT_ENCODING"),  # not BytesStorageMetadata, whose bytes are pickles
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.serialization": {"_get_layout"},
+    "torch": {"Size", "float32"},
+    "pathlib": {"PosixPath"},
+}
+"""Module -> what a checkpoint's `.metadata` needs of it; nothing here runs what it is given."""
 FOLDER_NAME = re.compile(r"step-(\d{7})")
 
 
@@ -99,7 +113,7 @@ class Checkpoints:
                 print(f"skipping {unfinished.name}, which was being written when the run ended", flush=True)
             for number, (step, folder) in reversed(list(enumerate(found))):
                 try:
-                    verify_files(folder, read_json(folder / MANIFEST)["files"], deep=True)
+                    verify_files(folder, read_object(folder / MANIFEST).get("files", {}), deep=True)
                 except ArtifactError as error:
                     problem = problem or error
                     print(f"skipping the checkpoint of step {step}, which is damaged: {error}", flush=True)
@@ -118,7 +132,9 @@ class Checkpoints:
 
         Raises ArtifactError for a checkpoint of another model.
         """
-        manifest: dict[str, Any] = read_json(folder / MANIFEST)
+        manifest = read_object(folder / MANIFEST)
+        with understood(folder / MANIFEST):
+            step = int(manifest["step"])
         restored = []
         state: dict[str, Tensor] = {}
         for kind, slot in itertools.product(KINDS, self.optimizer.slots):
@@ -127,14 +143,14 @@ class Checkpoints:
             for name, (piece, dim) in pieces(slot.name, slot.parameter, host).items():
                 state[f"{kind}/{name}"] = self._of_whole(piece, dim)
         try:
-            dcp.load(state, storage_reader=dcp.FileSystemReader(folder), process_group=self.group)
+            dcp.load(state, storage_reader=SafeReader(folder), process_group=self.group)
         except dcp.CheckpointException as error:
             raise ArtifactError(
                 f"cannot be read into this model: {next(iter(error.failures.values()))[0]}", where=folder
             ) from None
         for kind, slot, host in restored:
             self.optimizer.restore(kind, slot, host)
-        self.optimizer.restored(manifest["step"])
+        self.optimizer.restored(step)
         return manifest
 
     def __enter__(self) -> Checkpoints:
@@ -216,6 +232,33 @@ class Checkpoints:
         everyone: list[Any] | None = [None] * self.ranks.world if self.ranks.is_main else None
         dist.gather_object(mine, everyone, group=self.group)
         return {name: about for files in everyone or [] for name, about in files.items()}
+
+
+class SafeReader(dcp.FileSystemReader):
+    """torch's reader, which runs nothing that a checkpoint holds: its `.metadata` is a pickle."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """Raises ArtifactError where it needs more than the description of tensors, or names files elsewhere."""
+        path = Path(self.path) / ".metadata"
+        with understood(path), path.open("rb") as stream:
+            try:
+                metadata: Metadata = _Unpickler(stream).load()
+            except (pickle.UnpicklingError, EOFError, ImportError) as error:
+                raise ArtifactError(f"not a description of tensors ({error})", where=path) from None
+            for info in metadata.storage_data.values():
+                inside(path.parent, info.relative_path, path)
+            metadata.storage_meta = metadata.storage_meta or StorageMeta()
+            metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows `DESCRIPTIONS` and no other class or function."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in DESCRIPTIONS.get(module, ()):
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
 
 
 def complete(checkpoints: Path) -> list[tuple[int, Path]]:

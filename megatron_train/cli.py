@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from configs.artifacts import MANIFEST, read_json
+from configs.artifacts import MANIFEST, read_object
 from configs.cost import RunPlan, add_hardware_options, describe
 from configs.errors import ArtifactError, ConfigError, ResourceError
 from configs.layout import PROJECT_ROOT, data_root, runs_root
@@ -125,7 +125,7 @@ def show_plan(plan: RunPlan, supply: str = "") -> None:
 
 def check_tokenizer(config: TrainConfig, folder: Path, used: Mapping[str, str]) -> None:
     """Refuse token ids of another tokenizer (`used`: what -> its tokenizer's sha256), or one the model cannot embed."""
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_object(folder / MANIFEST)
     if manifest["entries"] > config.model.vocab:
         raise ConfigError(
             f"model.vocab ({config.model.vocab}) is smaller than the tokenizer ({manifest['entries']} entries)",

@@ -17,9 +17,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from configs.artifacts import atomic_folder, describe_file, read_json, sha256_files, verify_files, write_json
+from configs.artifacts import atomic_folder, describe_file, read_object, sha256_files, verify_files, write_json
 from configs.errors import ArtifactError, ConfigError
+from configs.load import validate
 from configs.schema import ModelShape
+from configs.untrusted import inside, shown, understood
 from megatron_train.checkpoint import pieces
 from megatron_train.model import LanguageModel
 from megatron_train.parallel import Ranks
@@ -135,7 +137,7 @@ def export(
             about = {"version": VERSION, "files": files, **hashes, **facts}
             write_json(temporary / EXPORT, about, sealed=True)
     ranks.barrier()
-    return str(read_json(folder / EXPORT)["checkpoint"])
+    return str(read_object(folder / EXPORT)["checkpoint"])
 
 
 def read_export(folder: Path) -> dict[str, Any]:
@@ -146,9 +148,11 @@ def read_export(folder: Path) -> dict[str, Any]:
     """
     if not (folder / EXPORT).is_file():
         return {"checkpoint": sha256_files(sorted(set(weight_files(folder).values())))}
-    facts: dict[str, Any] = read_json(folder / EXPORT)
-    verify_files(folder, facts["files"])
-    if sha256_files([folder / WEIGHTS]) != facts["checkpoint"]:
+    facts = read_object(folder / EXPORT)
+    with understood(folder / EXPORT):
+        files, checkpoint = facts["files"], facts["checkpoint"]
+    verify_files(folder, files)
+    if not (folder / WEIGHTS).is_file() or sha256_files([folder / WEIGHTS]) != checkpoint:
         hint = f"delete {folder} and rerun its training"
         raise ArtifactError("sha256 differs from export.json", where=folder / WEIGHTS, hint=hint)
     return facts
@@ -160,16 +164,17 @@ def weight_files(folder: Path) -> dict[str, Path]:
 
     names = [WEIGHTS]
     if (folder / SHARDS).is_file():
-        names = sorted(set(read_json(folder / SHARDS)["weight_map"].values()))
+        with understood(folder / SHARDS, hint="copy the model again"):
+            names = sorted(set(read_object(folder / SHARDS)["weight_map"].values()))
     found: dict[str, Path] = {}
     for name in names:
-        path = folder / name
+        path = inside(folder, name, folder / SHARDS)
         try:
             with safe_open(path, framework="pt") as file:
                 found |= dict.fromkeys(file.keys(), path)
         except FileNotFoundError:
             raise ArtifactError("no such weights", where=path, valid=f"{WEIGHTS}, or the files of {SHARDS}") from None
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise ArtifactError(f"not readable as safetensors ({error})", where=path, hint="copy it again") from None
     return found
 
@@ -177,7 +182,13 @@ def weight_files(folder: Path) -> dict[str, Path]:
 def shape_of(folder: Path) -> ModelShape:
     """The shape of a Llama from its config.json. Raises ConfigError for a model that this code does not build."""
     path = folder / "config.json"
-    found = read_json(path)
+    found = read_object(path)
+    with understood(path, ConfigError):
+        return validate(ModelShape, _shape_keys(found, path), path)
+
+
+def _shape_keys(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What config.json says, under the names of `ModelShape`."""
     heads, rope = found.get("num_attention_heads"), found.get("rope_parameters") or found.get("rope_scaling") or {}
     unlike = {
         "model_type": found.get("model_type") != "llama",
@@ -189,23 +200,23 @@ def shape_of(folder: Path) -> ModelShape:
     }
     if different := [key for key, unfit in unlike.items() if unfit]:
         raise ConfigError(
-            f"{', '.join(f'{key} {found.get(key)!r}' for key in different)} cannot be loaded",
+            f"{', '.join(f'{key} {shown(found.get(key))}' for key in different)} cannot be loaded",
             where=path,
             valid="Llama with as many key as query heads, no biases, silu or gelu, plain rotary positions",
         )
-    return ModelShape(
-        layers=found["num_hidden_layers"],
-        hidden=found["hidden_size"],
-        heads=heads,
-        head_dim=found.get("head_dim") or found["hidden_size"] // heads,
-        ffn_hidden=found["intermediate_size"],
-        vocab=found["vocab_size"],
-        context_tokens=found["max_position_embeddings"],
-        activation="swiglu" if found["hidden_act"] == "silu" else "geglu",
-        norm_eps=found["rms_norm_eps"],
-        rope_base=rope.get("rope_theta", found.get("rope_theta", 10_000.0)),
-        tied_embeddings=found.get("tie_word_embeddings", False),
-    )
+    return {
+        "layers": found["num_hidden_layers"],
+        "hidden": found["hidden_size"],
+        "heads": heads,
+        "head_dim": found.get("head_dim") or found["hidden_size"] // heads,
+        "ffn_hidden": found["intermediate_size"],
+        "vocab": found["vocab_size"],
+        "context_tokens": found["max_position_embeddings"],
+        "activation": "swiglu" if found["hidden_act"] == "silu" else "geglu",
+        "norm_eps": found["rms_norm_eps"],
+        "rope_base": rope.get("rope_theta", found.get("rope_theta", 10_000.0)),
+        "tied_embeddings": found.get("tie_word_embeddings", False),
+    }
 
 
 def check_shape(folder: Path, shape: ModelShape) -> None:
@@ -224,7 +235,7 @@ def check_shape(folder: Path, shape: ModelShape) -> None:
 @torch.no_grad()
 def load_export(folder: Path, model: LanguageModel, shape: ModelShape, ranks: Ranks) -> None:
     """Fill the model with this rank's part of an export, or of any Llama of its shape."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     where = weight_files(folder)
     with contextlib.ExitStack() as opened:
@@ -234,11 +245,17 @@ def load_export(folder: Path, model: LanguageModel, shape: ModelShape, ranks: Ra
                 names = _hf_names(piece)
                 if missing := [hf_name for hf_name in names if hf_name not in where]:
                     raise ArtifactError(f"no tensor {missing[0]}", where=folder, hint="copy the model again")
-                tensors = [files[where[hf_name]].get_tensor(hf_name) for hf_name in names]
-                whole = tensors[0]
-                if name.endswith(QKV):
-                    heads = [t.view(shape.heads, 1, shape.head_dim, shape.hidden) for t in tensors]
-                    whole = torch.cat(heads, dim=1).reshape(-1, shape.hidden)
-                if dim is not None:
-                    whole = whole.chunk(ranks.tensor_size, dim=dim)[ranks.tensor]
+                try:
+                    tensors = [files[where[hf_name]].get_tensor(hf_name) for hf_name in names]
+                    whole = tensors[0]
+                    if name.endswith(QKV):
+                        heads = [t.view(shape.heads, 1, shape.head_dim, shape.hidden) for t in tensors]
+                        whole = torch.cat(heads, dim=1).reshape(-1, shape.hidden)
+                    if dim is not None:
+                        whole = whole.chunk(ranks.tensor_size, dim=dim)[ranks.tensor]
+                    if whole.shape != values.shape or not whole.is_floating_point():
+                        raise RuntimeError(f"{whole.dtype} {list(whole.shape)} for {list(values.shape)}")
+                except (SafetensorError, RuntimeError) as error:
+                    problem = f"tensor {names[0]} is not of config.json's shape, or unreadable ({error})"
+                    raise ArtifactError(problem, where=folder, hint="copy the model again") from None
                 values.copy_(whole)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from configs.artifacts import read_json, verify_files
+from configs.artifacts import read_object, verify_files
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import RunFolder
 from configs.schema import TrainConfig
+from configs.untrusted import understood
 from megatron_train.provenance import inputs_fingerprint
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Job:
         """Whether the run is complete, with all of its exports, and made from the same inputs."""
         if not self.folder.done.is_file():
             return False
-        done, exports = read_json(self.folder.done), {str(step): self.exported(step) for step in self.milestones}
+        done, exports = read_object(self.folder.done), {str(step): self.exported(step) for step in self.milestones}
         return done.get("inputs") == self.inputs and done.get("export") == exports
 
     def exported(self, step: int) -> str | None:
@@ -76,8 +77,10 @@ class Job:
         if not (folder / "export.json").is_file():
             return None
         try:
-            facts = read_json(folder / "export.json")
-            verify_files(folder, facts["files"])
+            facts = read_object(folder / "export.json")
+            with understood(folder / "export.json"):
+                files, checkpoint, inputs = facts["files"], str(facts["checkpoint"]), facts["inputs"]
+            verify_files(folder, files)
         except ArtifactError:
             return None
-        return str(facts["checkpoint"]) if facts.get("inputs") == self.inputs else None
+        return checkpoint if inputs == self.inputs else None

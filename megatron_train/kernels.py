@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from configs.artifacts import read_json, write_json
+from configs.artifacts import read_object, write_json
 from configs.schema import TrainConfig
 from megatron_train import attention
 from megatron_train.attention import AttentionChoice
@@ -119,5 +119,5 @@ def _machine(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
 def _recorded(record: Path, machine: dict[str, Any]) -> dict[str, Any] | None:
     if not record.is_file():
         return None
-    content: dict[str, Any] = read_json(record)
+    content: dict[str, Any] = read_object(record)
     return content if (content.get("version"), content.get("machine")) == (VERSION, machine) else None

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from configs import load as config_files
-from configs.artifacts import read_json, write_json
+from configs.artifacts import read_object, write_json
 from configs.cost import flops_per_token
 from configs.errors import ArtifactError, Preempted
 from megatron_train import checkpoint, parallel, signals, watchdog
@@ -137,7 +137,7 @@ def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
     watchdog.at(job.steps, "end")
     if ranks.is_main:
         checkpoint.prune(folder.checkpoints, keep=set(milestones), newest=1)
-        exports = {str(m): read_json(folder.export(m) / "export.json")["checkpoint"] for m in milestones}
+        exports = {str(m): read_object(folder.export(m) / "export.json")["checkpoint"] for m in milestones}
         done = {"step": job.steps, "tokens": tokens, "inputs": job.inputs, "export": exports}
         write_json(folder.done, done, sealed=True)
         print(f"{folder.name}: done in {clock(time.perf_counter() - started)} ({folder.path})", flush=True)
@@ -148,7 +148,7 @@ def _prepare_folder(job: Job, ranks: Ranks) -> None:
     make_way(job.folder, job.inputs, job.resume)
     path = job.folder.path
     record = path / "provenance.json"
-    if path.exists() and (not record.is_file() or read_json(record).get("inputs") != job.inputs):
+    if path.exists() and (not record.is_file() or read_object(record).get("inputs") != job.inputs):
         if job.folder.done.is_file() or checkpoint.complete(job.folder.checkpoints):
             raise ArtifactError(
                 "this run was made from other inputs (another config, other data or another parent)",

@@ -23,6 +23,7 @@ from torch import Tensor
 from configs.artifacts import write_json, write_text
 from configs.cost import Flops
 from configs.errors import DivergedError
+from configs.untrusted import parse_json
 from megatron_train.device import memory_bytes, utilisation
 from megatron_train.parallel import Ranks
 from megatron_train.tracking import Tracking
@@ -40,12 +41,12 @@ def keep_until(path: Path, step: int) -> list[float]:
     if not path.is_file():
         return []
     kept, losses = [], []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
-            if (value := json.loads(line))["step"] <= step:
+            if (value := parse_json(line))["step"] <= step:
                 kept.append(line + "\n")
-                losses += [value["loss"]] if "loss" in value else []
-        except (json.JSONDecodeError, KeyError):
+                losses += [float(value["loss"])] if "loss" in value else []
+        except (ValueError, LookupError, TypeError):
             break
     write_text(path, "".join(kept))
     return losses

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from configs.artifacts import MANIFEST, read_json  # noqa: E402
+from configs.artifacts import MANIFEST, read_object  # noqa: E402
 from configs.cost import Hardware, hardware_of, plan_run  # noqa: E402
 from configs.errors import user_errors  # noqa: E402
 from configs.layout import RunFolder, shards_dir, tokenizer_dir  # noqa: E402
@@ -54,7 +54,7 @@ def measured_tokens(config: TrainConfig, data: Path) -> dict[str, int] | None:
     if missing_data(config, data):
         return None
     folders = {s: shards_dir(data, config.data.tokenizer, s) for s in load_mixture(config.data.mixture).weights}
-    return {s: read_json(f / MANIFEST)["tokens"] for s, f in folders.items() if (f / MANIFEST).is_file()}
+    return {s: read_object(f / MANIFEST)["tokens"] for s, f in folders.items() if (f / MANIFEST).is_file()}
 
 
 def build_job(config: TrainConfig, study: str, data: Path, runs: Path, resume: Resume = "auto") -> Job:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from typing import Literal
 
-from configs.artifacts import MANIFEST, read_json, verify_files
+from configs.artifacts import MANIFEST, read_object, verify_files
 from configs.errors import ArtifactError
 from configs.layout import RunFolder
 from megatron_train.checkpoint import FOLDER_NAME, complete
@@ -44,11 +44,11 @@ def _check(folder: RunFolder, inputs: str, step: int) -> None:
             where=checkpoints,
             valid=", ".join(map(str, found)) or "none: the run has no checkpoint",
         )
-    manifest = read_json(found[step] / MANIFEST)
-    if manifest["inputs"] != inputs:
+    manifest = read_object(found[step] / MANIFEST)
+    if manifest.get("inputs") != inputs:
         raise ArtifactError(
             "this checkpoint was made from other inputs (another config, other data or another parent)",
             where=found[step],
             hint="--resume never, to remove the run and start it again",
         )
-    verify_files(found[step], manifest["files"], deep=True)
+    verify_files(found[step], manifest.get("files", {}), deep=True)

@@ -18,12 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from configs.artifacts import MANIFEST, read_json  # noqa: E402
+from configs.artifacts import MANIFEST, read_object  # noqa: E402
 from configs.cost import Hardware, hardware_of, plan_run, training_steps  # noqa: E402
-from configs.errors import ArtifactError, user_errors  # noqa: E402
+from configs.errors import ArtifactError, ConfigError, user_errors  # noqa: E402
 from configs.layout import RunFolder, sft_dir, tokenizer_dir  # noqa: E402
 from configs.load import load_train, parse_overrides, read_yaml  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
+from configs.untrusted import check_name, understood  # noqa: E402
 from megatron_train import cli, signals  # noqa: E402
 
 if TYPE_CHECKING:
@@ -61,13 +62,16 @@ def find_parent(path: Path) -> Parent:
         raise ArtifactError(
             "neither an export nor a finished pretraining run (no DONE)", where=path, hint="finish or choose the parent"
         )
-    step = read_json(path / "DONE")["step"]
+    with understood(path / "DONE", hint="finish or choose the parent"):
+        step = int(read_object(path / "DONE")["step"])
     return Parent(path / "export" / f"step-{step:07d}", *_names(path))
 
 
 def _names(run: Path) -> tuple[str, str]:
     """Mixture and study of a run folder <study>/<scale>/<mixture>/seed<k>/<stage>."""
-    return read_yaml(run / "config.yaml")["data"]["mixture"], run.parents[3].name
+    path = run / "config.yaml"
+    with understood(path, ConfigError, hint="choose an export, or the run that wrote it"):
+        return check_name(read_yaml(path)["data"]["mixture"], "data.mixture"), run.parents[3].name
 
 
 def missing_data(config: TrainConfig, data: Path) -> list[str]:

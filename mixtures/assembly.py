@@ -23,7 +23,7 @@ from configs.artifacts import (
     MANIFEST,
     fingerprint,
     lock_folder,
-    read_json,
+    read_object,
     remove_abandoned,
     replace_folder,
     write_json,
@@ -84,7 +84,7 @@ class Assembly:
 
         Raises ArtifactError where one of their files is missing or truncated.
         """
-        manifest = read_json(self.folder / MANIFEST) if (self.folder / MANIFEST).is_file() else {}
+        manifest = read_object(self.folder / MANIFEST) if (self.folder / MANIFEST).is_file() else {}
         if manifest.get("inputs") != self.inputs:
             return None
         units = self.units[: len(manifest["units"])]

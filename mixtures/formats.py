@@ -6,13 +6,15 @@ as `Unusable` with its reason, so that the rows after it keep their numbers; a f
 
 Text is taken byte for byte: null bytes, carriage returns and every other character stay. Only a byte-order mark at the
 start of a .txt or JSON lines file is removed, because it marks the encoding and is no part of the text.
+
+No value is larger than `configs.untrusted.DOCUMENT_BYTES` once it is decompressed: a file that holds one is refused
+before it is in memory.
 """
 
 from __future__ import annotations
 
 import codecs
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +23,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import DataError
+from configs.parquet import dense_bytes, strings
+from configs.parquet_footer import RowGroup, read_footer
+from configs.untrusted import DOCUMENT_BYTES, parse_json
 
 CHUNK_BYTES = 1 << 20
 BATCH_BYTES = 8 << 20
 """Uncompressed size of the rows that are decoded at a time."""
 BATCH_ROWS = 256
 """At most: a dictionary page, which counts once, can hold a megabyte for every row."""
+PAGE_BYTES = 2 * DOCUMENT_BYTES
+"""Most of a column chunk's first page; writers begin another after a megabyte, and a value."""
+LIST_VALUES = 50_000_000
+"""Most values of a column of lists in a row group: a run of nulls is stored in a few bytes."""
 
 
 class Unusable(NamedTuple):
@@ -85,8 +94,8 @@ def read_rows(path: Path, columns: Columns) -> Iterator[Row]:
 def _readable(path: Path, form: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
-        problem = f"not a readable {form} file ({str(error).splitlines()[0]})"
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        problem = f"not a readable {form} file ({next(iter(str(error).splitlines()), type(error).__name__)})"
         raise DataError(problem, where=path, hint="it is truncated or damaged: copy it again") from error
 
 
@@ -95,18 +104,25 @@ def _readable(path: Path, form: str) -> Iterator[None]:
 
 def parquet_rows(path: Path, columns: Columns) -> Iterator[Row]:
     with _readable(path, "Parquet"):
+        metadata, groups = pq.read_metadata(path), read_footer(path)
+        # Texts of lists stay in their dictionaries until it is known how long they are in all.
+        inner = [leaf for leaf in strings(metadata) if "." in leaf and leaf.partition(".")[0] in columns]
         # Buffered: pages of a column chunk are read as they are needed, however large its row group.
-        parquet = pq.ParquetFile(path, buffer_size=CHUNK_BYTES)
+        parquet = pq.ParquetFile(path, metadata=metadata, buffer_size=CHUNK_BYTES, read_dictionary=inner)
         schema = parquet.schema_arrow
     with parquet:
         check_columns(schema, columns, path)
-        batches = parquet.iter_batches(batch_size=_batch_rows(parquet.metadata, columns), columns=list(columns))
-        while True:
-            with _readable(path, "Parquet"):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield from arrow_rows(batch, columns)
+        for number, group in enumerate(groups):
+            rows = _batch_rows(path, group, columns)
+            batches = parquet.iter_batches(batch_size=rows, row_groups=[number], columns=list(columns))
+            while True:
+                with _readable(path, "Parquet"):
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                if inner:
+                    _check_size(batch, path)
+                yield from arrow_rows(batch, columns)
 
 
 def check_columns(schema: pa.Schema, columns: Columns, where: object) -> None:
@@ -137,15 +153,36 @@ def _values(column: pa.Array | pa.ChunkedArray) -> Iterator[Any]:
             yield Unusable("not UTF-8")
 
 
-def _batch_rows(metadata: pq.FileMetaData, columns: Columns) -> int:
-    """Rows of about BATCH_BYTES, so that neither large documents nor large row groups fill the memory."""
-    paths = [metadata.schema.column(i).path.partition(".")[0] for i in range(metadata.num_columns)]
-    wanted = [i for i, path in enumerate(paths) if path in columns]
-    size = 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        size += sum(group.column(i).total_uncompressed_size for i in wanted)
-    return max(1, min(BATCH_ROWS, BATCH_BYTES * metadata.num_rows // max(1, size)))
+def _batch_rows(path: Path, group: RowGroup, columns: Columns) -> int:
+    """Rows of about BATCH_BYTES, so that neither large documents nor large row groups fill the memory.
+
+    Raises DataError where the file itself says that they do.
+    """
+    wanted = [chunk for chunk in group.chunks if chunk.column in columns]
+    size = sum(chunk.uncompressed_bytes for chunk in wanted)
+    rows = min(BATCH_ROWS, BATCH_BYTES * group.num_rows // max(1, size))
+    for chunk in wanted:
+        if chunk.first_page_bytes > PAGE_BYTES:
+            raise too_large(path, f"a page of {chunk.first_page_bytes:,} bytes", PAGE_BYTES)
+        if chunk.nested and chunk.num_values > LIST_VALUES:
+            raise too_large(path, f"lists of {chunk.num_values:,} values in a row group", LIST_VALUES)
+        # A value of the dictionary may be as large as its page, and every row may refer to it.
+        rows = min(rows, PAGE_BYTES // max(1, chunk.first_page_bytes))
+    return max(1, rows)
+
+
+def _check_size(batch: pa.RecordBatch, path: Path) -> None:
+    """Refuse a row that is larger than any document once its texts are written out."""
+    with _readable(path, "Parquet"):
+        if dense_bytes(batch) > DOCUMENT_BYTES:
+            largest = max(dense_bytes(batch.slice(row, 1)) for row in range(len(batch)))
+            if largest > DOCUMENT_BYTES:
+                raise too_large(path, f"a row of {largest:,} bytes")
+
+
+def too_large(path: Path, what: str, limit: int = DOCUMENT_BYTES) -> DataError:
+    hint = "where such a document is meant, cut it; else the file is a decompression bomb"
+    return DataError(what, where=path, valid=f"at most {limit:,}", hint=hint)
 
 
 # ---------------------------------------------------------------------------------------------- lines and text
@@ -180,8 +217,8 @@ def _parsed(line: bytes) -> dict[str, Any] | Unusable:
     if not text.strip():
         return Unusable("blank")
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text)
+    except ValueError as error:
         return Unusable("not JSON", str(error))
     return value if isinstance(value, dict) else Unusable("not a JSON object")
 
@@ -189,13 +226,17 @@ def _parsed(line: bytes) -> dict[str, Any] | Unusable:
 def _lines(path: Path) -> Iterator[bytes]:
     """Lines without their end, which is a line feed and nothing else."""
     head: list[bytes] = []
+    size = number = 0
     for chunk in _chunks(path):
         first, *rest = chunk.split(b"\n")
         head.append(first)
+        size += len(first)
+        if size > DOCUMENT_BYTES:
+            raise too_large(path, f"line {number + 1} has more bytes than a document")
         if rest:
             yield b"".join(head)
             yield from rest[:-1]
-            head = [rest[-1]]
+            head, size, number = [rest[-1]], len(rest[-1]), number + len(rest)
     if last := b"".join(head):
         yield last
 
@@ -226,7 +267,13 @@ def text_rows(path: Path, columns: Columns) -> Iterator[Row]:
     (kind,) = columns.values()
     if kind is not TEXT:
         raise DataError("a text file cannot hold this", where=path, valid=f"{kind.name}, in Parquet or JSON lines")
-    yield (decoded(b"".join(_chunks(path))),)
+    parts, size = [], 0
+    for chunk in _chunks(path):
+        parts.append(chunk)
+        size += len(chunk)
+        if size > DOCUMENT_BYTES:
+            raise too_large(path, "the text has more bytes than a document")
+    yield (decoded(b"".join(parts)),)
 
 
 def decoded(value: bytes) -> str | Unusable:

@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.artifacts import fingerprint, read_json, write_json
+from configs.artifacts import fingerprint, read_json, read_object, write_json
 from configs.errors import DataError, MagicError
 from configs.layout import hub_listing, revisions_file
 from configs.schema import SftSpec, SourceSpec
+from configs.untrusted import understood
 from mixtures.formats import BATCH_ROWS, Columns, Row, arrow_rows, check_columns
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -135,7 +136,8 @@ def list_files(spec: SourceSpec | SftSpec, listing: Path | None = None) -> dict[
     Raises DataError where the data set cannot be reached, has no such split, or holds another format.
     """
     if listing is not None and listing.is_file():
-        return {file["path"]: HubFile(**file) for file in read_json(listing)}
+        with understood(listing, hint="delete it: the Hub is then asked again"):
+            return {file["path"]: HubFile(**file) for file in read_json(listing)}
     files = _ask_for_files(spec)
     if listing is not None:
         write_json(listing, [asdict(file) for file in files.values()])
@@ -175,19 +177,20 @@ def pin(hub: str, revision: str, data: Path, say: Callable[[str], None]) -> str:
     if COMMIT.fullmatch(revision):
         return revision
     path, key = revisions_file(data), f"{hub}@{revision}"
-    pins: dict[str, dict[str, str]] = read_json(path) if path.is_file() else {}
+    pins: dict[str, dict[str, str]] = read_object(path) if path.is_file() else {}
     if key not in pins:
         pins[key] = {"commit": _commit(hub, revision), "date": datetime.date.today().isoformat()}
         write_json(path, pins)
         say(f"{hub}: {revision} is commit {pins[key]['commit']}, recorded in {path}")
         return pins[key]["commit"]
-    pinned = pins[key]["commit"]
+    with understood(path, hint=f"mend or delete {key!r} in it"):
+        pinned, date = pins[key]["commit"], pins[key]["date"]
     with contextlib.suppress(DataError):  # what the record says may be complete on this disk
         newest = _commit(hub, revision)
         if newest != pinned:
             say(
                 f"{hub}: {revision} has moved to {newest}; this data folder stays at {pinned}, read on "
-                f"{pins[key]['date']} (to move it, delete {key!r} from {path})"
+                f"{date} (to move it, delete {key!r} from {path})"
             )
     return pinned
 

@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from configs.artifacts import MANIFEST, atomic_folder, describe_file, read_json, verify_files, write_json
+from configs.artifacts import MANIFEST, atomic_folder, describe_file, read_object, verify_files, write_json
 from configs.errors import ArtifactError
+from configs.untrusted import map_array, understood
 from mixtures.schedule import rank_within, schedule
 
 INDEX_VERSION = 1
@@ -131,12 +132,13 @@ def cached_index(folder: Path, num_samples: int, build: Callable[[], Index]) -> 
 def _read(folder: Path, num_samples: int) -> Index | None:
     """Map an index; None where it is absent, shorter, of another version, or differs from its manifest."""
     try:
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_object(folder / MANIFEST)
         if manifest.get("version") != INDEX_VERSION or manifest.get("samples", 0) < num_samples:
             return None
-        verify_files(folder, manifest["files"], deep=True)
-        # Plain arrays over the maps: single elements of np.memmap itself are several times slower.
-        arrays = {name: np.asarray(np.load(folder / name, mmap_mode="r")) for name in manifest["files"]}
+        with understood(folder):
+            verify_files(folder, manifest["files"], deep=True)
+            # Plain arrays over the maps: single elements of np.memmap itself are several times slower.
+            arrays = {name: np.asarray(map_array(folder / name)) for name in manifest["files"]}
     except (ArtifactError, OSError):  # damaged, or being replaced by another process
         return None
     names = [name.removesuffix(DOCUMENTS) for name in arrays if name.endswith(DOCUMENTS)]

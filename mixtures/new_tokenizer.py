@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.artifacts import MANIFEST, atomic_folder, describe_file, fingerprint, write_json
-from configs.errors import ConfigError, DataError
+from configs.artifacts import MANIFEST, atomic_folder, describe_file, fingerprint, read_object, write_json
+from configs.errors import ArtifactError, ConfigError, DataError
 from mixtures.bpe import byte_of_letter
 from mixtures.sampling import sampling_order
-from mixtures.tokenizer import CHAT_TEMPLATE, EOD_TOKEN, PAD_TOKEN, ROLES, Tokenizer
+from mixtures.tokenizer import CHAT_TEMPLATE, EOD_TOKEN, PAD_TOKEN, ROLES, Tokenizer, parse_definition
 
 if TYPE_CHECKING:
     import tokenizers
@@ -106,14 +106,13 @@ def take_tokenizer(
     file is no tokenizer.json, ConfigError where it has more than `vocab` entries or no such token.
     """
     from tokenizers import AddedToken
-    from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+    hint = "name the file of Hugging Face"
     try:
-        definition = json.loads(path.read_bytes())
-        definition |= {"post_processor": None, "truncation": None, "padding": None}
-        given = HuggingFaceTokenizer.from_str(json.dumps(definition))
-    except Exception as error:  # `tokenizers` raises bare exceptions
-        raise DataError(f"not a tokenizer.json ({error})", where=path, hint="name the file of Hugging Face") from None
+        definition = read_object(path) | {"post_processor": None}
+        given = parse_definition(json.dumps(definition).encode(), path)
+    except ArtifactError as error:
+        raise DataError(error.problem, where=path, hint=hint) from None
     wanted = (end_of_text,) if end_of_text else ENDS_OF_TEXT
     end = next((token for token in wanted if given.token_to_id(token) is not None), None)
     if end is None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from configs.artifacts import sha256_file
 from configs.errors import ArtifactError
+from configs.untrusted import map_array
 from mixtures.part_files import checksums
 from mixtures.shards import KINDS, ROWS_DTYPE, id_dtype, read_index
 
@@ -93,10 +94,7 @@ def _checked(check: PartCheck) -> PartCounts:
 
 
 def _rows(path: Path, documents: int) -> npt.NDArray[Any]:
-    try:
-        rows: npt.NDArray[Any] = np.load(path)
-    except (ValueError, OSError) as error:
-        raise wrong(path, f"not readable ({error})") from None
+    rows = map_array(path)
     if rows.dtype != ROWS_DTYPE or rows.shape != (documents,):
         raise wrong(path, f"{rows.dtype} {list(rows.shape)}, its index has {documents} documents")
     if rows["row"][0] < 0 or (np.diff(rows["row"]) <= 0).any():

@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from configs.artifacts import fingerprint, read_json, write_json
+from configs.artifacts import fingerprint, read_object, write_json
 from configs.errors import ArtifactError
+from configs.untrusted import understood
 from mixtures.contamination.clean import REASON, Cleaning
 from mixtures.part_files import PartFiles, Side
 from mixtures.sampling import HASHES, sampling_hash
@@ -78,9 +79,10 @@ class Part:
 
     @classmethod
     def read(cls, path: Path) -> Part:
-        value = read_json(path)
-        sides = {side: Side(**value[side]) for side in ("training", VALIDATION)}
-        return cls(**value | sides)
+        value = read_object(path)
+        with understood(path, hint="delete it and rerun"):
+            sides = {side: Side(**value[side]) for side in ("training", VALIDATION)}
+            return cls(**value | sides)
 
     def entry(self) -> dict[str, Any]:
         """What the source's manifest says of this unit."""

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from configs.artifacts import MANIFEST, atomic_folder, describe_file, fingerprint, read_json, verify_files, write_json
+from configs.artifacts import MANIFEST, atomic_folder, describe_file, fingerprint, read_object, verify_files, write_json
 from configs.errors import ArtifactError, DataError
+from configs.untrusted import map_array, understood
 from mixtures.sources import Source
 from mixtures.tokenizer import Tokenizer
 
@@ -88,11 +89,15 @@ class SftDataset:
     def __init__(self, folder: Path, manifest: Mapping[str, Any], context_tokens: int | None = None) -> None:
         self.folder = folder
         self.manifest = dict(manifest)
-        self._ids, self._mask, bounds = (np.load(folder / name, mmap_mode="r") for name in FILES)
+        self._ids, self._mask, bounds = (map_array(folder / name) for name in FILES)
         if not len(self._ids) == len(self._mask) == bounds[-1] or len(bounds) != manifest["examples"] + 1:
             raise ArtifactError("ids, loss mask and boundaries disagree", where=folder, hint="delete it and rerun")
         longest = manifest["context_tokens"] if context_tokens is None else context_tokens
         starts, ends = np.array(bounds[:-1]), np.array(bounds[1:])
+        if bounds.dtype != np.int64 or bounds[0] != 0 or (starts >= ends).any() or self._mask.dtype != np.bool_:
+            raise ArtifactError(
+                "boundaries do not rise, or arrays of other types", where=folder, hint="delete it and rerun"
+            )
         stops = np.minimum(ends, starts + longest + 1)
         labels_seen = np.concatenate([[0], np.cumsum(self._mask)])
         usable = labels_seen[stops] > labels_seen[starts + 1]
@@ -111,11 +116,12 @@ class SftDataset:
         """
         if not (folder / MANIFEST).is_file():
             raise ArtifactError("no complete SFT set here", where=folder, hint="python -m mixtures.tokenize --help")
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_object(folder / MANIFEST)
         if manifest.get("kind") != "sft" or manifest.get("version") != SFT_VERSION:
             raise ArtifactError(f"not an SFT set of version {SFT_VERSION}", where=folder / MANIFEST)
-        verify_files(folder, manifest["files"], deep=deep)
-        return cls(folder, manifest, context_tokens)
+        with understood(folder, hint="delete it and rerun"):
+            verify_files(folder, manifest["files"], deep=deep)
+            return cls(folder, manifest, context_tokens)
 
     def __len__(self) -> int:
         return len(self._starts)

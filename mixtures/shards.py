@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from configs.artifacts import MANIFEST, fingerprint, read_json, verify_files
+from configs.artifacts import MANIFEST, fingerprint, read_object, verify_files
 from configs.errors import ArtifactError
+from configs.untrusted import map_array, understood
 
 SHARDS_VERSION = 2
 VALIDATION = "validation"
@@ -71,10 +72,11 @@ class Shards:
         the file that is missing, truncated or altered.
         """
         manifest = read_manifest(folder)
-        if verify or deep:
-            verify_files(folder, manifest["files"], deep=deep)
-            verify_files(folder / VALIDATION, manifest["validation"]["files"], deep=deep)
-        return cls(folder, manifest)
+        with understood(folder / MANIFEST, hint="delete the source's folder and rerun"):
+            if verify or deep:
+                verify_files(folder, manifest["files"], deep=deep)
+                verify_files(folder / VALIDATION, manifest["validation"]["files"], deep=deep)
+            return cls(folder, manifest)
 
     def document(self, i: int) -> npt.NDArray[Any]:
         """Ids of document i with its final end-of-document token: int32 or uint16 [n], a view into the file."""
@@ -85,12 +87,15 @@ class Shards:
         """Where document i was read: the name of its unit (its input file) and its row there, from 0."""
         place = int(np.searchsorted(self._first, i, side="right")) - 1
         part = self._parts[place]
-        return self.manifest["units"][part.number]["name"], int(part.rows["row"][i - int(self._first[place])])
+        with understood(self.folder / MANIFEST, hint="delete the source's folder and rerun"):
+            unit = str(self.manifest["units"][part.number]["name"])
+        return unit, int(part.rows["row"][i - int(self._first[place])])
 
     @property
     def bytes_per_token(self) -> float:
         """UTF-8 bytes of text for each token, end-of-document tokens counted: for bits a byte from nats a token."""
-        return float(self.manifest["utf8_bytes"] / self.manifest["tokens"])
+        with understood(self.folder / MANIFEST, hint="delete the source's folder and rerun"):
+            return float(self.manifest["utf8_bytes"] / self.manifest["tokens"])
 
     @property
     def fingerprint(self) -> str:
@@ -110,7 +115,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtifactError("no complete token shards here", where=folder, hint="python -m mixtures.tokenize --help")
-    manifest: dict[str, Any] = read_json(path)
+    manifest = read_object(path)
     if manifest.get("kind") != "tokens" or manifest.get("version") != SHARDS_VERSION:
         problem = f"not token shards of version {SHARDS_VERSION}"
         raise ArtifactError(problem, where=path, hint="make them again: python -m mixtures.tokenize --help")
@@ -152,6 +157,8 @@ def read_index(path: Path) -> Index:
     start = INDEX_HEADER.size
     lengths = np.frombuffer(index, dtype="<i4", count=n, offset=start)
     offsets = np.frombuffer(index, dtype="<i8", count=n, offset=start + 4 * n)
+    if n and (lengths.min() < 0 or offsets[0] != 0):
+        raise damaged(path, "a document has less than no token, or the first begins elsewhere")
     return Index(dtypes[code], lengths, offsets, np.frombuffer(index, dtype="<i8", offset=start + 12 * n))
 
 
@@ -169,16 +176,21 @@ class _Part:
         self.lengths = index.lengths
         self._starts = index.offsets // index.dtype.itemsize
         path = self._stem.with_suffix(".bin")
+        tokens = int(self.lengths.sum(dtype=np.int64))
+        if (size := path.stat().st_size) != tokens * index.dtype.itemsize or not tokens:
+            raise damaged(path, f"{size} bytes, its index says {tokens} tokens of {index.dtype.itemsize} bytes")
+        if int(self._starts[-1] + self.lengths[-1]) != tokens:
+            raise damaged(path.with_suffix(".idx"), "its last document ends elsewhere than the tokens")
         # A plain array over the map: slices of np.memmap itself are several times slower.
         self._tokens = np.asarray(np.memmap(path, dtype=index.dtype, mode="r"))
-        tokens = self.lengths.sum(dtype=np.int64)
-        if len(self._tokens) != tokens:
-            raise damaged(path, f"{len(self._tokens)} tokens, its index says {tokens}")
 
     @functools.cached_property
     def rows(self) -> npt.NDArray[Any]:
-        """ROWS_DTYPE [documents]."""
-        rows: npt.NDArray[Any] = np.load(self._stem.with_suffix(".rows.npy"), mmap_mode="r")
+        """ROWS_DTYPE [documents]. Raises ArtifactError for another array, or none."""
+        path = self._stem.with_suffix(".rows.npy")
+        rows = map_array(path, hint="delete the source's folder and rerun")
+        if rows.dtype != ROWS_DTYPE or rows.shape != self.lengths.shape:
+            raise damaged(path, f"{rows.dtype} {list(rows.shape)}, the index has {len(self.lengths)} documents")
         return rows
 
     def document(self, i: int) -> npt.NDArray[Any]:

@@ -10,7 +10,6 @@ right to read) is tried again and then ends the unit with DataError: a rerun mus
 
 from __future__ import annotations
 
-import gzip
 import os
 import zlib
 from collections import deque
@@ -19,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs.errors import DataError
+from configs.untrusted import DOCUMENT_BYTES
 from mixtures.formats import TEXT, Columns, Row, Unusable, list_of
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _read(store: S3FileSystem, blob: Blob | Unusable, where: str) -> str | Unusa
         return Unusable("null")
     try:
         with store.open_input_stream(f"{BUCKET}/{blob.id}", compression=None) as stream:
-            packed: bytes = stream.read()
+            packed: bytes = stream.read(DOCUMENT_BYTES + 1)
     except FileNotFoundError:
         return Unusable("not at Software Heritage", blob.id)
     except OSError as error:
@@ -91,13 +91,30 @@ def _read(store: S3FileSystem, blob: Blob | Unusable, where: str) -> str | Unusa
 
 def _text(packed: bytes, blob: Blob) -> str | Unusable:
     try:
-        if not packed:  # which gzip takes for no content
-            raise EOFError
-        return gzip.decompress(packed).decode(blob.encoding or "utf-8")
-    except (EOFError, OSError, zlib.error):  # cut short, not gzip, damaged
+        text = _unpacked(packed)
+        return Unusable("too large", f"{blob.id}") if text is None else text.decode(blob.encoding or "utf-8")
+    except (EOFError, zlib.error):  # cut short, not gzip, damaged
         return Unusable("damaged object", f"{blob.id}")
     except (UnicodeError, LookupError):  # not in this encoding, no such encoding
         return Unusable("undecodable", f"{blob.id}, {blob.encoding}")
+
+
+def _unpacked(packed: bytes) -> bytes | None:
+    """The content of a gzip file of one or more members; None for more than a document may have."""
+    parts: list[bytes] = []
+    size = 0
+    if len(packed) > DOCUMENT_BYTES:
+        return None
+    while packed or not parts:
+        member = zlib.decompressobj(wbits=31)
+        parts.append(member.decompress(packed, DOCUMENT_BYTES + 1 - size))
+        size += len(parts[-1])
+        if size > DOCUMENT_BYTES:
+            return None
+        if not member.eof:
+            raise EOFError
+        packed = member.unused_data.lstrip(b"\0")  # padding, which the format allows
+    return b"".join(parts)
 
 
 def _store(endpoint: str | None) -> S3FileSystem:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from configs.errors import DataError
 from configs.schema import SftSpec, SourceSpec
+from configs.untrusted import shown
 from mixtures import hub, software_heritage
 from mixtures.files import LocalFile, find_globs, find_in_folder
 from mixtures.formats import MESSAGES, TEXT, Unusable
@@ -221,12 +222,13 @@ def _malformed(messages: Any) -> str | None:
     if isinstance(messages, Unusable):
         return messages.reason
     if not isinstance(messages, list) or not messages:
-        return f"expected a list of messages, found {messages!r:.60}"
+        return f"expected a list of messages, found {shown(messages)}"
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            return f"message {number} has no text content: {message!r:.60}"
+            return f"message {number} has no text content: {shown(message)}"
         if not _encodable(message["content"]):
             return f"message {number} has a lone surrogate"
-        if message.get("role") not in ROLES:
-            return f"message {number} has the unknown role {message.get('role')!r}"
+        role = message.get("role")
+        if not isinstance(role, str) or role not in ROLES:
+            return f"message {number} has the unknown role {shown(role)}"
     return None

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.artifacts import MANIFEST, fingerprint, read_json
+from configs.artifacts import MANIFEST, fingerprint, read_object
 from configs.errors import ConfigError, DataError, ResourceError, user_errors
 from configs.layout import contamination_dir, data_root, sft_dir, shards_dir, tokenizer_dir
 from configs.load import load_mixture, load_sources, load_study, parse_overrides, pretrain_config, sft_config
@@ -219,7 +219,7 @@ def _inputs(units: Sequence[Unit]) -> dict[str, Any]:
 
 
 def _unchanged(folder: Path, inputs: Mapping[str, Any]) -> bool:
-    return (folder / MANIFEST).is_file() and read_json(folder / MANIFEST).get("inputs") == fingerprint(inputs)
+    return (folder / MANIFEST).is_file() and read_object(folder / MANIFEST).get("inputs") == fingerprint(inputs)
 
 
 def _sft_source(name: str, root: Path | None) -> Source:

@@ -21,16 +21,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from configs.artifacts import MANIFEST, read_json, verify_files
+from configs.artifacts import MANIFEST, read_object, verify_files
 from configs.errors import ArtifactError
+from configs.untrusted import JSON_BYTES, understood
 from mixtures.bpe import tiktoken_encoding
 
 if TYPE_CHECKING:
     import tiktoken
+    import tokenizers
 
 WORTH_TIKTOKEN_CHARS = 1_000_000
 """Text in batches after which tiktoken is loaded."""
 EOD_TOKEN, PAD_TOKEN = "<|endoftext|>", "<|pad|>"
+LARGEST_VOCAB = 2**24
+"""Entries; the largest in use have about 2^18. Sizes are allocated by it."""
 ROLES = {"user": "<|user|>", "assistant": "<|assistant|>", "system": "<|system|>"}
 
 # The `generation` marks let transformers return the same loss mask as `Tokenizer.chat`.
@@ -57,17 +61,18 @@ class SpecialIds:
     @classmethod
     def read(cls, folder: Path) -> SpecialIds:
         """From a tokenizer's folder, without loading it. Raises ArtifactError where one is missing."""
-        added = read_json(folder / "tokenizer.json")["added_tokens"]
-        return cls.named(folder, {token["content"]: token["id"] for token in added})
+        with understood(folder / "tokenizer.json", hint="delete the folder, rerun"):
+            added = read_object(folder / "tokenizer.json")["added_tokens"]
+            return cls.named(folder, {token["content"]: token["id"] for token in added})
 
     @classmethod
     def named(cls, folder: Path, ids: Mapping[str, int]) -> SpecialIds:
         """ids: of the tokenizer's added tokens. Raises ArtifactError where one is missing."""
-        config = read_json(folder / "tokenizer_config.json")
+        config = read_object(folder / "tokenizer_config.json")
         try:
             roles = {role: ids[token] for role, token in ROLES.items()}
             return cls(ids[config["eos_token"]], ids[config["pad_token"]], roles)
-        except KeyError as error:
+        except (KeyError, TypeError) as error:  # TypeError: it is described by an object, as others may do
             raise ArtifactError(f"no special token {error}", where=folder, hint="delete the folder, rerun") from None
 
 
@@ -78,13 +83,11 @@ class Tokenizer:
     """What stands around a text that is scored."""
 
     def __init__(self, folder: Path) -> None:
-        import tokenizers
-
         self.folder = folder
         definition = (folder / "tokenizer.json").read_bytes()
         self.sha256 = hashlib.sha256(definition).hexdigest()
         """sha256 of tokenizer.json."""
-        self._tokenizers = tokenizers.Tokenizer.from_str(definition.decode())
+        self._tokenizers = parse_definition(definition, folder / "tokenizer.json")
         self._tokenizers.encode_special_tokens = True
         added = self._tokenizers.get_added_tokens_decoder()
         self.special = SpecialIds.named(folder, {token.content: i for i, token in added.items()})
@@ -106,8 +109,9 @@ class Tokenizer:
         if not path.is_file():
             raise ArtifactError("no tokenizer here", where=path, hint="python -m mixtures.tokenize --help")
         # An export carries the tokenizer without this manifest.
-        if (folder / MANIFEST).is_file() and (manifest := read_json(folder / MANIFEST)).get("kind") == "tokenizer":
-            verify_files(folder, manifest["files"], deep=True)
+        if (folder / MANIFEST).is_file() and (manifest := read_object(folder / MANIFEST)).get("kind") == "tokenizer":
+            with understood(folder / MANIFEST, hint="delete the folder, rerun"):
+                verify_files(folder, manifest["files"], deep=True)
         return cls(folder)
 
     @functools.cached_property
@@ -186,6 +190,30 @@ class Tokenizer:
         if answer_next:
             put([roles["assistant"], *newline])
         return ids, loss
+
+
+def parse_definition(definition: bytes, path: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a tokenizer.json, which neither cuts nor fills up what it encodes.
+
+    Raises ArtifactError where the bytes of `path` are none, or one that cannot even encode a letter.
+    """
+    import tokenizers
+
+    try:
+        if len(definition) > JSON_BYTES:
+            raise ValueError(f"{len(definition):,} bytes, valid: at most {JSON_BYTES:,}")
+        found = tokenizers.Tokenizer.from_str(definition.decode())
+        found.no_truncation()
+        found.no_padding()
+        if max(found.get_vocab(with_added_tokens=True).values()) >= LARGEST_VOCAB:
+            raise ValueError(f"ids of {LARGEST_VOCAB:,} and more")
+        found.encode("a", add_special_tokens=False)
+    except BaseException as error:  # `tokenizers` raises bare exceptions, and Rust panics are not even those
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        problem = f"not a tokenizer.json that `tokenizers` reads ({error!s:.200})"
+        raise ArtifactError(problem, where=path, hint="put back the one that was there, or take another") from None
+    return found
 
 
 def _valid(text: str) -> str:

@@ -11,13 +11,14 @@ documents tell which one it is in.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from configs.artifacts import MANIFEST, read_json, verify_files
+from configs.artifacts import MANIFEST, read_object, verify_files
 from configs.errors import ArtifactError
 from configs.layout import tokenizer_dir
+from configs.untrusted import understood
 from mixtures.parallel import map_units
 from mixtures.part_checks import PartCheck, PartCounts, Vocabulary, check_part, wrong
 from mixtures.sft import SftDataset
@@ -44,21 +45,23 @@ def verify(folders: Sequence[Path], *, workers: int | None = None) -> Iterator[R
     workers: processes that check the parts of a source (None: one for each CPU). Raises ArtifactError naming the first
     file that is wrong and, where it can be told, the document.
     """
+    kinds: dict[str, Callable[[Path], Row]] = {
+        "tokens": functools.partial(verify_shards, workers=workers),
+        "sft": _verify_sft,
+        "tokenizer": _verify_tokenizer,
+    }
     for folder in folders:
-        kind = read_json(folder / MANIFEST).get("kind") if (folder / MANIFEST).is_file() else None
-        if kind == "tokens":
-            yield verify_shards(folder, workers=workers)
-        elif kind == "sft":
-            yield _verify_sft(folder)
-        elif kind == "tokenizer":
-            yield _verify_tokenizer(folder)
-        else:
+        kind = read_object(folder / MANIFEST).get("kind") if (folder / MANIFEST).is_file() else None
+        if kind not in list(kinds):
             raise ArtifactError(
                 "no complete artefact here",
                 where=folder,
                 valid="a folder of token shards, an SFT set or a tokenizer, with manifest.json",
                 hint="make it: python -m mixtures.tokenize --help",
             )
+        with understood(folder / MANIFEST, hint="delete the folder and make it again"):
+            row = kinds[kind](folder)
+        yield row
 
 
 def verify_shards(folder: Path, *, workers: int | None = None) -> Row:
@@ -147,5 +150,5 @@ def _verify_sft(folder: Path) -> Row:
 
 def _verify_tokenizer(folder: Path) -> Row:
     tokens, _ = _tokenizer(folder)
-    size = sum(entry["bytes"] for entry in read_json(folder / MANIFEST)["files"].values())
+    size = sum(entry["bytes"] for entry in read_object(folder / MANIFEST)["files"].values())
     return Row(str(folder), "tokenizer", 0, tokens.vocab_size, size)

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from configs.artifacts import read_json, sha256_files
+from configs.artifacts import read_object, sha256_files
 from configs.errors import ArtifactError
+from configs.untrusted import shown
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 FOREIGN_CODE = ("auto_map", "trust_remote_code")
 """Keys of a config by which a model brings Python code of its own."""
+KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
+"""Keys that may name a repository of compiled code."""
+LARGEST_SIZE = 2**21
+"""Of a vocabulary, a width or a context of a Llama; those in use are smaller, and memory is allocated by them."""
+ADAPTER = "adapter_config.json"
+"""By which transformers would fetch and read another model, whatever lies beside it."""
 
 
 class Checkpoint(Protocol):
@@ -80,12 +87,12 @@ def is_plain_llama(folder: Path) -> bool:
     """Can our own code run it (`llama`), which is faster than transformers?"""
     from ray_eval.llama_shape import read_shape
 
-    config = read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     if config.get("auto_map") or config.get("quantization_config"):
         return False
     try:
         read_shape(folder)
-    except (ArtifactError, KeyError):  # KeyError: transformers knows a default for what the config leaves out
+    except ArtifactError:  # or transformers knows a default for what the config leaves out
         return False
     return True
 
@@ -98,8 +105,21 @@ def verify_weights(folder: Path, checkpoint: str, said: str, hint: str) -> None:
         raise ArtifactError(problem, where=folder, hint=hint)
 
 
+def positive(config: Mapping[str, Any], key: str, path: Path) -> int:
+    """A size in the config at `path`. Raises ArtifactError for what is none."""
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= LARGEST_SIZE:
+        raise ArtifactError(
+            f"{key} is {shown(value)}", where=path, valid=f"a positive integer, at most {LARGEST_SIZE:,}"
+        )
+    return value
+
+
 def check_weight_files(folder: Path, hint: str) -> None:
     """Refuse weights that are not safetensors; they are named, never opened. hint: where there are none at all."""
+    if (folder / ADAPTER).is_file():
+        hint = "merge it into its model and save that (peft: model.merge_and_unload)"
+        raise ArtifactError("an adapter of another model", where=folder / ADAPTER, valid="a whole model", hint=hint)
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
@@ -114,11 +134,14 @@ def check_weight_files(folder: Path, hint: str) -> None:
 
 
 def check_own_code(path: Path, config: dict[str, Any], hint: str | None = None) -> None:
-    """Refuse a config (the contents of `path`) that asks for Python code of its own."""
-    for key in FOREIGN_CODE:
-        if config.get(key):
+    """Refuse a config (the contents of `path`, at any depth) that asks for code of its own."""
+    for key, value in config.items():
+        if isinstance(value, dict) and key not in FOREIGN_CODE:
+            check_own_code(path, value, hint)
+        # A kernel of transformers itself is one word; with a slash it is a repository of the Hub, which holds code.
+        elif (key in FOREIGN_CODE and value) or (key in KERNELS and "/" in str(value)):
             raise ArtifactError(
-                f"{key} is {config[key]!r}: the model would run Python code of its own, which is never done "
+                f"{key} is {shown(value)}: the model would run code of its own, which is never done "
                 + ("here" if hint is None else "unasked"),
                 where=path,
                 valid=f"a model of a known architecture, without {' or '.join(FOREIGN_CODE)}",
@@ -126,6 +149,6 @@ def check_own_code(path: Path, config: dict[str, Any], hint: str | None = None) 
             )
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What a library said, in one line."""
     return next(iter(str(error).splitlines()), type(error).__name__)

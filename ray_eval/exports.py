@@ -6,17 +6,17 @@ What the small files tell is checked when an export is found, the weights when i
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from configs.artifacts import read_json, sha256_file, verify_files
+from configs.artifacts import read_object, sha256_file, verify_files
 from configs.errors import ArtifactError
 from configs.layout import RunFolder, scores_dir
-from ray_eval.checkpoints import check_own_code, check_weight_files, verify_weights
+from configs.untrusted import is_name, parse_json, understood
+from ray_eval.checkpoints import check_own_code, check_weight_files, positive, verify_weights
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ class Export:
     @property
     def context_tokens(self) -> int:
         """The model's longest input."""
-        return int(read_json(self.folder / "config.json")["max_position_embeddings"])
+        return int(read_object(self.folder / "config.json")["max_position_embeddings"])
 
     def verify(self) -> None:
         """Raises ArtifactError where the weights are not those that export.json names."""
@@ -121,13 +121,13 @@ def read_export(folder: Path, out: Path | None = None) -> Export:
     parts = folder.parts[-7:]
     valid = "<runs>/<study>/<scale>/<mixture>/seed<k>/<stage>/export/step-<n>"
     names = re.fullmatch(r"seed(\d+)/(pt|sft-[^/]+)/export/step-\d+", "/".join(parts[3:])) if len(parts) == 7 else None
-    if names is None:
+    if names is None or not all(map(is_name, (*parts[:3], names[2]))):
         raise ArtifactError("not the export of a run", where=folder, valid=valid)
     path = folder / EXPORT_JSON
     if not path.is_file():
         hint = "it is still being written, or was cut short: let its training finish, or run it again"
         raise ArtifactError("incomplete export", where=path, hint=hint)
-    info = read_json(path)
+    info = read_object(path)
     missing = [key for key in ("step", "tokens", "checkpoint") if key not in info]
     if missing:
         raise ArtifactError(f"key {missing[0]!r} is missing", where=path, valid="step, tokens, checkpoint")
@@ -136,19 +136,17 @@ def read_export(folder: Path, out: Path | None = None) -> Export:
     config = _check_config(folder)
     _check_tokenizer(folder, info, config["vocab_size"])
     run = RunFolder(folder.parents[6], parts[0], parts[1], parts[2], int(names[1]), names[2])
-    return Export(run, folder, int(info["step"]), int(info["tokens"]), str(info["checkpoint"]), out or run.runs)
+    with understood(path, hint="export the checkpoint again"):
+        return Export(run, folder, int(info["step"]), int(info["tokens"]), str(info["checkpoint"]), out or run.runs)
 
 
 def _check_config(folder: Path) -> dict[str, Any]:
     """config.json, if it asks for no code of its own and states the sizes that scoring needs."""
     path = folder / "config.json"
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise ArtifactError("not a JSON object", where=path, hint="export the checkpoint again")
+    config = read_object(path)
     check_own_code(path, config)
     for key in ("vocab_size", "max_position_embeddings"):
-        if not isinstance(config.get(key), int) or config[key] <= 0:
-            raise ArtifactError(f"{key} is {config.get(key)!r}", where=path, valid="a positive integer")
+        positive(config, key, path)
     return config
 
 
@@ -160,12 +158,10 @@ def _check_tokenizer(folder: Path, info: dict[str, Any], vocab: int) -> None:
         raise ArtifactError("the export has no tokenizer", where=path, hint=hint)
     wanted = info.get("tokenizer_sha256")
     if wanted is not None and (found := sha256_file(path)) != wanted:
-        problem = f"it has sha256 {found[:12]}, {EXPORT_JSON} says {wanted[:12]}: not the tokenizer of these weights"
+        problem = f"it has sha256 {found[:12]}, {EXPORT_JSON} says {wanted!s:.12}: not the tokenizer of these weights"
         raise ArtifactError(problem, where=path, hint=hint)
-    try:
+    with understood(path, hint=hint, problem="not a tokenizer of Hugging Face"):
         entries = _entries(path.read_bytes())
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"not a tokenizer of Hugging Face ({error!r})", where=path, hint=hint) from None
     if entries > vocab:
         problem = f"ids up to {entries - 1}, but vocab_size is {vocab}: not the tokenizer of these weights"
         raise ArtifactError(problem, where=path, valid=f"ids below {vocab}", hint=hint)
@@ -174,7 +170,7 @@ def _check_tokenizer(folder: Path, info: dict[str, Any], vocab: int) -> None:
 @functools.lru_cache(maxsize=4)  # the exports of a study carry the same megabytes of tokenizer
 def _entries(definition: bytes) -> int:
     """The largest id of a tokenizer.json + 1."""
-    tokenizer = json.loads(definition)
+    tokenizer = parse_json(definition)
     vocab = tokenizer["model"]["vocab"]
     ids = range(len(vocab)) if isinstance(vocab, list) else vocab.values()
     return 1 + max([*ids, *(token["id"] for token in tokenizer.get("added_tokens", ()))])

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.artifacts import read_json, sha256_files
+from configs.artifacts import read_object, sha256_files
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError
+from configs.untrusted import inside, understood
 from ray_eval.checkpoints import check_own_code, check_weight_files, is_plain_llama, reason, verify_weights
 from ray_eval.hf_tokenizer import HFTokenizer
 from ray_eval.imported import Identity
@@ -160,7 +161,7 @@ def read_model(named: str, out: Path, *, precision: str | None = None, trust_rem
     for file in ("config.json", "tokenizer_config.json"):
         if not trust_remote_code and (file == "config.json" or (folder / file).is_file()):
             hint = "--trust-remote-code runs it, if you trust where it comes from"
-            check_own_code(folder / file, read_json(folder / file), hint)
+            check_own_code(folder / file, read_object(folder / file), hint)
     try:
         config = transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
@@ -169,7 +170,9 @@ def read_model(named: str, out: Path, *, precision: str | None = None, trust_rem
         valid = f"a model that transformers {transformers.__version__} knows"
         raise ArtifactError(f"not understood ({reason(error)})", where=folder / "config.json", valid=valid) from error
     tokenizer = HFTokenizer(folder, trust_remote_code=trust_remote_code)
-    vocabulary = config.get_text_config(decoder=True).vocab_size
+    with understood(folder / "config.json"):
+        vocabulary = int(config.get_text_config(decoder=True).vocab_size)
+        context_tokens = _context_tokens(config, tokenizer)
     if tokenizer.base_vocabulary > vocabulary:
         problem = (
             f"{tokenizer.base_vocabulary} entries, but vocab_size is {vocabulary}: not the tokenizer of these weights"
@@ -182,7 +185,7 @@ def read_model(named: str, out: Path, *, precision: str | None = None, trust_rem
         revision=revision,
         checkpoint=sha256_files(list(folder.glob("*.safetensors"))),
         tokenizer_sha256=tokenizer.sha256,
-        context_tokens=_context_tokens(config, tokenizer),
+        context_tokens=context_tokens,
         precision=precision or STORED.get(str(config.dtype).removeprefix("torch."), "fp32"),
         trust_remote_code=trust_remote_code,
         out=out,
@@ -226,8 +229,9 @@ def _check_shards(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return
-    files = set(read_json(index).get("weight_map", {}).values())
-    if missing := sorted(name for name in files if not (folder / name).is_file()):
+    with understood(index):
+        files = {inside(folder, name, index) for name in read_object(index).get("weight_map", {}).values()}
+    if missing := sorted(path.name for path in files if not path.is_file()):
         problem = f"{len(missing)} of {len(files)} files of weights are missing ({missing[0]})"
         raise ArtifactError(problem, where=index, hint="it was copied in part: copy or fetch it again")
 

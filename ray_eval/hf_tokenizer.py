@@ -12,6 +12,7 @@ from pathlib import Path
 
 from configs.artifacts import sha256_files
 from configs.errors import ArtifactError
+from configs.untrusted import understood
 from ray_eval.checkpoints import reason
 
 TOKENIZER_FILES = (
@@ -41,11 +42,17 @@ class HFTokenizer:
             self._tokenizer = AutoTokenizer.from_pretrained(
                 folder, use_fast=True, local_files_only=True, trust_remote_code=trust_remote_code
             )
-        except Exception as error:  # of transformers, tokenizers, a converter, or code of the model's own
+        except BaseException as error:  # of transformers, tokenizers (Rust panics too), or code of the model's own
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             valid = "tokenizer.json, or another tokenizer that transformers loads"
             raise ArtifactError(
                 f"transformers cannot load its tokenizer ({reason(error)})", where=folder, valid=valid
             ) from error
+        with understood(folder):
+            self._describe(folder)
+
+    def _describe(self, folder: Path) -> None:
         prefix = self._tokenizer.bos_token_id
         if prefix is None:
             prefix = self._tokenizer.eos_token_id

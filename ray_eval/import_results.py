@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.errors import ConfigError, DataError, MagicError, user_errors
+from configs.errors import ConfigError, DataError, MagicError, printable, user_errors
 from configs.layout import runs_root
+from configs.untrusted import understood
 
 if TYPE_CHECKING:
     from ray_eval.imported import Identity, SampleFile
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models, skipped = find_models(given.paths)
     chosen = identify(models, given)
     for file in skipped:
-        print(f"not imported: {file.path} ({file.task}: {file.skip})")
+        print(printable(f"not imported: {file.path} ({file.task}: {file.skip})"))
     targets: dict[Path, str] = {}
     for model, identity in chosen.items():
         path = identity.score_file(runs, given.study)
@@ -151,11 +152,13 @@ def import_model(files: Sequence[SampleFile], identity: Identity, study: str, pa
         hint = "--replace overwrites them; all files of a model are imported in one go"
         raise ConfigError("other scores of this checkpoint are there", where=path, hint=hint)
     read = [(file, file.read()) for file in files]
-    write_scores(imported_table(study, identity, read), path)
+    with understood(f"samples of {files[0].model}", DataError):
+        table = imported_table(study, identity, read)
+    write_scores(table, path)
     print(path)
     for file, held in read:
         count = f"{len(held.samples)} of {held.size}"
-        print(f"  {file.slug or '':<16}{count:<16}{held.split:<20}{held.variant:<20}{file.path.name}")
+        print(printable(f"  {file.slug or '':<16}{count:<16}{held.split:<20}{held.variant:<20}{file.path.name}"))
 
 
 if __name__ == "__main__":

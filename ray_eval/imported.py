@@ -14,46 +14,39 @@ from __future__ import annotations
 import csv
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from configs.artifacts import sha256_file, sha256_files
 from configs.errors import ConfigError, DataError
 from configs.layout import RunFolder, scores_dir
 from configs.load import BENCHMARKS, load_benchmark, read_yaml, validate
 from configs.schema import Count, Model
+from configs.schema.base import Name, NameOrNone
+from configs.untrusted import YAML_BYTES
 from ray_eval.results import SCHEMA, SCHEMA_VERSION
 
 ROUNDING = 1e-3
 """A log-probability may exceed 0 by the rounding of bf16, not by more."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Identity(Model):
     """What a model is in a study; becomes columns of its score file, and its path."""
 
-    scale: str
-    mixture: str
+    scale: Name
+    mixture: Name
     stage: Literal["PT", "SFT"] = "PT"
-    recipe: str = ""
+    recipe: NameOrNone = ""
     """Of an SFT checkpoint: the name of its SFT set and settings."""
     seed: Count = 0
     step: Count
     tokens: Count
     """Trained so far."""
-
-    @field_validator("scale", "mixture", "recipe")
-    @classmethod
-    def _is_a_name(cls, value: str, info: Any) -> str:
-        if not NAME.fullmatch(value) and (value or info.field_name != "recipe"):
-            raise ValueError("must be a name: letters, digits, '.', '_' and '-'")
-        return value
 
     @model_validator(mode="after")
     def _recipe_belongs_to_sft(self) -> Identity:
@@ -84,8 +77,14 @@ def read_identities(path: Path) -> dict[str, Identity]:
         return validate(Identities, read_yaml(path), path).models
     if not path.is_file():
         raise ConfigError("no such file", where=path, valid="YAML or CSV")
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    if (size := path.stat().st_size) > YAML_BYTES:
+        raise ConfigError(f"{size:,} bytes", where=path, valid=f"at most {YAML_BYTES:,}")
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream, restkey="beyond the heading"))
+    except (csv.Error, UnicodeDecodeError) as error:
+        valid = "UTF-8, a heading, and a line for each model"
+        raise ConfigError(f"not a CSV file ({error})", where=path, valid=valid) from None
     found: dict[str, Any] = {}
     for number, row in enumerate(rows, start=2):
         name = row.pop("model", None)
@@ -123,8 +122,13 @@ class Sample:
                 raise DataError(f"log-probability {value}", where=where, valid="a finite number, at most 0")
         if not 0 <= self.gold < count:
             raise DataError(f"gold {self.gold} of {count} candidates", where=where)
-        if not all(self.candidates) or (self.num_tokens is not None and min(self.num_tokens) < 1):
+        tokens = self.num_tokens
+        if not all(isinstance(text, str) and text for text in self.candidates) or (tokens and min(tokens) < 1):
             raise DataError("an empty candidate", where=where)
+        try:
+            "".join(self.candidates).encode()
+        except UnicodeEncodeError:
+            raise DataError("a candidate with half of a surrogate pair", where=where) from None
         return self
 
 

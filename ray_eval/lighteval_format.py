@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 
 from configs.errors import DataError
 from configs.load import load_benchmark
+from configs.parquet_footer import read_footer
 from configs.schema import BenchmarkConfig
+from configs.untrusted import DOCUMENT_BYTES, understood
 from ray_eval.benchmarks import DELIMITER, prompt_set
 from ray_eval.imported import Sample, SampleFile, Samples
 from ray_eval.lm_eval_format import DATE, DTYPES, parsed
@@ -48,11 +50,13 @@ def sample_file(path: Path) -> SampleFile | None:
     if name is None:
         return None
     first = next(_rows(path, 1))
-    task = TASK.fullmatch(str(first["doc"]["task_name"]))
+    with understood(path, DataError, problem="not details of lighteval"):
+        named, scored = str(first["doc"]["task_name"]), first["model_response"]["logprobs"]
+    task = TASK.fullmatch(named)
     if task is None:
-        raise DataError(f"doc.task_name is {first['doc']['task_name']!r}", where=path, valid="<task>|<shots>")
+        raise DataError(f"doc.task_name is {named!r}", where=path, valid="<task>|<shots>")
     results = _results(path, name["date"])
-    slug = SLUGS.get(task["task"]) if first["model_response"]["logprobs"] else None
+    slug = SLUGS.get(task["task"]) if scored else None
     return SampleFile(
         path=path,
         model=str(results["config_general"]["model_name"]),
@@ -60,13 +64,16 @@ def sample_file(path: Path) -> SampleFile | None:
         task=task["task"],
         slug=slug,
         skip="" if slug else "none of our benchmarks" if task["task"] not in SLUGS else "no log-probabilities",
-        read=lambda: _read(path, load_benchmark(str(slug)), task["task"], int(task["shots"]), results),
+        read=lambda: _understood(path, load_benchmark(str(slug)), task["task"], int(task["shots"]), results),
     )
 
 
 def _rows(path: Path, batch: int) -> Any:
     """Yields {doc, model_response} of each row. Raises DataError for another file than lighteval's details."""
+    hint = "copy it again"
     try:
+        if any(chunk.first_page_bytes > DOCUMENT_BYTES for group in read_footer(path) for chunk in group.chunks):
+            raise DataError("a page is too large", where=path, valid=f"at most {DOCUMENT_BYTES:,} bytes", hint=hint)
         file = pq.ParquetFile(path)
         names = {name.strip("_"): name for name in file.schema_arrow.names}  # its documentation writes __doc__
         missing = {"doc", "model_response"} - set(names)
@@ -78,8 +85,8 @@ def _rows(path: Path, batch: int) -> Any:
         for part in file.iter_batches(batch, columns=columns):
             for row in part.to_pylist():
                 yield {name.strip("_"): value for name, value in row.items()}
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"not a readable Parquet file ({error})", where=path, hint="copy it again") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"not a readable Parquet file ({error})", where=path, hint=hint) from None
 
 
 def _results(path: Path, date: str) -> dict[str, Any]:
@@ -100,6 +107,11 @@ def _results(path: Path, date: str) -> dict[str, Any]:
             return results
     hint = "copy it there from the harness's output folder: it says model, split and settings"
     raise DataError("the results of these details are missing", where=places[0], hint=hint)
+
+
+def _understood(path: Path, spec: BenchmarkConfig, task: str, shots: int, results: Mapping[str, Any]) -> Samples:
+    with understood(path, DataError, problem="its results are none of lighteval's"):
+        return _read(path, spec, task, shots, results)
 
 
 def _read(path: Path, spec: BenchmarkConfig, task: str, shots: int, results: Mapping[str, Any]) -> Samples:
@@ -156,7 +168,7 @@ def _sample(row: Mapping[str, Any], where: str, spec: BenchmarkConfig) -> Sample
         return Sample(int(doc["id"]), candidates, int(right), logprobs, lengths or None, bare).check(where)
     except DataError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise DataError(f"not a detail of lighteval with log-probabilities ({error!r})", where=where) from None
 
 

@@ -77,6 +77,10 @@ class Llama:
             shared = f"{s.heads} heads, {s.kv_heads} of keys, an MLP of {s.ffn}"
             problem = f"{shared}: {count} devices cannot share them equally"
             raise ResourceError(problem, where=export, hint="fewer --gpus-per-worker")
+        weights = Weights(export) if weights is None else weights
+        if s.numbers > weights.bytes:  # memory is taken before they are read
+            problem = f"config.json asks for {s.numbers:,} numbers, the weights have {weights.bytes:,} bytes"
+            raise ArtifactError(problem, where=export)
         self.embedding = torch.empty(s.vocab, s.hidden, dtype=dtype, device=self.device)
         self.norms = torch.empty(s.layers, 2, s.hidden, dtype=dtype, device=self.device)
         """Before the attention and before the MLP of each block."""
@@ -90,7 +94,7 @@ class Llama:
         angles = torch.arange(s.context_tokens, dtype=torch.float32)[:, None] * frequencies.repeat(2)
         self.cos, self.sin = angles.cos().to(self.device), angles.sin().to(self.device)
         self.sin[:, : s.head_dim // 2].neg_()  # so that turning a pair is one roll (see _turn)
-        self.load(Weights(export) if weights is None else weights)
+        self.load(weights)
 
     def _empty_shard(self, device: torch.device, count: int, entries: range) -> Shard:
         s = self.shape

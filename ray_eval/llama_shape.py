@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from configs.artifacts import read_json
+from configs.artifacts import read_object
 from configs.errors import ArtifactError
+from configs.untrusted import shown, understood
+from ray_eval.checkpoints import positive
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -36,11 +39,22 @@ class Shape:
     activation: str
     tied: bool
 
+    @property
+    def numbers(self) -> int:
+        """In its weights, norms aside."""
+        of_block = 2 * (self.heads + self.kv_heads) * self.head_dim * self.hidden + 3 * self.ffn * self.hidden
+        return self.layers * of_block + (1 if self.tied else 2) * self.vocab * self.hidden
+
 
 def read_shape(export: Path) -> Shape:
     """Raises ArtifactError where config.json is missing or describes another architecture."""
     path = export / "config.json"
-    config = read_json(path)
+    config = read_object(path)
+    with understood(path):
+        return _shape(config, path)
+
+
+def _shape(config: dict[str, Any], path: Path) -> Shape:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     unsupported = {
         "model_type": config.get("model_type") != "llama",
@@ -53,18 +67,26 @@ def read_shape(export: Path) -> Shape:
         if wrong:
             found = rope if key == "rope_type" else config.get(key)
             valid = f"a Llama without biases, plain rotary positions, activation {', '.join(ACTIVATIONS)}"
-            raise ArtifactError(f"{key} is {found!r}, which the scorer does not know", where=path, valid=valid)
-    heads = config["num_attention_heads"]
+            raise ArtifactError(f"{key} is {shown(found)}, which the scorer does not know", where=path, valid=valid)
+    sizes = {"num_key_value_heads": "num_attention_heads"}  # what the config leaves out is as large as another
+    keys = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    layers, hidden, ffn, heads, kv_heads = (
+        positive(config, key if config.get(key) else sizes.get(key, key), path) for key in keys
+    )
+    head_dim = positive(config, "head_dim", path) if config.get("head_dim") else hidden // heads
+    if not head_dim or head_dim % 2 or heads % kv_heads:
+        problem = f"{heads} heads of {head_dim} with {kv_heads} of keys"
+        raise ArtifactError(problem, where=path, valid="an even size, and so many of keys that they share them equally")
     return Shape(
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        ffn=config["intermediate_size"],
+        layers=layers,
+        hidden=hidden,
+        ffn=ffn,
         heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        vocab=config["vocab_size"],
-        context_tokens=config["max_position_embeddings"],
-        norm_eps=config["rms_norm_eps"],
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocab=positive(config, "vocab_size", path),
+        context_tokens=positive(config, "max_position_embeddings", path),
+        norm_eps=float(config["rms_norm_eps"]),
         rope_base=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
         activation=config["hidden_act"],
         tied=bool(config.get("tie_word_embeddings")),

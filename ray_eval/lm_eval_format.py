@@ -19,9 +19,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.errors import DataError
+from configs.artifacts import read_json
+from configs.errors import ArtifactError, DataError
 from configs.load import BENCHMARKS, load_benchmark
 from configs.schema import BenchmarkConfig
+from configs.untrusted import lines_of, parse_json, understood
 from ray_eval.benchmarks import DELIMITER
 from ray_eval.benchmarks.templates import Question, Template
 from ray_eval.imported import Sample, SampleFile, Samples
@@ -64,25 +66,25 @@ def _results(folder: Path, date: str) -> dict[str, Any]:
 def parsed(path: Path, modified: int) -> Any:
     """The JSON in a file that was modified at `modified`. Raises DataError for something else."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"not valid JSON ({error})", where=path, hint="copy it again") from None
+        return read_json(path)
+    except ArtifactError as error:
+        raise DataError(error.problem, where=path, hint="copy it again") from None
 
 
 def _read(path: Path, spec: BenchmarkConfig, results: Mapping[str, Any]) -> Samples:
     task = spec.lm_eval_task
-    try:
+    with understood(path, DataError, problem=f"its results say too little of {task}"):
         config, shots, count = results["configs"][task], int(results["n-shot"][task]), results["n-samples"][task]
         split = str(config.get("test_split") or config["validation_split"])
         effective, original = int(count["effective"]), int(count["original"])
-    except (KeyError, TypeError, ValueError) as error:
-        valid = f"configs, n-shot and n-samples of {task}, as lm-eval 0.4.13 writes them"
-        raise DataError(f"its results say too little ({error!r})", where=path, valid=valid) from None
+        facts = _facts(results)
+        dataset = "/".join(str(config[key]) for key in ("dataset_path", "dataset_name") if config.get(key))
+        version = (results.get("versions") or {}).get(task)
     chat = bool(results.get("chat_template"))
     samples: dict[int, Sample] = {}
     lines: dict[int, int] = {}
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(lines_of(stream, path, DataError), start=1):
             sample = _sample(line, f"{path}, line {number}", spec, shots, chat)
             if sample.row in samples:
                 problem = f"doc_id {sample.row} comes twice, first in line {lines[sample.row]}"
@@ -92,14 +94,6 @@ def _read(path: Path, spec: BenchmarkConfig, results: Mapping[str, Any]) -> Samp
     if len(samples) != effective:
         problem = f"{len(samples)} samples, its results count {effective} (cut short, or of another run)"
         raise DataError(problem, where=path, hint="copy the file again")
-    versions = {"lm_eval": results.get("lm_eval_version"), "transformers": results.get("transformers_version")}
-    facts = {"source": f"lm_eval {versions['lm_eval']}", "versions": json.dumps(versions)}
-    settings = results.get("config") or {}
-    for key, name in (("dtype", "model_dtype"), ("model_revision", "model_revision"), ("model_sha", "model_sha")):
-        if settings.get(name):
-            facts[key] = DTYPES.get(settings[name], str(settings[name]))
-    dataset = "/".join(str(config[key]) for key in ("dataset_path", "dataset_name") if config.get(key))
-    version = (results.get("versions") or {}).get(task)
     return Samples(
         split=split,
         variant=f"lm_eval/{shots}shot" + ("/chat" if chat else ""),
@@ -110,9 +104,20 @@ def _read(path: Path, spec: BenchmarkConfig, results: Mapping[str, Any]) -> Samp
     )
 
 
+def _facts(results: Mapping[str, Any]) -> dict[str, str]:
+    """What the score file's metadata say of the model and the harness."""
+    versions = {"lm_eval": results.get("lm_eval_version"), "transformers": results.get("transformers_version")}
+    facts = {"source": f"lm_eval {versions['lm_eval']}", "versions": json.dumps(versions)}
+    settings = results.get("config") or {}
+    for key, name in (("dtype", "model_dtype"), ("model_revision", "model_revision"), ("model_sha", "model_sha")):
+        if settings.get(name):
+            facts[key] = DTYPES.get(settings[name], str(settings[name]))
+    return facts
+
+
 def _sample(line: bytes, where: str, spec: BenchmarkConfig, shots: int, chat: bool) -> Sample:
     try:
-        logged = json.loads(line)
+        logged = parse_json(line)
         if logged["filter"] != "none":
             raise DataError(f"filter {logged['filter']!r}", where=where, valid="none: the responses as they were")
         ours = _ours(spec, logged["doc"], where)
@@ -132,7 +137,7 @@ def _sample(line: bytes, where: str, spec: BenchmarkConfig, shots: int, chat: bo
             raise DataError(problem, where=where, hint="the line was altered, or written by another version")
     except DataError:
         raise
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         problem = f"not a sample of {spec.lm_eval_task} as lm-eval 0.4.13 logs it ({error!r})"
         raise DataError(problem, where=where, hint="the file may be cut short: copy it again") from None
     return sample

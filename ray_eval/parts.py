@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.artifacts import atomic_file
-from configs.errors import ResourceError
+from configs.errors import ArtifactError, ResourceError
+from configs.untrusted import parse_json, understood
 from ray_eval.counts import Counts
 
 DIGEST_BYTES = 32
@@ -61,10 +62,11 @@ class Parts:
         digest, content = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if hashlib.sha256(content).digest() == digest:
             line, _, numbers = content.partition(b"\n")
-            header = json.loads(line)
-            counts = header.pop("counts")
-            if header == self._facts | {"unit": [unit.start, unit.stop]}:
-                return np.frombuffer(numbers, "<f8"), Counts(**counts)
+            with contextlib.suppress(ArtifactError), understood(path):
+                header = parse_json(line)
+                counts = header.pop("counts")
+                if header == self._facts | {"unit": [unit.start, unit.stop]}:
+                    return np.frombuffer(numbers, "<f8"), Counts(**counts)
         with naming_disk_errors(path):
             path.unlink(missing_ok=True)
         return None

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError
+from configs.parquet import metadata_of as schema_metadata
+from configs.parquet import read_parquet
 from ray_eval.checkpoints import Checkpoint
 from ray_eval.plan import Plan
 
@@ -146,10 +148,7 @@ def write_scores(table: pa.Table, path: Path) -> None:
 def read_scores(path: Path) -> pa.Table:
     """Raises ArtifactError for a file that is truncated, altered, of another version or something else."""
     hint = "delete it and score again"
-    try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"not a readable score file ({error})", where=path, hint=hint) from None
+    table = read_parquet(path, ArtifactError, hint=hint)
     if table.schema.names != SCHEMA.names or table.schema.types != SCHEMA.types:
         wrong = [n for n in SCHEMA.names if n not in table.schema.names] or [
             field.name
@@ -164,4 +163,4 @@ def read_scores(path: Path) -> pa.Table:
 
 
 def metadata_of(table: pa.Table) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    return schema_metadata(table.schema)

@@ -35,6 +35,7 @@ class Weights:
         digest = hashlib.sha256()
         paths = sorted(folder.glob("*.safetensors"), key=lambda path: path.name)
         self._copies = [(path, _copy(path, digest)) for path in paths]
+        self.bytes = sum(os.fstat(copy.fileno()).st_size for _, copy in self._copies)
         self.sha256 = digest.hexdigest()
         """Over the files in name order, as `configs.artifacts.sha256_files`."""
 
@@ -43,10 +44,17 @@ class Weights:
         if name not in self._files:
             raise ArtifactError(f"weight {name} is missing", where=self._folder)
         path, file = self._files[name]
-        tensor: Tensor = file.get_tensor(name)
+        from safetensors import SafetensorError
+
+        try:
+            tensor: Tensor = file.get_tensor(name)
+        except (SafetensorError, RuntimeError, TypeError, AttributeError) as error:  # a type that torch does not have
+            raise ArtifactError(f"weight {name} cannot be read ({error!s:.200})", where=path) from None
         if tensor.shape != tuple(shape):
             problem = f"weight {name} is {tuple(tensor.shape)}, config.json says {tuple(shape)}"
             raise ArtifactError(problem, where=path)
+        if not tensor.is_floating_point():
+            raise ArtifactError(f"weight {name} holds {tensor.dtype}", where=path, valid="numbers with a fraction")
         return tensor
 
     def path(self, name: str) -> Path:

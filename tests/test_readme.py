@@ -58,6 +58,14 @@ RUNS: dict[str, tuple[str, int]] = {
     " runs/by-hand/scores/mini_s/V1P0/seed0/sft-mini": ("{}", 0),
     "python -m analysis.planner --study mini --r 0.6": ("python -m analysis.planner --study by-hand --r 0.6", 0),
     "python study.py status mini": ("{}", 2),  # no such study in the empty folder: a message, no traceback
+    "python study.py collect mini --out mini.parquet": (
+        "python study.py collect by-hand --out mini.parquet",
+        5,  # of seed 1 nothing was fine-tuned: a cell is missing
+    ),
+    "python study.py why mini table5 hellaswag mini_m accuracy": ("python study.py why by-hand table5 hellaswag", 0),
+    "python study.py publish mini --out mini.zip": ("python study.py publish by-hand --out mini.zip", 0),
+    "python -m analysis.tables --study mini.zip": ("{}", 0),
+    "python study.py clean mini --exports": ("{}", 2),
     "python study.py plan paper --gpu H100 --gpus 64 --price 2.5": ("{}", 0),
     # Without data and a GPU: the plan, what is missing, and exit code 2, which torchrun turns into its own 1.
     "torchrun megatron_train/pretrain.py --config configs/1b.yaml": ("{}", 1),

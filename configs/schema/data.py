@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.schema.base import Fraction, Model, Positive
+from configs.schema.base import Fraction, Model, Name, Positive
 
 SOURCE_KINDS = ("web", "code", "curated")
 WEIGHT_TOLERANCE = 1e-6
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-"""Of what becomes part of a path or of a score's variant."""
 
 
 class Corpus(Model):
@@ -72,16 +70,16 @@ class SftSpec(Corpus):
 class SourcesConfig(Model):
     """configs/sources.yaml: every pretraining source and SFT set."""
 
-    sources: dict[str, SourceSpec] = Field(default_factory=dict)
-    sft: dict[str, SftSpec] = Field(default_factory=dict)
+    sources: dict[Name, SourceSpec] = Field(default_factory=dict)
+    sft: dict[Name, SftSpec] = Field(default_factory=dict)
 
 
 class MixtureConfig(Model):
     """configs/mixtures/<name>.yaml: shares of the training tokens, by source."""
 
-    name: str
+    name: Name
     description: str = ""
-    weights: dict[str, Fraction]
+    weights: dict[Name, Fraction]
     """Share of the training tokens; sums to 1."""
 
     @field_validator("weights")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from configs.schema.base import Count, Model, Positive
+from configs.schema.base import Count, Model, Name, Positive
 
 
 class StudyData(Model):
@@ -24,7 +24,7 @@ class StudyData(Model):
 
 
 class StudyTokenizer(Model):
-    name: str = "default"
+    name: Name = "default"
     vocab: Positive = 1024
     """Entries, special tokens included: of the BPE that is trained, or what a `file` with fewer is padded to."""
     sample_megabytes: float = Field(2.0, gt=0)
@@ -38,7 +38,7 @@ class StudyTokenizer(Model):
 class StudyScale(Model):
     config: str
     """Pretraining config: a path relative to configs/."""
-    sft: dict[str, str]
+    sft: dict[Name, str]
     """SFT recipe -> `<config path>` or `<config path>#<preset>`; relative to configs/."""
     gpus: Count = 1
     """That one training works on; 0: it needs none."""
@@ -63,12 +63,12 @@ class StudyScoring(Model):
 class StudyConfig(Model):
     """configs/studies/<name>.yaml: a grid of runs, their scores and the report."""
 
-    name: str
+    name: Name
     description: str = ""
     data: StudyData
     tokenizer: StudyTokenizer = StudyTokenizer()
-    scales: dict[str, StudyScale] = Field(min_length=1)
-    mixtures: tuple[str, ...] = Field(min_length=1)
+    scales: dict[Name, StudyScale] = Field(min_length=1)
+    mixtures: tuple[Name, ...] = Field(min_length=1)
     """Names of files in configs/mixtures."""
     seeds: tuple[Count, ...] = Field((0,), min_length=1)
     """Seeds of every mixture."""
@@ -76,7 +76,7 @@ class StudyConfig(Model):
     """Further seeds of single mixtures, so that seed noise is measured."""
     checkpoint_tokens: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
     """Scale -> further pretraining checkpoints (in tokens) to keep, export and score."""
-    recipes: tuple[str, ...]
+    recipes: tuple[Name, ...]
     """SFT recipes to run; each scale must define them."""
     benchmarks: tuple[str, ...] = ()
     """Slugs, and paths of YAML files with benchmarks of one's own; empty: the paper's 20."""

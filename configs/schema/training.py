@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.schema.base import Count, Fraction, Model, Positive
+from configs.schema.base import Count, Fraction, Model, Name, NameOrNone, Positive
 
 
 class ModelShape(Model):
@@ -121,11 +121,11 @@ class Validation(Model):
 
 
 class TrainData(Model):
-    tokenizer: str = "default"
+    tokenizer: Name = "default"
     """Name of the tokenizer under <data>/tokenizers."""
-    mixture: str = "V1P0"
+    mixture: Name = "V1P0"
     """Name of a file in configs/mixtures (pretraining)."""
-    sft_set: str = "sft"
+    sft_set: Name = "sft"
     """Name of the SFT set under <data>/sft (fine-tuning)."""
     exhaustion: Literal["error", "repeat"] = "error"
     """Where a source has fewer tokens than its share of the budget: refuse the run, or go over its text again."""
@@ -155,10 +155,10 @@ NOT_IN_RESULT: Any = {
 class TrainConfig(Model):
     """configs/<scale>.yaml (pretraining) and configs/<scale>_sft.yaml (fine-tuning)."""
 
-    scale: str
+    scale: Name
     """Name of the size; runs of the same scale are comparable."""
     stage: Literal["pt", "sft"]
-    recipe: str = ""
+    recipe: NameOrNone = ""
     """Name of the SFT recipe; empty for pretraining."""
     model: ModelShape
     optimizer: Optimizer

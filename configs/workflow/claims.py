@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import socket
@@ -16,9 +17,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from configs.artifacts import read_json, write_json
 from configs.errors import ResourceError
+from configs.versions import git_commit, machine
 from configs.workflow.records import units_dir
 
 WAIT_S = 20.0
@@ -31,6 +34,9 @@ class Claim:
     """Of the process at work on a unit."""
 
     host: str
+    hardware: str
+    git_commit: str | None
+    """Of the code at work."""
     pid: int
     began: float
     """Seconds since 1970."""
@@ -58,17 +64,23 @@ def claim(folder: Path, unit: str, wait_s: float = WAIT_S) -> Iterator[None]:
         while not _locked(stream.fileno()):
             if time.monotonic() > deadline:
                 stream.seek(0)
+                other = _claim_in(stream)
                 raise ResourceError(
-                    f"another process is at work on {unit} ({stream.read().strip()})",
+                    f"another process is at work on {unit}" + (f": {other.pid} on {other.host}" if other else ""),
                     where=path,
                     hint="wait for it, or end it; the same command goes on",
                 )
             time.sleep(POLL_S)
         stream.truncate(0)
-        stream.write(json.dumps(asdict(Claim(socket.gethostname(), os.getpid(), time.time()))))
+        stream.write(json.dumps(asdict(Claim(*_here(), os.getpid(), time.time()))))
         stream.flush()
         _failure_file(folder, unit).unlink(missing_ok=True)
         yield
+
+
+@functools.cache
+def _here() -> tuple[str, str, str | None]:
+    return socket.gethostname(), machine(), git_commit()
 
 
 def _locked(descriptor: int) -> bool:
@@ -89,10 +101,27 @@ def at_work(folder: Path, unit: str) -> Claim | None:
             try:
                 fcntl.flock(stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return Claim(**json.load(stream))
-    except (FileNotFoundError, ValueError, TypeError, OSError):  # none, or it is just being written
+                return _claim_in(stream)
+    except OSError:  # there is none, or no locks on this filesystem
         pass
     return None
+
+
+def last_claim(folder: Path, unit: str) -> Claim | None:
+    """Who began it last, at work or not."""
+    try:
+        with _lock_file(folder, unit).open() as stream:
+            return _claim_in(stream)
+    except OSError:
+        return None
+
+
+def _claim_in(stream: IO[str]) -> Claim | None:
+    """None while it is just being written."""
+    try:
+        return Claim(**json.load(stream))
+    except (ValueError, TypeError):
+        return None
 
 
 def was_begun(folder: Path, unit: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Literal
 
 from configs.artifacts import lock_folder
 from configs.errors import MagicError, ResourceError
-from configs.workflow.claims import note_failure
+from configs.workflow.claims import last_claim, note_failure
 from configs.workflow.dispatch import Event, Workers, dispatch, in_words
 from configs.workflow.display import Display
 from configs.workflow.records import (
@@ -113,7 +113,10 @@ def finish(folder: Path, unit: Unit, product: str, seconds: float) -> None:
     """Record a unit that is done now, and took so long."""
     inputs = {name: record.product for name in unit.inputs if (record := read_record(folder, name)) is not None}
     started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
-    write_record(folder, unit, inputs, product, started=started, seconds=round(seconds, 3), host=socket.gethostname())
+    claim = last_claim(folder, unit.name)
+    by = (claim.host, claim.hardware, claim.git_commit) if claim else (socket.gethostname(), None, None)
+    about = dict(zip(("host", "hardware", "git_commit"), by, strict=True))
+    write_record(folder, unit, inputs, product, started=started, seconds=round(seconds, 3), **about)
 
 
 class _Anew:

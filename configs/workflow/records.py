@@ -34,6 +34,8 @@ class Record:
     """ISO 8601, UTC."""
     seconds: float
     host: str
+    hardware: str | None = None
+    git_commit: str | None = None
     kept: tuple[str, ...] = ()
     """What had changed when a user chose to keep it."""
     version: int = VERSION
@@ -58,7 +60,7 @@ def record_file(folder: Path, unit: str) -> Path:
 
 
 def write_record(folder: Path, unit: Unit, inputs: Mapping[str, str], product: str, **about: Any) -> None:
-    """about: started, seconds, host."""
+    """about: started, seconds, host, hardware, git_commit."""
     code = {room: room_code(room) for room in ROOMS[unit.kind]}
     record = Record(dict(unit.identity), code, dict(inputs), product, **about)
     write_json(record_file(folder, unit.name), asdict(record), sealed=True)

@@ -26,7 +26,7 @@ from configs.artifacts import (
     atomic_file,
     describe_file,
     fingerprint,
-    read_json,
+    read_object,
     sha256_file,
     verify_files,
     write_json,
@@ -175,13 +175,13 @@ def open_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished search. Raises ArtifactError where there is none or a file's size differs from it."""
     if not (folder / MANIFEST).is_file():
         raise ArtifactError("no finished search here", where=folder, hint="python -m mixtures.contamination --help")
-    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    manifest: dict[str, Any] = read_object(folder / MANIFEST)
     verify_files(folder, manifest["files"])
     return manifest
 
 
 def _unchanged(folder: Path, made_from: Mapping[str, Any]) -> bool:
-    return (folder / MANIFEST).is_file() and read_json(folder / MANIFEST).get("inputs") == fingerprint(made_from)
+    return (folder / MANIFEST).is_file() and read_object(folder / MANIFEST).get("inputs") == fingerprint(made_from)
 
 
 def _search_all(jobs: Sequence[Job], workers: int | None, use_ray: bool, say: Callable[[str], None]) -> None:

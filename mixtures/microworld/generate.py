@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.artifacts import MANIFEST, atomic_folder, describe_file, fingerprint, read_json, verify_files, write_json
+from configs.artifacts import MANIFEST, atomic_folder, describe_file, fingerprint, read_object, verify_files, write_json
 from configs.errors import user_errors
 from configs.layout import data_root
 from configs.load import BENCHMARKS, load_benchmark
@@ -60,7 +60,7 @@ def generate(folder: Path, megabytes: float = 2.5) -> Path:
     """
     inputs = _inputs(megabytes)
     if (folder / MANIFEST).is_file():
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_object(folder / MANIFEST)
         if manifest.get("inputs") == inputs:
             verify_files(folder, manifest["files"])
             return folder

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from configs.artifacts import MANIFEST, atomic_file, describe_file, fingerprint, read_json, verify_files, write_json
+from configs.artifacts import MANIFEST, atomic_file, describe_file, fingerprint, read_object, verify_files, write_json
 from configs.cluster import cluster
 from configs.errors import DataError
 from configs.layout import statistics_dir, tokenizer_dir
@@ -113,7 +113,7 @@ def _measure(jobs: Sequence[Job], workers: int | None, use_ray: bool, progress: 
 def _unchanged(folder: Path, made_from: dict[str, Any]) -> bool:
     if not (folder / MANIFEST).is_file():
         return False
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_object(folder / MANIFEST)
     if manifest.get("inputs") != fingerprint(made_from):
         return False
     verify_files(folder, manifest["files"], deep=True)

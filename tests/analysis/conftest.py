@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import pytest
 from score_rows import make_study, row, write_rows
 
 from analysis.drawing import Figure
-from analysis.figures import TABLES, sections
-from analysis.panel import Panel, load_panel
+from analysis.figures import sections
+from analysis.panel import Panel
 from analysis.report import build_report
+from analysis.studies import load_panel
 from analysis.table import Table
 from analysis.tables import build_tables
 
@@ -71,8 +72,19 @@ def demo_panel(demo: Path) -> Panel:
 
 @pytest.fixture(scope="session")
 def demo_tables(demo_panel: Panel) -> dict[str, Table]:
-    """Those whose numbers are drawn, by name."""
-    return {table.name: table for table in build_tables(demo_panel, TABLES)}
+    """All, by name."""
+    return {table.name: table for table in build_tables(demo_panel)}
+
+
+@pytest.fixture
+def tables_are_built(demo_panel: Panel, demo_tables: dict[str, Table], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands on `demo` take its tables as they are, so that only one test pays for making them."""
+
+    def built(panel: Panel, names: Sequence[str] | None = None) -> list[Table]:
+        assert panel.fingerprints == demo_panel.fingerprints and not panel.average_seeds
+        return [demo_tables[name] for name in (demo_tables if names is None else names)]
+
+    monkeypatch.setattr("analysis.tables.build_tables", built)
 
 
 @pytest.fixture(scope="session")

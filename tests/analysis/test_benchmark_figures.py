@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from analysis.benchmark_figures import accuracy_figure, diagram, reliability_figure, reliability_overview
 from analysis.drawing import Figure
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
 
 
-@pytest.fixture(scope="module")
-def panel(demo: Path) -> Panel:
-    return load_panel(demo, "demo")
+@pytest.fixture
+def panel(demo_panel: Panel) -> Panel:
+    return demo_panel
 
 
 def tips(figure: Figure) -> list[str]:

@@ -12,9 +12,10 @@ import pytest
 from scipy import stats
 
 from analysis import correlations as co
-from analysis.panel import Design, Panel, load_panel
+from analysis.panel import Design, Panel
 from analysis.paper_numbers import category_of, frame, numbers
 from analysis.resampling import DRAWS
+from analysis.studies import load_panel
 from analysis.tables import build_tables
 from analysis.transfer_table import transfer_table
 from configs.errors import ArtifactError, ConfigError

@@ -16,7 +16,8 @@ from analysis.data_effects import (
     web_means,
 )
 from analysis.estimates import mean_over_benchmarks
-from analysis.panel import Design, _design
+from analysis.panel import Design
+from analysis.studies import _design
 from configs.load import load_study
 
 PERCENT = np.tile([25.0, 35.0, 45.0], 3)

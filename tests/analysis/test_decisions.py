@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from panels import panel_of
 from scipy import stats
 
 from analysis import resampling as rs
+from analysis.decision_tables import decision_table
 from analysis.decisions import decide, decide_on_average, pair_agreement, subsets, top_regret
+from analysis.verdict import choices
 
 LEVELS = st.lists(st.integers(0, 4), min_size=6, max_size=6).map(lambda v: np.array(v) / 4)
 
@@ -102,6 +105,22 @@ def test_the_mean_over_benchmarks_keeps_mixtures_together() -> None:
     expected = np.mean(np.abs(np.array(null) - 0.5) >= abs(np.mean(each) - 0.5) - 1e-10)
     assert found.p == pytest.approx(expected, abs=0.02)
     assert decide_on_average(early[:, 1:2], late[:, 1:2]).reason == "no benchmark measured on all mixtures"
+
+
+def test_what_was_scored_in_one_stage_only_decides_nothing() -> None:
+    """The mean is over the benchmarks of both: here the third one would turn the early order round."""
+    early, late = np.random.default_rng(7).random((2, 6, 3)) / 100
+    early[:, 2] = np.arange(6.0)
+    late[:, 2] = math.nan
+    slugs = ("hellaswag", "piqa", "sciq")
+    panel = panel_of({("240m", "PT", "accuracy"): early, ("240m", "SFT", "accuracy"): late}, slugs)
+    rows = {row.keys[2]: row for row in decision_table(panel).rows}
+    expected = decide(early[:, :2].mean(axis=1), late[:, :2].mean(axis=1))
+    assert rows["mean of 2 benchmarks"].estimate == expected.accuracy
+    assert rows["mean of Commonsense"].estimate == expected.accuracy
+    assert rows["mean of Science (0 of 1 benchmarks)"].estimate.reason == "only 0 mixtures"
+    assert rows["SciQ"].estimate.value is None and "mean of 3 benchmarks" not in rows
+    assert choices(panel, decision_table(panel))[0].first == (panel.mixtures[expected.chosen[0]],)
 
 
 def test_constant_scores_decide_nothing() -> None:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis.early import early_table
-from analysis.panel import load_panel
+from analysis.studies import load_panel
 
 
 def test_every_checkpoint_on_the_way_against_the_end(tmp_path: Path, study_maker: Callable[..., Path]) -> None:

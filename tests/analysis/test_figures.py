@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.drawing import Figure
+from analysis.drawing import Figure, style
 from analysis.figures import TABLES, chosen_formats, main, sections
 from analysis.matrix_figures import matrix_figure
-from analysis.panel import Panel
-from analysis.table import Table
+from analysis.overview_figures import accuracy_heatmap, alignment_scatter, cross_stage, seed_noise
+from analysis.panel import OWN_HUES, Panel
+from analysis.paper_numbers import CATEGORIES
+from analysis.stylesheet import project_style
+from analysis.table import Row, Table
 from analysis.tables import build_tables
 from configs.errors import ConfigError
 
@@ -67,8 +71,6 @@ def test_specifications_add_up(demo_figures: dict[str, Figure]) -> None:
 
 
 def test_what_was_not_measured_is_not_drawn(demo_panel: Panel) -> None:
-    import dataclasses
-
     from analysis.matrices import SIDES
 
     accuracy_only = dataclasses.replace(
@@ -83,13 +85,74 @@ def test_what_was_not_measured_is_not_drawn(demo_panel: Panel) -> None:
     assert all("not measured" in tip for tip in tips(empty)) and SIDES["cross"] == ("PT", "SFT")
 
 
-def test_the_command(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--runs", str(demo), "--study", "demo", "--out", str(tmp_path / "figures"), "--format", "svg, pdf"])
+def test_a_category_of_the_users_own_is_seen(demo_panel: Panel, demo_tables: dict[str, Table]) -> None:
+    """Its class has a rule, its lines a colour: five categories more than the stylesheet names, one of two words."""
+    own = ("wordplay", "Word games", "Chess", "Cooking", "Sailing")
+    category_of = dict(demo_panel.category_of) | dict(zip(demo_panel.benchmarks, own, strict=False))
+    panel = dataclasses.replace(demo_panel, category_of=category_of)
+    hues = [panel.hue(category) for category in panel.categories]
+    assert len(set(hues[:4])) == 4 and hues[4] == hues[0] and hues[-1] == "semantic"
+    by_name = {name: demo_panel.displays[slug] for name, slug in zip(own, panel.benchmarks, strict=False)}
+    rows = {row.keys[3]: row for row in demo_tables["table5"].rows if row.keys[:2] == ("mini_s", "accuracy")}
+    mine = [replace_key(rows[display], 2, category) for category, display in by_name.items()]
+    figures = [
+        cross_stage(panel, dataclasses.replace(demo_tables["table5"], rows=tuple(mine)), "accuracy"),
+        alignment_scatter(panel),
+        accuracy_heatmap(panel),
+        seed_noise(panel),
+        matrix_figure(panel, "accuracy", "cross"),
+    ]
+    sheet = project_style()
+    for figure in figures:
+        assert figure is not None
+        for mark in figure.scene.marks:
+            assert set(mark["cls"].split()) <= sheet.classes, (figure.name, mark["cls"])
+            if mark["kind"] == "line":
+                assert sheet.look("line", mark["cls"]).stroke, (figure.name, mark["cls"])
+    assert sum("whisker own" in mark["cls"] for mark in figures[0].scene.marks) == len(own)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_category_is_legible_on_paper_of_its_theme(theme: str) -> None:
+    """Contrast of WCAG 2, of which words need 4.5."""
+    css = style().split("@media (prefers-color-scheme: dark)")[theme == "dark"]
+    colours = dict(re.findall(r"--([a-z]+\d?): (#[0-9a-f]{6})", css))
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    names = [category.lower() for category in CATEGORIES] + [f"own{k}" for k in range(OWN_HUES)]
+    assert len({colours[name] for name in names}) == len(names)
+    for name in names:
+        low, high = sorted((luminance(colours[name]), luminance(colours["paper"])))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, name
+
+
+def replace_key(row: Row, place: int, key: str) -> Row:
+    return dataclasses.replace(row, keys=(*row.keys[:place], key, *row.keys[place + 1 :]))
+
+
+@pytest.mark.usefixtures("tables_are_built")
+def test_the_command(
+    demo: Path,
+    demo_figures: dict[str, Figure],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = ["--runs", str(demo), "--study", "demo", "--out", str(tmp_path / "figures")]
+    main(given)
     out = capsys.readouterr().out
     written = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert written == {f"{name}.svg" for name in demo_figures} and all(name in out for name in written)
     assert {"figure3.svg", "figure15.svg", "specifications.svg"} <= written
-    assert {Path(name).stem for name in written if name.endswith(".pdf")} == {Path(name).stem for name in written}
-    assert all(name in out for name in written)
+    some = [demo_figures[name] for name in ("figure1", "alignment")]  # a PDF takes half a second
+    monkeypatch.setattr("analysis.figures.sections", lambda panel, tables: {"some": some})
+    main([*given, "--format", "svg, pdf"])
+    assert capsys.readouterr().out.count(".pdf  ") == 2
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == written | {"figure1.pdf", "alignment.pdf"}
     assert chosen_formats("pdf") == ["pdf"]
     with pytest.raises(ConfigError, match="no format 'png'"):
         chosen_formats("svg,png")

@@ -11,7 +11,7 @@ import pytest
 
 from analysis.decision_tables import HELD_OUT, signal_table
 from analysis.held_out import held_out
-from analysis.panel import load_panel
+from analysis.studies import load_panel
 from configs.errors import ArtifactError
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,8 @@ from analysis.multiverse import (
     specification_curve,
     views,
 )
-from analysis.panel import STAGES, Panel, load_panel
+from analysis.panel import STAGES, Panel
+from analysis.table import Table
 from analysis.view import METRICS
 from analysis.writers import as_csv, as_text
 from configs.load import BENCHMARKS, PAPER_MIXTURES
@@ -32,10 +32,10 @@ def outcome(panel: Panel, name: str) -> Outcome:
     return next(found for found in multiverse(panel) if found.claim.name == name)
 
 
-@pytest.fixture(scope="module")
-def measured(demo: Path) -> Panel:
+@pytest.fixture
+def measured(demo_panel: Panel) -> Panel:
     """Two scales, nine mixtures, twenty benchmarks, from score files."""
-    return load_panel(demo, "demo")
+    return demo_panel
 
 
 def test_specifications_by_hand(measured: Panel) -> None:
@@ -181,8 +181,8 @@ def test_an_empty_study_has_the_reference_alone() -> None:
     assert all(o.judged == 0 for o in multiverse(panel))
 
 
-def test_table(measured: Panel) -> None:
-    table = multiverse_table(measured)
+def test_table(measured: Panel, demo_tables: dict[str, Table]) -> None:
+    table = demo_tables["multiverse"]
     assert table.keys == ("claim", "predicate") and len(table.rows) == 21
     for row, found in zip(table.rows, multiverse(measured), strict=True):
         assert row.keys == (found.claim.name, found.claim.predicate) and len(row.extra) == len(table.extra)

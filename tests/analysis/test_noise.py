@@ -16,7 +16,8 @@ from test_correlations import panel_of
 
 from analysis.items import Items
 from analysis.noise import FLOOR, ITEM_DRAWS, Draws, corrected, draw, noise, residual_covariance
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
+from analysis.studies import load_panel
 from configs.errors import ArtifactError
 from configs.layout import answers_file
 
@@ -211,7 +212,8 @@ def test_interval_for_the_same_mixtures_covers_what_other_examples_give() -> Non
         panel = study_of(pt, sft)
         drawn = draw(panel, ("accuracy",), 400)
         a, b = (drawn.values["240m", stage, "accuracy"][:, :, 0] for stage in ("PT", "SFT"))
-        r = np.array([np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)])
+        u, v = (side - side.mean(axis=1, keepdims=True) for side in (a, b))
+        r = (u * v).sum(axis=1) / np.sqrt((u**2).sum(axis=1) * (v**2).sum(axis=1))
         value = float(np.corrcoef(pt.mean(axis=1), sft.mean(axis=1))[0, 1])
         ends = dataclasses.replace(drawn).interval(value, np.resize(r, ITEM_DRAWS))
         assert ends is not None

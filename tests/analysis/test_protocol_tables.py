@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from panels import panel_of, random_cube
 
 from analysis import correlations as co
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
 from analysis.paper_numbers import CATEGORIES, category_of, frame, numbers
 from analysis.paper_tables import table7, table8, table11
 from analysis.protocol_tables import MAKERS, code_means_table, scale_table
@@ -32,14 +30,14 @@ def protocol_tables(panel: Panel) -> list[Table]:
     return [table for make in MAKERS.values() if (table := make(panel)).rows]
 
 
-@pytest.fixture(scope="module")
-def panel(demo: Path) -> Panel:
-    return load_panel(demo, "demo")
+@pytest.fixture
+def panel(demo_panel: Panel) -> Panel:
+    return demo_panel
 
 
-@pytest.fixture(scope="module")
-def tables(panel: Panel) -> dict[str, Table]:
-    return {table.name: table for table in protocol_tables(panel)}
+@pytest.fixture
+def tables(demo_tables: dict[str, Table]) -> dict[str, Table]:
+    return {name: demo_tables[name] for name in MAKERS if name in demo_tables}
 
 
 def at(table: Table, *keys: str) -> Row:

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 
 from analysis import archive
 from analysis.archive import unpack
-from analysis.panel import load_panel
 from analysis.publish import publish
 from analysis.redact import Redaction
 from analysis.report import build_report
+from analysis.studies import load_panel
 from analysis.training import loss_curves
 from configs.artifacts import read_json, sha256_file
 from configs.errors import ArtifactError, MagicError, ResourceError

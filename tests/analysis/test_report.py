@@ -17,9 +17,9 @@ import pytest
 from analysis import report
 from analysis.decisions import protocols
 from analysis.drawing import TEMPLATES, Figure, true_minus
-from analysis.panel import load_panel
 from analysis.report_summary import named
 from analysis.settings import settings_tables
+from analysis.studies import load_panel
 from analysis.tables import build_tables
 from analysis.verdict import verdicts
 from configs.errors import ArtifactError

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from analysis import tables
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
 from analysis.published_tables import published_sheets
-from analysis.settings import agrees, settings_tables
+from analysis.setting_rows import agrees
+from analysis.settings import settings_tables
+from analysis.studies import load_panel
 from analysis.table import Cell, Sheet
 from configs.layout import RunFolder
 from configs.load import BENCHMARKS, load_study, load_train, save
@@ -166,7 +168,7 @@ def test_a_miniature_counted_by_hand(mini: Path) -> None:
 def test_what_a_run_left_counts_more_than_the_configs(mini: Path, tmp_path: Path) -> None:
     shutil.copytree(mini / "demo", tmp_path / "demo")
     folder = RunFolder(tmp_path, "demo", "mini_s", "V1P1", 0, "pt").path
-    run = load_train("mini_s.yaml", {"model.hidden": 32, "optimizer.lr": 0.5, "data.mixture": "only theirs"})
+    run = load_train("mini_s.yaml", {"model.hidden": 32, "optimizer.lr": 0.5, "data.mixture": "only_theirs"})
     save(run, folder / "config.yaml")
     found = made(tmp_path, load_panel(tmp_path, "demo"))
     assert found["table1"]["mini_s", "model dimension"]["this study"] == 32
@@ -260,10 +262,10 @@ def test_the_command_in_any_form(mini: Path, tmp_path: Path, capsys: pytest.Capt
     out = capsys.readouterr().out
     assert all(f"Table {n}. " in out for n in range(1, 5)) and "Table 5." not in out
     assert "100,864" in out and "70,776" in out
-    tables.main([*told, "1,coherence", "--out", str(tmp_path / "out")])
+    tables.main([*told, "1,7", "--out", str(tmp_path / "out")])
     capsys.readouterr()
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        f"{name}.{suffix}" for name in ("table1", "coherence") for suffix in ("csv", "md", "tex")
+        f"{name}.{suffix}" for name in ("table1", "table7") for suffix in ("csv", "md", "tex")
     }
     tables.main([*told, "11,3", "--format", "md"])
     assert re.findall(r"^# Table (\d+)", capsys.readouterr().out, flags=re.MULTILINE) == ["11", "3"]  # as asked

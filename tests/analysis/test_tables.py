@@ -18,7 +18,8 @@ import pytest
 
 from analysis import tables, training
 from analysis.estimates import Estimate
-from analysis.panel import load_panel
+from analysis.panel import Panel
+from analysis.studies import load_panel
 from analysis.table import Row, Table
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import PROJECT_ROOT
@@ -63,7 +64,8 @@ def test_unknown_study_is_a_user_error(demo: Path) -> None:
     assert done.returncode == 2 and "demo" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_tables_of_a_study(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("tables_are_built")
+def test_tables_of_a_study(demo: Path, demo_panel: Panel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables.main(["--runs", str(demo)])
     out = capsys.readouterr().out
     assert "mini_s stands beside the paper's 240M" in out and "880 of 880" in out
@@ -81,7 +83,7 @@ def test_tables_of_a_study(demo: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
     rows = list(csv.DictReader((folder / "table5.csv").open()))
     assert len(rows) == 2 * 2 * 21
-    panel = load_panel(demo, "demo")
+    panel = demo_panel
     pt, sft = panel.matrix("mini_m", "PT")[:, 0], panel.matrix("mini_m", "SFT")[:, 0]
     mine = next(r for r in rows if (r["scale"], r["metric"], r["benchmark"]) == ("mini_m", "accuracy", "HellaSwag"))
     assert float(mine["value"]) == pytest.approx(np.corrcoef(pt, sft)[0, 1], abs=1e-12)
@@ -102,11 +104,11 @@ def test_one_table_in_any_form_from_scores_anywhere(
     assert lines[0].startswith("scale,metric,category,benchmark,paper,value") and len(lines) == 1 + 2 * 2 * 21
     tables.main(["--runs", str(demo), "--study", "demo", "--table", "5", "--format", "csv"])
     assert capsys.readouterr().out.splitlines() == lines
-    tables.main([*told, "11, decisions", "--format", "md"])
+    tables.main([*told, "11, 7", "--format", "md"])
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if line.startswith("# ")] == [
         "# Table 11. Mean accuracy by web source, larger scale after SFT",
-        "# Decisions: does the early score rank two mixtures as the late one does, and what does its choice cost?",
+        "# Table 7. FineWeb-Edu minus RefinedWeb, after pretraining",
     ]
     assert [*tmp_path.iterdir()] == [tmp_path / "published"]  # nothing is left beside other people's files
     with pytest.raises(ConfigError, match="no table '4x'"):
@@ -121,16 +123,17 @@ def test_a_study_that_names_a_path_is_refused(tmp_path: Path, writer: Callable[.
         pass
 
 
-def test_decisions_of_a_study(demo: Path) -> None:
+def test_decisions_of_a_study(demo_panel: Panel, demo_tables: dict[str, Table]) -> None:
     """Against the pairs counted one by one; the regret is paid after SFT at the larger scale."""
-    panel = load_panel(demo, "demo")
-    (table,) = tables.build_tables(panel, ["decisions"])
+    panel, table = demo_panel, demo_tables["decisions"]
     (row,) = (row for row in table.rows if row.keys == ("mini_s PT", "mini_m SFT", "HellaSwag"))
     early, late = panel.matrix("mini_s", "PT")[:, 0], panel.matrix("mini_m", "SFT")[:, 0]
     products = [(early[i] - early[j]) * (late[i] - late[j]) for i in range(9) for j in range(i)]
     assert row.estimate.value == pytest.approx(np.mean([0.5 if abs(p) < 1e-15 else p > 0 for p in products]))
-    assert row.extra[0] == f"{100 * (late.max() - late[np.argmax(early)]):.1f}"
-    assert row.extra[3] == panel.mixtures[np.argmax(early)] and row.extra[4] == panel.mixtures[np.argmax(late)]
+    said = dict(zip(table.extra, row.extra, strict=True))
+    assert said["regret, pp"] == f"{100 * (late.max() - late[np.argmax(early)]):.1f}"
+    assert said["first early"] == panel.mixtures[np.argmax(early)]
+    assert said["best late"] == panel.mixtures[np.argmax(late)]
     assert len(table.rows) == 5 * 25 and sum(row.brief for row in table.rows) == 5 * 5
 
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from analysis import tables
-from analysis.panel import load_panel
+from analysis.studies import load_panel
 from analysis.tidy import main, write_tidy
 from configs.errors import ArtifactError
 from configs.layout import PROJECT_ROOT
@@ -91,7 +91,7 @@ def test_what_cannot_be_believed_is_refused_by_line(
 def test_a_table_that_is_none_and_a_study_that_has_scores(tmp_path: Path) -> None:
     path = tmp_path / "own.parquet"
     path.write_bytes(b"PAR1 nothing of the kind")
-    with pytest.raises(ArtifactError, match="not a readable table"):
+    with pytest.raises(ArtifactError, match="not a readable Parquet file"):
         write_tidy(path, tmp_path, "own")
     with pytest.raises(ArtifactError, match="no such file"):
         write_tidy(tmp_path / "none.csv", tmp_path, "own")

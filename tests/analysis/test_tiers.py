@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from analysis import published as pub
 from analysis.estimates import Estimate, absent, fisher_interval
-from analysis.panel import load_panel
+from analysis.panel import Panel
+from analysis.table import Table
 from analysis.tiers import tier, tier_table
 
 
@@ -44,9 +44,8 @@ def test_the_papers_numbers_by_its_own_rule() -> None:
     assert {"WinoGrande", "MNLI", "WiC", "MultiRC"} < {name for name, kind in found.items() if kind == "unreliable"}
 
 
-def test_table_of_a_study(demo: Path) -> None:
-    panel = load_panel(demo, "demo")
-    table = tier_table(panel)
+def test_table_of_a_study(demo_panel: Panel, demo_tables: dict[str, Table]) -> None:
+    panel, table = demo_panel, demo_tables["tiers"]
     assert [row.keys[1] for row in table.rows] == [panel.displays[slug] for slug in panel.benchmarks]
     for b, row in enumerate(table.rows):
         each = [

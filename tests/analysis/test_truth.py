@@ -14,7 +14,8 @@ from simulated_study import Truth, paper_sizes, write_simulated
 from analysis.decisions import decide
 from analysis.matrices import matrix
 from analysis.noise import corrected, draw
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
+from analysis.studies import load_panel
 from configs.errors import ArtifactError
 from configs.layout import scores_dir
 
@@ -43,7 +44,8 @@ def test_cross_stage_correlations_are_those_of_the_abilities(panel: Panel, study
         cross = matrix(panel, scale, "cross", "accuracy").values
         for b, result in enumerate(corrected(panel, scale, "accuracy")):
             sides = [drawn.values[scale, stage, "accuracy"][:, :, b] for stage in ("PT", "SFT")]
-            each = np.array([np.corrcoef(x, y)[0, 1] for x, y in zip(*sides, strict=True)])
+            u, v = (side - side.mean(axis=1, keepdims=True) for side in sides)
+            each = (u * v).sum(axis=1) / np.sqrt((u**2).sum(axis=1) * (v**2).sum(axis=1))
             ends = drawn.interval(float(cross[b, b]), each)
             assert ends is not None
             if b in LARGE:  # with few examples r is drawn towards zero, and its interval with it

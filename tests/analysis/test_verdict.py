@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from analysis.decisions import protocols
 from analysis.estimates import Estimate, absent
-from analysis.panel import Panel, load_panel
+from analysis.panel import Panel
 from analysis.table import Table
 from analysis.tables import build_tables
 from analysis.verdict import Level, Signal, above_chance, choices, judge, verdicts
@@ -85,14 +84,14 @@ def test_a_refusal_outweighs_every_doubt() -> None:
 # ---------------------------------------------------------------------------------------------- of a study
 
 
-@pytest.fixture(scope="module")
-def panel(demo: Path) -> Panel:
-    return load_panel(demo, "demo")
+@pytest.fixture
+def panel(demo_panel: Panel) -> Panel:
+    return demo_panel
 
 
-@pytest.fixture(scope="module")
-def tables(panel: Panel) -> dict[str, Table]:
-    return {table.name: table for table in build_tables(panel, ["table5", "decisions"])}
+@pytest.fixture
+def tables(demo_tables: dict[str, Table]) -> dict[str, Table]:
+    return demo_tables
 
 
 def test_above_chance_is_three_standard_errors_of_one_checkpoint(panel: Panel) -> None:

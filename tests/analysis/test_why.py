@@ -14,7 +14,7 @@ import pytest
 from finished_study import COMMAND, COMMIT, HOST, Finished, write_finished
 
 from analysis.lookup import table_named, the_one
-from analysis.panel import load_panel
+from analysis.studies import load_panel
 from analysis.tables import build_tables
 from analysis.why import answer, told
 from analysis.writers import as_csv

@@ -312,7 +312,7 @@ def test_one_bad_model_does_not_stop_the_others(
     ("text", "message"),
     [
         ("models: {m: {scale: 240m, mixture: V1P0, step: 1}}", "models.m.tokens: required, but missing"),
-        ("models: {m: {scale: ../x, mixture: V1P0, step: 1, tokens: 1}}", "models.m.scale: must be a name"),
+        ("models: {m: {scale: ../x, mixture: b, step: 1, tokens: 1}}", "models.m.scale: string should match pattern"),
         ("models: {m: {scale: a, mixture: b, step: 1, tokens: 1, stage: SFT}}", "SFT needs a recipe"),
         ("models: {m: {scale: a, mixture: b, step: 1, tokens: 1, recipe: x}}", "PT has none"),
         ("models: {m: {scale: a, mixture: b, step: -1, tokens: 1}}", "models.m.step"),

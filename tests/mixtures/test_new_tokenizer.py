@@ -163,7 +163,7 @@ def test_bad_files_are_refused(gpt2: Path, texts: Texts, tmp_path: Path) -> None
     assert take_tokenizer(nameless, 600, tmp_path / "t", {}, "<?>").eod == 0
     broken = tmp_path / "broken.json"
     broken.write_bytes(gpt2.read_bytes()[:1000])
-    with pytest.raises(DataError, match=r"broken\.json: not a tokenizer\.json"):
+    with pytest.raises(DataError, match=r"broken\.json: not valid JSON"):
         take_tokenizer(broken, 600, tmp_path / "u", {})
     assert not (tmp_path / "u").exists()
     with pytest.raises(DataError, match="no such file"):

@@ -403,7 +403,7 @@ def test_a_folder_without_manifest_is_refused(shards: Shards) -> None:
 def test_an_index_that_contradicts_its_tokens_is_refused_without_a_manifest_check(shards: Shards) -> None:
     path = shards.folder / "part-00000.bin"
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(ArtifactError, match=r"part-00000\.bin: \d+ tokens, its index says"):
+    with pytest.raises(ArtifactError, match=r"part-00000\.bin: \d+ bytes, its index says"):
         Shards.open(shards.folder, verify=False)
 
 

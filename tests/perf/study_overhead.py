@@ -25,10 +25,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import study as command
 from configs.artifacts import write_json
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
+from configs.workflow.begun import begin
 from configs.workflow.driver import finish
 from configs.workflow.records import read_record
 from configs.workflow.schedule import schedule
@@ -73,7 +73,7 @@ def overhead(name: str, work: Path, workers: int, rounds: int) -> dict[str, floa
 def answers(work: Path, rounds: int) -> dict[str, float]:
     runs = work / "large"
     study = load_study("paper", {"seeds": list(range(SEEDS))})
-    command.begin(study, None, runs)
+    begin(study, None, runs)
     units = study_units(study, runs)
     for unit in units:
         finish(runs / study.name, unit, "product", 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ from configs.artifacts import read_json, write_json
 from configs.errors import ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from configs.workflow.claims import Failure, at_work, claim, failure, note_failure, was_begun
+from configs.workflow.begun import begin
+from configs.workflow.claims import Failure, at_work, claim, failure, last_claim, note_failure, was_begun
 from configs.workflow.driver import finish
 from configs.workflow.records import units_dir
 from configs.workflow.status import headline, view
@@ -69,12 +71,17 @@ def test_a_unit_is_worked_on_by_one_process_and_a_killed_one_holds_nothing(folde
     with another_process_at_work(folder, PRETRAIN) as other:
         claimed = at_work(folder, PRETRAIN)
         assert claimed is not None and claimed.pid == other.pid and abs(time.time() - claimed.began) < 60
-        with pytest.raises(ResourceError, match=f"at work on {PRETRAIN}.*{other.pid}"), claim(folder, PRETRAIN, 0.0):
+        with (
+            pytest.raises(ResourceError, match=f"at work on {PRETRAIN}: {other.pid} on "),
+            claim(folder, PRETRAIN, 0.0),
+        ):
             pass
     assert at_work(folder, PRETRAIN) is None and was_begun(folder, PRETRAIN)
     with claim(folder, PRETRAIN, 0.0):
         assert at_work(folder, PRETRAIN) is not None
     assert at_work(folder, PRETRAIN) is None
+    last = last_claim(folder, PRETRAIN)
+    assert last is not None and last.pid == os.getpid() and f"{os.cpu_count()} CPUs" in last.hardware
 
 
 def test_who_waits_for_a_unit_gets_it_when_the_other_ends(folder: Path) -> None:
@@ -183,9 +190,7 @@ def test_the_drivers_page_is_kept_and_a_full_disk_ends_nothing(
 
 
 def test_the_command(units: list[Unit], folder: Path, tmp_path: Path) -> None:
-    import study as module
-
-    module.begin(load_study(tmp_path / "tiny_study.yaml"), None, tmp_path / "runs")
+    begin(load_study(tmp_path / "tiny_study.yaml"), None, tmp_path / "runs")
     command = [sys.executable, str(PROJECT_ROOT / "study.py"), "status", "tiny", "--runs", str(tmp_path / "runs")]
     plain = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "nobody is at work on it" in plain and "report: not yet" in plain

@@ -91,7 +91,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(tmp_path: Path, monke
     import study as module
     from configs.errors import ResourceError
 
-    monkeypatch.setattr(module, "SPARE_BYTES", 1e18)
+    monkeypatch.setattr("configs.workflow.begun.SPARE_BYTES", 1e18)
     with pytest.raises(ResourceError, match="GB are free"):
         module.run(load_study("mini"), None, tmp_path / "data", tmp_path / "runs", 1)
     assert not (tmp_path / "data").exists() and not list((tmp_path / "runs").iterdir())
