@@ -26,6 +26,7 @@ from configs.workflow.units import KINDS
 DISK_BYTES = 640_000_000
 """Of the small file system; a driver wants 500 MB free before it begins."""
 SOURCES = 10
+NOTHING_TO_DO = "nothing was missing"
 COUNTED = ("tokenise", "pretrain", "finetune")
 """Kinds of units whose progress can be seen from outside."""
 SAVED, REFUSED = 75, 2
@@ -198,7 +199,8 @@ def second_driver(run: Run, moment: Moment) -> Strike | None:
         return None
     second = Driver(run.place)
     code, said = second.end()
-    if code == 0 or not run.driver.alive:  # the first had ended
+    run.drivers.append(second)
+    if code == 0 and not run.driver.alive and NOTHING_TO_DO in second.printed:  # the first had ended before
         return None
     if code != REFUSED or "another process is at work on this study" not in said or str(run.place.folder) not in said:
         raise Broken(f"the second driver ended with {code}:\n{said[-3000:]}")

@@ -133,6 +133,8 @@ class Driver:
     place: Place
     more: tuple[str, ...] = ()
     process: subprocess.Popen[str] = field(init=False)
+    printed: str = ""
+    """On its standard output, once it has ended."""
     seen: dict[int, float] = field(default_factory=dict)
     """Process of it -> when that was created."""
 
@@ -153,13 +155,13 @@ class Driver:
         return self.process.poll() is None
 
     def end(self) -> tuple[int, str]:
-        """(exit code, what it said)."""
+        """(exit code, what it said on its error stream)."""
         try:
-            out, said = self.process.communicate(timeout=PATIENCE_S)
+            self.printed, said = self.process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
-            out, said = self.process.communicate()
-            said = f"still alive after {PATIENCE_S} s, killed\n{out}\n{said}"
+            self.printed, said = self.process.communicate()
+            said = f"still alive after {PATIENCE_S} s, killed\n{self.printed}\n{said}"
         return self.process.returncode, said
 
     def family(self) -> list[psutil.Process]:

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from faults import RESULTS, Reference, damage_table, disturbed, plan, table
+from faults import RESULTS, Reference, damage_line, disturbed, plan, table
 from injections import ALL, COMPLETE, DESCRIBED, damage, follow_advice
 
 from configs.layout import PROJECT_ROOT
@@ -65,5 +65,5 @@ def test_only_what_a_message_says_is_deleted(tmp_path: Path) -> None:
 
 def test_the_page_has_the_tables_of_the_results() -> None:
     results, page = json.loads(RESULTS.read_text()), PAGE.read_text()
-    assert table(results) in page and damage_table(results) in page
+    assert table(results) in page and damage_line(results) in page
     assert all(run["recovered"] and all(strike["hit"] for strike in run["strikes"]) for run in results["runs"])
