@@ -19,6 +19,7 @@ from configs.artifacts import MANIFEST, describe_file, fingerprint, read_json, s
 from configs.layout import RunFolder, scores_dir
 from configs.load import load_benchmarks, load_study
 from configs.schema import StudyConfig
+from configs.workflow.products import Products
 from configs.workflow.records import read_record, write_record
 from configs.workflow.units import Unit, study_units
 
@@ -41,6 +42,10 @@ class Finished:
         return self.runs / self.study.name
 
     @property
+    def products(self) -> Products:
+        return Products(self.study.name, self.data, self.runs)
+
+    @property
     def units(self) -> list[Unit]:
         return study_units(self.study, self.runs, self.data / "microworld")
 
@@ -55,10 +60,9 @@ def write_finished(root: Path, **overrides: object) -> Finished:
     write_json(made.folder / "declared.json", {"learnable": {}})
     for unit in made.units:
         product = fingerprint(unit.name)
-        if unit.kind in ("pretrain", "finetune"):
-            product = fingerprint(_train(made, unit))
-        if unit.kind == "score":
-            product = sha256_file(_score(made, unit))
+        if unit.kind in ("pretrain", "finetune", "score"):
+            (_score if unit.kind == "score" else _train)(made, unit)
+            product = made.products.product(unit)
         record(made, unit, product)
     return made
 
@@ -70,7 +74,7 @@ def record(made: Finished, unit: Unit, product: str) -> None:
     write_text(made.folder / "units" / f"{unit.name}.log", f"at work in {made.folder}\n")
 
 
-def _train(made: Finished, unit: Unit) -> dict[str, object]:
+def _train(made: Finished, unit: Unit) -> None:
     assert unit.run is not None and unit.folder is not None
     run, config = unit.folder, unit.run.config
     config_files.save(config, run.path / "config.yaml")
@@ -102,10 +106,9 @@ def _train(made: Finished, unit: Unit) -> dict[str, object]:
     done = {"step": steps[-1], "tokens": steps[-1] * 256, "inputs": fingerprint(run.name)}
     done["export"] = {str(step): sha for step, sha in hashes.items()}
     write_json(run.done, done)
-    return done
 
 
-def _score(made: Finished, unit: Unit) -> Path:
+def _score(made: Finished, unit: Unit) -> None:
     assert unit.folder is not None
     run = unit.folder
     done = read_json(run.done)
@@ -117,4 +120,4 @@ def _score(made: Finished, unit: Unit) -> Path:
         random = np.random.default_rng(zlib.crc32(f"{run.name} {step} {spec.slug}".encode()))
         key |= {"benchmark": spec.slug, "tokens": step * 256, "checkpoint": done["export"][str(step)]}
         rows += benchmark_rows(random, 0.3 + 0.1 * (zlib.crc32(run.mixture.encode()) % 7), 1.0, 8, b, **key)
-    return write_rows(scores_dir(made.runs, run.study) / run.name / f"step-{step:07d}.parquet", rows)
+    write_rows(scores_dir(made.runs, run.study) / run.name / f"step-{step:07d}.parquet", rows)

@@ -277,8 +277,9 @@ def test_each_stage_is_shown_as_it_was_asked_most_plainly(
     writer(tmp_path / "demo/scores/pt.parquet", pt)
     writer(tmp_path / "demo/scores/sft.parquet", sft)
     panel = load_panel(tmp_path, "demo")
-    assert panel.benchmarks == ("piqa",) and panel.other_variants == ("lettered/0shot",)
-    assert panel.matrix("240m", "PT").tolist() == panel.matrix("240m", "SFT").tolist() == [[1.0]]
+    assert panel.benchmarks == ("piqa", "riddles") and panel.other_variants == ("lettered/0shot",)
+    assert panel.matrix("240m", "PT").tolist() == [[1.0, 1.0]]
+    assert np.array_equal(panel.matrix("240m", "SFT"), [[1.0, np.nan]], equal_nan=True)
 
 
 def test_seed_policies(demo: Path) -> None:
