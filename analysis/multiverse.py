@@ -10,6 +10,7 @@ leave out what a claim does not look at (Steegen et al., 2016; Simonsohn et al.,
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from analysis.paper_numbers import SCALES as PAPER_SCALES
 from analysis.paper_numbers import displays
 from analysis.table import Row, Table, with_q_values
 from analysis.view import METRICS, View
+from configs.load import BENCHMARKS
 
 NORMALISATIONS = ("sum", "char", "token", "byte", "pmi")
 READINGS = ("confidence", "confidence_joint")
@@ -105,7 +107,7 @@ def views(panel: Panel) -> Iterator[tuple[Specification, View]]:
             if not measured and specification != Specification():
                 continue
             yield specification, whole
-            for name in (*panel.benchmarks, *panel.mixtures):
+            for name in (*whole.benchmarks, *whole.mixtures):
                 yield Specification(normalisation, reading, name), whole.without(name)
 
 
@@ -163,7 +165,10 @@ def _view(panel: Panel, normalisation: str, reading: str) -> View:
         for t, stage in enumerate(STAGES):
             values[0, s, t] = panel.matrix(scale, stage, "accuracy", normalisation)
             values[1, s, t] = panel.matrix(scale, stage, reading)
-    return View(values, panel.mixtures, panel.benchmarks, tuple(panel.design.get(m) for m in panel.mixtures))
+    # The claims are of the paper's benchmarks.
+    kept = [slug in BENCHMARKS for slug in panel.benchmarks]
+    slugs = tuple(itertools.compress(panel.benchmarks, kept))
+    return View(values[..., kept], panel.mixtures, slugs, tuple(panel.design.get(m) for m in panel.mixtures))
 
 
 def _roles(panel: Panel) -> list[tuple[int, str]]:
