@@ -19,7 +19,7 @@ test: $(VENV)/.ready-dev  ## Fast tests
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 test-slow: $(VENV)/.ready-dev  ## Tests that take minutes
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu"
 
 faults: $(VENV)/.ready-dev  ## N studies (default: 50) under random faults, their outcomes as a table
 	$(BIN)/python tests/faults/faults.py --runs $(or $(N),50) --seed $(or $(SEED),0)
