@@ -29,8 +29,8 @@ lint: $(VENV)/.ready-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:  ## Remove the environment and every run
-	rm -rf $(VENV) runs data .mypy_cache .ruff_cache .pytest_cache *.egg-info
+clean:  ## Remove the environment and caches (runs and data stay; of a study: study.py clean)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \

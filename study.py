@@ -310,15 +310,16 @@ def _unit(args: argparse.Namespace, runs: Path) -> None:
 
 
 def _status(args: argparse.Namespace, runs: Path) -> None:
-    folder, units = runs / args.study, begun(args.study, runs)[2]
+    runs, name = study_of(args.study, runs)
+    folder, units = runs / name, begun(name, runs)[2]
     if args.html is not None:
-        write_page(survey(folder, units), args.html)
+        write_page(survey(folder, units), args.html, folder)
         print(args.html)
     elif args.watch:
         watch(lambda: survey(folder, units))
     else:
         show(survey(folder, units), args.all)
-        page = report_dir(runs, args.study) / "index.html"
+        page = report_dir(runs, name) / "index.html"
         print(f"report: {page if page.is_file() else 'not yet'}")
 
 

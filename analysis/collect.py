@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from configs.artifacts import atomic_file, read_json
+from configs.errors import ConfigError
 from configs.layout import RunFolder, metrics_file
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def collect(runs: Path, study: str, out: Path | None = None) -> Collected:
     """out: a copy of metrics.parquet. Raises ArtifactError where no score is there, or one is damaged."""
     from analysis.metrics import read_metrics
 
+    if out is not None and out.suffix != ".parquet":
+        raise ConfigError(f"metrics are written as Parquet, not {out.name}", hint=f"--out {out.stem}.parquet")
     frame = read_metrics(runs, study)
     metrics = metrics_file(runs, study)
     if out is not None:

@@ -109,8 +109,11 @@ def _share_of_a_seed(panel: Panel, there: np.ndarray) -> np.ndarray | float:
 
 
 def _variance(values: np.ndarray) -> float:
+    """Exactly 0 of equal values, whose mean need not be any of them in floating point."""
     values = values[np.isfinite(values)]
-    return float(values.var(ddof=1)) if len(values) > 1 else math.nan
+    if len(values) < 2:
+        return math.nan
+    return float(values.var(ddof=1)) if np.ptp(values) > 0 else 0.0
 
 
 # ---------------------------------------------------------------------------------------------- corrected correlations

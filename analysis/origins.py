@@ -96,10 +96,14 @@ def _training_unit(run: str) -> str:
     return f"pretrain/{model}" if stage == "pt" else f"finetune/{model}/{stage.removeprefix('sft-')}"
 
 
-def doubts(files: Iterable[Facts], runs: dict[str, Facts]) -> list[str]:
-    """Score files and fine-tunings whose weights are none that the run before them says it exported, in words."""
+def doubts(files: Iterable[Facts], runs: dict[str, Facts], units: dict[str, Facts | None]) -> list[str]:
+    """Score files that no unit's record names, and score files and fine-tunings whose weights are none that the run
+    before them says it exported, in words."""
     wrong = []
+    made = {unit["product"] for name, unit in units.items() if unit and name.startswith("score/")}
     for file in files:
+        if made and fingerprint([file["sha256"]]) not in made:
+            wrong.append(f"{file['path']}: altered since it was scored, or scored by something else than its unit")
         for checkpoint in file["checkpoints"]:
             place = place_of(checkpoint)
             exports = (runs[place.folder]["done"] or {}).get("export", {})

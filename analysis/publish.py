@@ -25,12 +25,13 @@ from typing import IO, Any
 from analysis.archive import FORMAT
 from analysis.redact import Redaction
 from configs.artifacts import MANIFEST, atomic_file, describe_file, read_json, sha256_file, write_json, write_text
-from configs.errors import ArtifactError, ResourceError
+from configs.errors import ArtifactError, ConfigError, ResourceError
 from configs.layout import CONFIG_ROOT, PROJECT_ROOT, metrics_file, scores_dir
 from configs.load import dump_yaml, read_yaml
 from configs.versions import git_commit, versions
 from configs.workflow.driver import alone
-from configs.workflow.records import states, units_dir
+from configs.workflow.products import Products
+from configs.workflow.records import read_record, states, units_dir
 from configs.workflow.units import Unit
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "scipy")
@@ -65,9 +66,11 @@ def publish(
     Raises ResourceError naming units that are missing or stale unless `incomplete`, and ArtifactError for a path of
     this machine where it cannot be taken out.
     """
+    if out.suffix != ".zip":
+        raise ConfigError(f"a published study is a .zip, not {out.name}", hint=f"--out {out.stem}.zip")
     folder = runs / study
     with alone(folder):
-        lacking = _lacking(folder, units)
+        lacking = _lacking(folder, units, Products(study, data or folder, runs))
         if lacking and not incomplete:
             more = [f"and {len(lacking) - SHOWN} more"] if len(lacking) > SHOWN else []
             raise ResourceError(
@@ -103,19 +106,27 @@ def said(published: Published) -> str:
             *lines,
             f"{published.replaced:,} paths and hosts were replaced by words",
             *([f"INCOMPLETE: {len(published.lacking)} units are not done"] if published.lacking else []),
-            f"verified and recomputed by anyone: python -m analysis.tables --study {published.path.name}",
+            f"to verify and recompute it: python -m analysis.tables --study {published.path}",
         ]
     )
 
 
-def _lacking(folder: Path, units: Sequence[Unit]) -> list[str]:
-    """Units that are not done and why; but `analyse`, which is done here."""
+def _lacking(folder: Path, units: Sequence[Unit], products: Products) -> list[str]:
+    """Units that are not done, or whose scores have gone, and why; but `analyse`, which is done here.
+
+    Raises ArtifactError for a score file that is no longer the one which its record names.
+    """
     found = {name: state for name, state in states(folder, units).items() if name != "analyse"}
-    return [
+    lines = [
         f"{name}: {state.kind}" + (f" ({textwrap.shorten('; '.join(state.reasons), REASON)})" if state.reasons else "")
         for name, state in found.items()
         if state.kind != "done"
     ]
+    for unit in units:
+        record = read_record(folder, unit.name) if unit.kind == "score" else None
+        if record is not None and found[unit.name].kind == "done" and not products.intact(unit, record.product, ()):
+            lines.append(f"{unit.name}: its score file is gone")
+    return lines
 
 
 def _redaction(folder: Path, data: Path | None) -> Redaction:

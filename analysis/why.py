@@ -56,6 +56,7 @@ def answer(
     cells = {scores[first]} if name == METRICS else set().union(*panel.cells_behind(" ".join(keys.values()).split()))
     files = score_files_behind(runs, study, cells)
     trained = runs_behind(folder, files)
+    units = units_behind(folder, files, trained) if files else {}
     config = folder / "study.yaml"
     return {
         "study": study,
@@ -66,9 +67,9 @@ def answer(
         "seeds": list(panel.seeds) if name == METRICS or panel.average_seeds else [panel.seeds[0]],
         "scores": {"fingerprint": scores[first], "files": files},
         "runs": trained,
-        "units": units_behind(folder, files, trained) if files else {},
+        "units": units,
         "study.yaml": sha256_file(config) if config.is_file() else None,
-        "doubts": doubts(files, trained),
+        "doubts": doubts(files, trained, units),
         "commands": commands(folder, name, trained, archive),
     }
 
@@ -84,20 +85,27 @@ def _exactly(table: Any, row: int) -> Facts:
 
 def commands(folder: Path, table: str, runs: Mapping[str, Facts], archive: str | None) -> list[tuple[str, str]]:
     """(command, what it makes), from the data to the number; folder: of the study."""
+    from analysis.scores import score_files
+
     commits = Counter(str(run["git_commit"]) for run in runs.values() if run["git_commit"])
-    lines = [(f"git checkout {commits.most_common(1)[0][0].removesuffix('-dirty')}", "the code")] if commits else []
+    lines = []
+    if commits:
+        commit, dirty, _ = commits.most_common(1)[0][0].partition("-dirty")
+        code = "the commit; the code differed from it, and how is not recorded" if dirty else "the code"
+        lines.append((f"git checkout {commit}", code))
     place = f"--study {archive}"
     if archive is None:
         below = "" if folder.parent == runs_root() else f" --runs {folder.parent}"
         place = f"--study {folder.name}{below}"
         if (folder / "study.yaml").is_file():
-            lines.append((f"python study.py run {folder / 'study.yaml'}", "everything: token shards, runs, scores"))
-        lines.append((f"python study.py collect {folder.name}{below}", "metrics.parquet, from the score files"))
-    shown = "" if table == METRICS else f" --table {table.removeprefix('table')} --format csv"
-    return [
-        *lines,
-        (f"python -m analysis.tables {place}{shown}", "the table, at full precision" if shown else "tables"),
-    ]
+            again = f"python study.py run {folder / 'study.yaml'} --runs again --data again/data"
+            lines.append((again, "everything anew: token shards, runs, scores"))
+        if score_files(folder.parent, folder.name):
+            lines.append((f"python study.py collect {folder.name}{below}", "metrics.parquet, from these score files"))
+    if table == METRICS:
+        return lines
+    shown = f" --table {table.removeprefix('table')} --format csv"
+    return [*lines, (f"python -m analysis.tables {place}{shown}", "the table, at full precision")]
 
 
 # ---------------------------------------------------------------------------------------------- for people

@@ -18,6 +18,7 @@ import errno
 import functools
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -124,6 +125,9 @@ def user_errors(main: Callable[P, R]) -> Callable[P, R]:
             return main(*args, **kwargs)
         except MagicError as error:
             fail(error)
+        except BrokenPipeError:  # `... | head`: whoever read has what it wanted
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 fail(ResourceError("no space left on device", where=error.filename, hint="free disk space, then rerun"))

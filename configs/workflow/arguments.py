@@ -51,15 +51,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     looking = command("status", "what is done, at work, failed, stopped, stale or missing")
     looking.add_argument("--all", action="store_true", help="name every unit")
     looking.add_argument("--watch", action="store_true", help="live, until nobody is at work on it")
-    looking.add_argument("--html", type=Path, metavar="FILE", help="as a page (the driver keeps <study>/status.html)")
+    looking.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write it as a page, and print nothing else (the driver keeps <runs>/<study>/status.html)",
+    )
     collecting = command("collect", "derive metrics.parquet from the scores that are there, and list what is missing")
     collecting.add_argument("--out", type=Path, metavar="FILE", help="write a copy of metrics.parquet here")
     asking = command("why", "from a number of the report back to scores, runs, commands, commit, data and hardware")
     asking.add_argument("--json", action="store_true", help="everything that is known, for machines")
     asking.add_argument("--recipe", help="SFT recipe of the tables (default: the study's first)")
     publishing = command("publish", "a zip to put beside a paper: scores, metrics, report, configs; no weights")
-    publishing.add_argument("--out", type=Path, required=True, metavar="FILE.zip")
-    publishing.add_argument("--incomplete", action="store_true", help="although units are stale or missing")
+    publishing.add_argument("--out", type=Path, required=True, metavar="FILE.zip", help="zip to write")
+    publishing.add_argument(
+        "--incomplete", action="store_true", help="publish even if units are stale or missing; the manifest names them"
+    )
     cleaning = command("clean", "say what may go (resume points, caches, logs) and, with --yes, remove it")
     cleaning.add_argument("--exports", action="store_true", help="also exports that are scored and not needed any more")
     cleaning.add_argument("--all", action="store_true", help="the whole study, scores and report too")
@@ -69,7 +76,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         sub.add_argument("study", help="a path, or the name of a file in configs/studies")
         sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides of the study")
     for sub in (single, looking, collecting, asking, publishing, cleaning):
-        also = ", or the path of its folder" if sub in (collecting, asking, publishing, cleaning) else ""
+        also = ", or the path of its folder" if sub is not single else ""
         also += " or of a published zip" if sub is asking else ""
         sub.add_argument("study", help=f"name of a study below the runs folder{also}")
     single.add_argument("unit", help="as `status` names it")
@@ -106,6 +113,8 @@ def _add_run_options(running: argparse.ArgumentParser) -> None:
     running.add_argument(
         "--emit-slurm", type=Path, metavar="DIR", help="run nothing: write sbatch scripts and submit.sh"
     )
-    running.add_argument("--gpus-per-node", type=int, default=8, metavar="N", help="of the Slurm cluster (default: 8)")
+    running.add_argument(
+        "--gpus-per-node", type=int, default=8, metavar="N", help="GPUs of each node of the Slurm cluster (default: 8)"
+    )
     running.add_argument("--hours", type=float, default=24.0, help="time limit of a Slurm job (default: 24)")
     running.add_argument("--slurm", action="append", default=[], metavar="OPTION", help="e.g. --slurm=--partition=a100")

@@ -53,10 +53,12 @@ class Page:
         if at_once or time.monotonic() - self._written > RELOAD_S:
             self._written = time.monotonic()
             with contextlib.suppress(OSError):  # a page that cannot be written ends no study
-                write_page(survey(self._folder, self._units), self._folder / "status.html")
+                write_page(survey(self._folder, self._units), self._folder / "status.html", self._folder)
 
 
-def write_page(found: Survey, path: Path) -> None:
-    """Beside the study's report, or anywhere else."""
-    report = path.parent / "report" / "index.html"
-    write_text(path, status_page(found, "report/index.html" if report.is_file() else None))
+def write_page(found: Survey, path: Path, folder: Path) -> None:
+    """folder: <runs>/<study>, in which the page lies, or not."""
+    report = folder.resolve() / "report" / "index.html"
+    beside = path.resolve().parent == folder.resolve()
+    address = "report/index.html" if beside else report.as_uri()
+    write_text(path, status_page(found, address if report.is_file() else None))

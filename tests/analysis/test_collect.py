@@ -12,6 +12,7 @@ import pytest
 from finished_study import write_finished
 
 from analysis.collect import INCOMPLETE, collect
+from configs.errors import ConfigError
 from configs.layout import PROJECT_ROOT
 
 MIXTURES = ["V1P0", "V2P2", "V3P1"]
@@ -39,6 +40,11 @@ def test_missing_cells_by_name_and_the_rest_is_measured(tmp_path: Path) -> None:
     frame = pq.read_table(tmp_path / "out/copy.parquet").to_pandas()
     accuracy = frame[(frame["metric"] == "accuracy") & (frame["normalisation"] == "sum")]
     assert len(accuracy) == found.scored and accuracy["value"].notna().all()  # missing: no row, never a zero
+
+
+def test_metrics_are_written_as_parquet_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"as Parquet, not mini\.csv"):
+        collect(tmp_path, "mini", tmp_path / "mini.csv")
 
 
 def test_scores_without_a_plan_are_held_against_each_other(tmp_path: Path, study_maker: Callable[..., Path]) -> None:

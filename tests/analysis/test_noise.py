@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_correlations import panel_of
 
 from analysis.items import Items
-from analysis.noise import FLOOR, ITEM_DRAWS, Draws, corrected, draw, noise, residual_covariance
+from analysis.noise import FLOOR, ITEM_DRAWS, Draws, _variance, corrected, draw, noise, residual_covariance
 from analysis.panel import Panel
 from analysis.studies import load_panel
 from configs.errors import ArtifactError
@@ -117,6 +117,12 @@ def test_what_is_not_measured_is_not_none() -> None:
 
 
 # ---------------------------------------------------------------------------------------------- corrected correlations
+
+
+def test_equal_values_vary_not_at_all() -> None:
+    """The mean of nine times 0.45 is not 0.45 in floating point; it is no sign of a reliable benchmark."""
+    nine = np.full(9, 0.45)
+    assert nine.var(ddof=1) > 0 and _variance(nine) == 0.0 and math.isnan(_variance(nine[:1]))
 
 
 def test_correction_recovers_the_true_correlation() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from finished_study import HOST, Finished, write_finished
+from finished_study import HOST, Finished, record, write_finished
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ from analysis.report import build_report
 from analysis.studies import load_panel
 from analysis.training import loss_curves
 from configs.artifacts import read_json, sha256_file
-from configs.errors import ArtifactError, MagicError, ResourceError
+from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import PAPER_MIXTURES, load_study
 from configs.workflow.units import study_units
@@ -138,9 +138,28 @@ def test_a_path_inside_a_score_file_is_refused(tmp_path: Path) -> None:
     made = write_finished(tmp_path)
     path = made.folder / "scores/tiny/V1P0/seed0/pt/step-0000012.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata({"model": f"{made.runs}/llama"}), path)
+    unit = next(unit for unit in made.units if unit.name == "score/tiny/V1P0/seed0/pt/last")
+    record(made, unit, made.products.product(unit))
     with pytest.raises(ArtifactError, match="a folder of this machine"):
         publish(made.runs, "tiny", made.units, tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
+
+
+def test_scores_that_have_gone_or_changed_since_they_were_made_are_not_published_unsaid(tmp_path: Path) -> None:
+    made = write_finished(tmp_path)
+    path = made.folder / "scores/tiny/V1P0/seed0/pt/step-0000012.parquet"
+    whole = path.read_bytes()
+    pq.write_table(pq.read_table(path).slice(0, 20), path)
+    with pytest.raises(ArtifactError, match="altered since score/tiny/V1P0/seed0/pt/last was done"):
+        publish(made.runs, "tiny", made.units, tmp_path / "x.zip", incomplete=True)
+    path.unlink()
+    with pytest.raises(ResourceError, match="score/tiny/V1P0/seed0/pt/last: its score file is gone"):
+        publish(made.runs, "tiny", made.units, tmp_path / "x.zip")
+    assert len(publish(made.runs, "tiny", made.units, tmp_path / "x.zip", incomplete=True).lacking) == 1
+    path.write_bytes(whole)
+    assert not publish(made.runs, "tiny", made.units, tmp_path / "x.zip").lacking
+    with pytest.raises(ConfigError, match=r"is a \.zip, not x\.txt"):
+        publish(made.runs, "tiny", made.units, tmp_path / "x.txt")
 
 
 def test_scores_of_other_people_are_published_too(tmp_path: Path, study_maker: Callable[..., Path]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from finished_study import COMMAND, COMMIT, HOST, Finished, write_finished
 
@@ -100,7 +101,10 @@ def test_exceptions_are_named_and_what_nobody_recorded_is_said(tmp_path: Path) -
     write_json(done, read_json(done) | {"export": {"10": "0" * 64, "12": "0" * 64}})
     unit = read_json(made.folder / "units/finetune/tiny/V1P0/seed0/tiny.json")
     write_json(made.folder / "units/finetune/tiny/V1P0/seed0/tiny.json", unit | {"kept": ["optimizer.lr 1 -> 2"]})
+    scores = made.folder / "scores/tiny/V2P2/seed0/pt/step-0000012.parquet"
+    pq.write_table(pq.read_table(scores), scores, compression="gzip")
     text = told(answer(made.runs, "tiny", "table5", ["RTE"]))
+    assert "scores/tiny/V2P2/seed0/pt/step-0000012.parquet: altered since it was scored" in text
     assert f"but tiny/V2P2/seed0/pt: {'2' * 40}-dirty" in text and "but tiny/V2P2/seed0/pt: 8 x NVIDIA H200" in text
     assert "1 of 2 fine-tunings began with an export" in text and "are no export of its run" in text
     assert "of 1 not recorded" in text and "kept although changed: finetune/tiny/V1P0/seed0/tiny: optimizer.lr" in text

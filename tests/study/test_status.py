@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -198,4 +199,12 @@ def test_the_command(units: list[Unit], folder: Path, tmp_path: Path) -> None:
     assert all(unit.name in every for unit in units)
     subprocess.run([*command, "--watch"], capture_output=True, text=True, check=True, timeout=60)
     subprocess.run([*command, "--html", str(tmp_path / "at.html")], capture_output=True, text=True, check=True)
-    assert "0/2" in (tmp_path / "at.html").read_text()
+    page = (tmp_path / "at.html").read_text()
+    assert "0/2" in page and "No report yet" in page
+    report = folder / "report" / "index.html"
+    report.parent.mkdir()
+    report.touch()
+    subprocess.run([*command, "--html", str(tmp_path / "at.html")], capture_output=True, text=True, check=True)
+    assert f'href="{report.resolve().as_uri()}"' in (tmp_path / "at.html").read_text()
+    piped = subprocess.run(f"{shlex.join(command)} --all | head -1", shell=True, capture_output=True, text=True)
+    assert piped.stdout.startswith("tiny: 0%") and "Traceback" not in piped.stderr
