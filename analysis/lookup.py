@@ -17,6 +17,8 @@ from configs.errors import ConfigError
 
 METRICS = "metrics"
 """What every table is made from: metrics.parquet, a row a cell, metric and normalisation."""
+EMPTY = "empty"
+"""A key that is not there, e.g. the recipe of a pretraining."""
 LISTED = 12
 """Names or rows that a message has room for."""
 
@@ -80,15 +82,16 @@ def find(table: Table | Sheet, words: Sequence[str], scores: Sequence[str]) -> F
         if beginnings or plain(word) in names:
             chosen = plain(the_one(word, beginnings))
             rows = [i for i in rows if chosen in keys[i]]
+        elif word == EMPTY and any("" in keys[i] for i in rows):
+            rows = [i for i in rows if "" in keys[i]]
         elif any(plain(name).startswith(plain(word)) for name in columns):
             column = the_one(word, columns)
         else:
-            raise ConfigError(
-                f"no row of {table.name} has {word!r}" + (f" beside {' '.join(words)}" if len(words) > 1 else ""),
-                valid=_choices(table, rows),
-            )
+            others = " ".join(other for other in words if other != word)
+            beside = f" beside {others}" if others else ""
+            raise ConfigError(f"no row of {table.name} has {word!r}{beside}", valid=_choices(table, rows))
     if len({scores[i] for i in rows}) > 1:
-        raise ConfigError(f"{len(rows)} rows of {table.name} fit; say more of", valid=_choices(table, rows))
+        raise ConfigError(f"{len(rows)} rows of {table.name} fit; add words of these", valid=_choices(table, rows))
     return Found(table, tuple(rows), column)
 
 
@@ -133,7 +136,7 @@ def _choices(table: Table | Sheet, rows: Sequence[int]) -> str:
 
 def _some(names: Sequence[str]) -> str:
     more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(name or "(empty)" for name in names[:LISTED]) + more
+    return ", ".join(name or EMPTY for name in names[:LISTED]) + more
 
 
 def metrics_sheet(runs: Path, study: str) -> tuple[Sheet, list[str]]:

@@ -106,6 +106,11 @@ def said(published: Published) -> str:
             *lines,
             f"{published.replaced:,} paths and hosts were replaced by words",
             *([f"INCOMPLETE: {len(published.lacking)} units are not done"] if published.lacking else []),
+            *(
+                []
+                if "data" in published.sizes
+                else ["no manifest of the data that the runs read is there; give --data"]
+            ),
             f"to verify and recompute it: python -m analysis.tables --study {published.path}",
         ]
     )

@@ -308,7 +308,11 @@ def load_benchmarks(names: Iterable[str] = ()) -> list[BenchmarkConfig]:
 
 def load_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
     """A study (see find_config) whose mixtures, benchmarks, scales and presets all load."""
-    study = load(StudyConfig, find_config(path), overrides)
+    found = find_config(path)
+    if not found.is_file():
+        known = sorted(p.stem for p in (CONFIG_ROOT / "studies").glob("*.yaml"))
+        raise ConfigError("no such config file", where=found, valid=f"{', '.join(known)}, or the path of a YAML file")
+    study = load(StudyConfig, found, overrides)
     for mixture in study.mixtures:
         load_mixture(mixture)
     load_benchmarks(study.benchmarks)

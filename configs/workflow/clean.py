@@ -131,7 +131,7 @@ def _bytes(count: int) -> str:
 
 
 def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name[:16]
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else f"<data>/index/{path.name[:8]}"
 
 
 # ---------------------------------------------------------------------------------------------- what there is

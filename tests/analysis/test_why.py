@@ -116,8 +116,8 @@ def test_exceptions_are_named_and_what_nobody_recorded_is_said(tmp_path: Path) -
     [
         (["table55"], "no table 'table55'"),
         (["table5", "hellaswag"], "no row of table5 has 'hellaswag'"),
-        (["table6", "nli"], "rows of table6 fit; say more of\n  valid: stage PT, SFT"),
-        (["metrics", "accuracy", "arc"], "valid: stage PT, SFT; recipe (empty), tiny; mixture V1P0, V1P1"),
+        (["table6", "nli"], "rows of table6 fit; add words of these\n  valid: stage PT, SFT"),
+        (["metrics", "accuracy", "arc"], "valid: stage PT, SFT; recipe empty, tiny; mixture V1P0, V1P1"),
         (["metrics", "step"], "fits 2 names\n  valid: step10, step12"),
     ],
 )
