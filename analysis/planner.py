@@ -2,9 +2,10 @@
 
 In: `Panel` of a study that was scored. Out: a table with, for each benchmark and number of seeds, how far a
 correlation between the stages is blurred, how many mixtures it takes to tell it from none, and which difference between
-two mixtures can be seen.
+two mixtures can be seen, and how many seeds it takes to see one of a given size, so that a choice between them is no
+toss of a coin.
 
-    python -m analysis.planner --r 0.6
+    python -m analysis.planner --r 0.6 --difference 2
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m analysis.planner                         a true r of 0.6, power 0.8, with 1, 3 and 5 seeds
   python -m analysis.planner --study mini --r 0.4 --power 0.9 --seeds 1,2,4,8
+  python -m analysis.planner --difference 1          seeds that two mixtures need which are a point of accuracy apart
 """
 SIGNIFICANT = 0.975
 """Quantile of the two-sided 5 % test."""
@@ -40,12 +42,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
     parser.add_argument("--study", help="name of the study (default: the one scored last)")
     parser.add_argument("--r", type=float, default=0.6, help="true correlation of PT with SFT (default: 0.6)")
+    parser.add_argument(
+        "--difference", type=float, default=2.0, metavar="PP", help="of two mixtures, in points (default: 2)"
+    )
     parser.add_argument("--power", type=float, default=0.8, help="chance of finding what is there (default: 0.8)")
     parser.add_argument("--seeds", default="1,3,5", help="seeds of each mixture to plan for (default: 1,3,5)")
     parser.add_argument("--metric", choices=("accuracy", "confidence"), default="accuracy")
     args = parser.parse_args(argv)
     if not 0 < args.r < 1:
         raise ConfigError(f"--r is {args.r}", valid="between 0 and 1")
+    if not args.difference > 0:
+        raise ConfigError(f"--difference is {args.difference}", valid="points above 0, e.g. 2")
     if not 0.5 <= args.power < 1:
         raise ConfigError(f"--power is {args.power}", valid="at least 0.5, below 1")
     try:
@@ -63,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     if study is None:
         raise ArtifactError("no study with scores", where=runs, hint="make study, or --runs DIR")
     panel = load_panel(runs, study)
-    print(as_text(planner_table(panel, args.r, args.power, seeds, args.metric)))
+    print(as_text(planner_table(panel, args.r, args.power, seeds, args.metric, args.difference)))
 
 
 def mixtures_needed(r: float, power: float) -> int:
@@ -86,22 +93,37 @@ def visible_difference(noise: float, power: float) -> float:
     return (float(ndtri(SIGNIFICANT)) + float(ndtri(power))) * math.sqrt(2 * noise)
 
 
+def seeds_needed(examples: float, seeds: float, difference: float, power: float) -> int | None:
+    """Fewest seeds of each of two mixtures with which `visible_difference` is at most `difference`.
+
+    examples, seeds: variances of the error of one score that come from the sample of examples and from one seed. None
+    where the examples alone hide it, however many seeds there are.
+    """
+    allowed = (difference / visible_difference(1.0, power)) ** 2 - examples
+    return max(1, math.ceil(seeds / allowed - 1e-9)) if allowed > 0 else None
+
+
 def decision_accuracy(r: float) -> float:
     """Share of pairs that two scores with correlation r rank alike, if normal: 1/2 + arcsin(r) / pi (Kendall 1948)."""
     return 0.5 + math.asin(r) / math.pi
 
 
-def planner_table(panel: Panel, r: float, power: float, seeds: tuple[int, ...], metric: str = "accuracy") -> Table:
+def planner_table(
+    panel: Panel, r: float, power: float, seeds: tuple[int, ...], metric: str = "accuracy", difference_pp: float = 2.0
+) -> Table:
     """The value of a row is the correlation that would be seen on average if the true one were r."""
     from analysis.table import with_q_values
 
-    extra = ("reliability PT", "reliability SFT", "mixtures needed", "pairs ranked alike, %", "visible after PT, pp")
+    what = ("reliability PT", "reliability SFT", "mixtures needed", "pairs ranked alike, %", "visible after PT, pp")
+    extra = (*what, f"seeds for {difference_pp:g} pp")
     title = f"What it takes to see a correlation of {r:g} between PT and SFT ({metric}, power {power:g})"
-    rows = _rows(panel, r, power, seeds, metric)
+    rows = _rows(panel, r, power, seeds, metric, difference_pp / 100)
     return with_q_values("planner", title, "scale benchmark seeds", rows, extra, brief_extra=len(extra))
 
 
-def _rows(panel: Panel, r: float, power: float, seeds: tuple[int, ...], metric: str) -> Iterator[Row]:
+def _rows(
+    panel: Panel, r: float, power: float, seeds: tuple[int, ...], metric: str, difference: float
+) -> Iterator[Row]:
     import numpy as np
 
     from analysis.estimates import Estimate, absent
@@ -126,11 +148,13 @@ def _rows(panel: Panel, r: float, power: float, seeds: tuple[int, ...], metric: 
                 trust = [max(t, 0.0) / (max(t, 0.0) + n) for t, n in zip(true, noises, strict=True)]
                 seen = r * math.sqrt(trust[0] * trust[1])
                 needed = f"{mixtures_needed(seen, power):,}" if seen > 0.01 else "over 50,000"
+                enough = None if unknown else seeds_needed(*parts[0][:2], difference, power)
                 shown = (
                     *(f"{t:.2f}" for t in trust),
                     needed,
                     f"{100 * decision_accuracy(seen):.0f}",
                     f"{100 * visible_difference(noises[0], power):.1f}",
+                    "not measured" if unknown else "more examples" if enough is None else f"{enough:,}",
                 )
                 why = "noise of seeds not measured: at best" if unknown else ""
                 yield Row(keys, Estimate(seen, n=len(panel.mixtures), points="mixtures"), extra=shown, no_claim=why)

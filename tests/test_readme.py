@@ -56,7 +56,10 @@ RUNS: dict[str, tuple[str, int]] = {
     ),
     "python -m analysis.compare runs/by-hand/scores/mini_s/V1P0/seed0/pt"
     " runs/by-hand/scores/mini_s/V1P0/seed0/sft-mini": ("{}", 0),
-    "python -m analysis.planner --study mini --r 0.6": ("python -m analysis.planner --study by-hand --r 0.6", 0),
+    "python -m analysis.planner --study mini --r 0.6 --difference 2": (
+        "python -m analysis.planner --study by-hand --r 0.6 --difference 2",
+        0,
+    ),
     "python study.py status mini": ("{}", 2),  # no such study in the empty folder: a message, no traceback
     "python study.py collect mini --out mini.parquet": (
         "python study.py collect by-hand --out mini.parquet",

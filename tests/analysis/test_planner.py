@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_noise import study_of
 
-from analysis.planner import decision_accuracy, main, mixtures_needed, planner_table, visible_difference
+from analysis.planner import decision_accuracy, main, mixtures_needed, planner_table, seeds_needed, visible_difference
 from configs.errors import ConfigError
 
 
@@ -38,6 +38,18 @@ def test_a_difference_just_visible_is_found_as_often_as_it_should() -> None:
     assert np.mean(np.abs(seen) > 1.96 * 0.02 * np.sqrt(2)) == pytest.approx(0.8, abs=0.01)
 
 
+@given(st.floats(1e-6, 1e-2), st.floats(0, 1e-2), st.floats(1e-3, 0.2), st.floats(0.5, 0.99))
+def test_so_many_seeds_make_a_difference_visible_and_one_fewer_does_not(
+    examples: float, seeds: float, difference: float, power: float
+) -> None:
+    found = seeds_needed(examples, seeds, difference, power)
+    if found is None:
+        assert visible_difference(examples, power) >= difference * (1 - 1e-9)
+        return
+    assert visible_difference(examples + seeds / found, power) <= difference * (1 + 1e-6)
+    assert found == 1 or visible_difference(examples + seeds / (found - 1), power) >= difference * (1 - 1e-6)
+
+
 @given(st.floats(-0.99, 0.99))
 def test_decisions_of_normal_scores(r: float) -> None:
     random = np.random.default_rng(2)
@@ -57,6 +69,9 @@ def test_more_seeds_and_the_blur_they_take_away() -> None:
     expected = [0.6 * 0.0025 / (0.0025 + (0.0036 + 0.0001) / k) for k in (1, 3)]
     assert one == pytest.approx(expected[0], abs=0.09) and three == pytest.approx(expected[1], abs=0.09)
     assert int(rows[0].extra[2].replace(",", "")) > int(rows[1].extra[2].replace(",", "")) > mixtures_needed(0.6, 0.8)
+    assert rows[0].extra[5] == rows[1].extra[5] == "more examples"  # 0.2 / 20 alone hides two points
+    wide = planner_table(panel, 0.6, 0.8, (1,), difference_pp=8.0).rows[0].extra[5]
+    assert int(wide) == pytest.approx(0.0036 / ((0.08 / visible_difference(1.0, 0.8)) ** 2 - 0.0001), rel=0.6)
     single = study_of(table[:1], table[:1])
     (row,) = planner_table(single, 0.6, 0.8, (1, 3)).rows
     assert "noise of seeds not measured" in row.verdict
@@ -76,6 +91,6 @@ def test_the_command(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--runs", str(demo), "--study", "demo", "--seeds", "1,2"])
     out = capsys.readouterr().out
     assert "mixtures needed" in out and "HellaSwag" in out
-    for wrong in (["--r", "1.2"], ["--power", "1"], ["--seeds", "1,x"]):
+    for wrong in (["--r", "1.2"], ["--difference", "0"], ["--power", "1"], ["--seeds", "1,x"]):
         with pytest.raises((ConfigError, SystemExit)):
             main(["--runs", str(demo), *wrong])
