@@ -24,7 +24,8 @@ from mixtures.new_tokenizer import train_tokenizer
 from mixtures.shards import Shards
 from mixtures.tokenizer import Tokenizer
 
-SOURCES = ["refinedweb", "fineweb_edu", "starcoder", "wikipedia"]
+SOURCES = ["refinedweb", "starcoder", "wikipedia", "arxiv", "stackexchange", "books"]
+"""Of the mixture V1P0."""
 KILLS = 20
 WORDS = "the stone river keeps a lantern under every bridge because winter returns to them and nobody remembers why"
 
@@ -39,23 +40,21 @@ def prose(size: int, seed: int) -> str:
 def test_twenty_kills_at_random_moments_change_no_byte(tmp_path: Path) -> None:
     root = tmp_path / "documents"
     for number, name in enumerate(SOURCES):
-        write_source(root, name, [prose(3000, 1000 * number + n) for n in range(900)], files=6)
+        write_source(root, name, [prose(3000, 1000 * number + n) for n in range(600)], files=4)
     chats = [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]] * 20
     (root / "corpora" / "sft").mkdir()
     pq.write_table(pa.table({"messages": chats}), root / "corpora" / "sft" / "part-00000.parquet")
-    mixture = str(tmp_path / "four")
-    Path(f"{mixture}.yaml").write_text(json.dumps({"name": mixture, "weights": dict.fromkeys(SOURCES, 0.25)}))
 
     def start(data: Path) -> subprocess.Popen[str]:
         options = ["tokenizer.name=tiny", "tokenizer.vocab=400", "tokenizer.sample_megabytes=0.01"]
-        options += [f"mixtures=[{mixture}]", "extra_seeds={}", "checkpoint_tokens={}"]
+        options += ["mixtures=[V1P0]", "extra_seeds={}", "checkpoint_tokens={}"]
         command = [sys.executable, "-m", "mixtures.tokenize", "--study", "mini", "--documents", str(root)]
         command += ["--data", str(data), "--workers", "2", *options]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
     def first_line(process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("reading 4 sources")
+        assert process.stdout.readline().startswith(f"reading {len(SOURCES)} sources")
 
     process = start(tmp_path / "whole")
     first_line(process)

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from ray_head import head_node, submitted
@@ -249,15 +251,25 @@ def test_a_unit_that_fails_leaves_the_rest_done_and_is_named(tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_submitted_to_a_ray_cluster_and_without_one_the_same_bytes(tmp_path: Path) -> None:
+def test_submitted_to_a_ray_cluster_whose_driver_is_killed_and_without_one_the_same_bytes(tmp_path: Path) -> None:
     study = write_study(tmp_path, steps=12)
     here, there = tmp_path / "here", tmp_path / "there"
     assert run(study, here).returncode == 0
-    with head_node(tmp_path, tmp_path, {}) as head:
-        place = ["--data", str(there / "data"), "--runs", str(there / "runs")]
-        script = ["--working-dir", ".", "--", "python", "study.py", "run", str(study), *place]
+    metrics = there / "runs/tiny/tiny/V1P0/seed0/pt/metrics.jsonl"
+    place = ["--data", str(there / "data"), "--runs", str(there / "runs")]
+    script = ["--working-dir", ".", "--", "python", "study.py", "run", str(study), *place]
+    with ThreadPoolExecutor(1) as submitting, head_node(tmp_path, tmp_path, {}) as head:
+        first = submitting.submit(submitted, script, head, 600)
+        while not metrics.is_file():
+            assert not first.done(), first.result().stdout[-3000:] + first.result().stderr[-3000:]
+            time.sleep(0.02)
+        called = ["study.py", "run", str(study)]
+        (driver,) = (p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:4] == called)
+        driver.kill()
+        assert first.result().returncode != 0
         done = submitted(script, head, timeout_s=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "1 tokenise" not in done.stdout  # what was done stays done
     assert scores(here) == scores(there)
-    metrics = [sha256_file(root / "runs/tiny/metrics.parquet") for root in (here, there)]
-    assert metrics[0] == metrics[1]
+    metrics_of = [sha256_file(root / "runs/tiny/metrics.parquet") for root in (here, there)]
+    assert metrics_of[0] == metrics_of[1]
