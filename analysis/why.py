@@ -140,7 +140,8 @@ def _number(facts: Facts) -> list[str]:
         shown = row["shown"]
         if facts["column"]:
             shown = {facts["column"]: shown.get(facts["column"], "empty")}
-        lines += ["", f"  {keys}", *(f"  {_line(name, cell)}" for name, cell in shown.items())]
+        width = max(map(len, shown), default=LABEL)
+        lines += ["", f"  {keys}", *(f"    {name:<{width}} {cell}" for name, cell in shown.items())]
     if len(facts["rows"]) > SHOWN:
         lines.append(f"  and {len(facts['rows']) - SHOWN} more rows of the same score files")
     return lines
@@ -159,6 +160,9 @@ def _scores(facts: Facts) -> list[str]:
         *(f"  {file['sha256'][:16]}  {file['path']}" for file in files[:SHOWN]),
         *([f"  and {len(files) - SHOWN} more (--json lists all)"] if len(files) > SHOWN else []),
     ]
+    if others := sorted({place.seed for place in places} - {*facts["seeds"]}):
+        shown, more = (", ".join(map(str, seeds)) for seeds in (facts["seeds"], others))
+        lines.append(f"  the number is of seed {shown}, its reliability also of {more}")
     for key in ("dtype", "plan_hash", "versions", "model"):
         values = {file["path"]: file["metadata"].get(key) for file in files}
         if key != "model" or any(values.values()):
