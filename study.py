@@ -181,30 +181,24 @@ def run(
     documents = documents_of(study, given, data)
     print(describe(plan_study(study)), flush=True)
     check_disk(study, runs)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _note)
+    signal.signal(signal.SIGTERM, _stop)
     with alone(folder):
         begin(study, documents, runs)
         units = study_units(study, runs, documents)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
         page = Page(folder, units)
-
-        def tick() -> None:
-            _go_on()
-            page.keep()
-
         try:
             work = Work(study, documents, data, runs, on_ray)
             with workers_of(work, workers) as team:
                 shards = units[:1]
-                seconds = drive(folder, shards, states(folder, shards), team, work.remove, tick)
+                seconds = drive(folder, shards, states(folder, shards), team, work.remove, page.keep)
                 for _ in KINDS:  # what was made of a lost unit is judged once that is there again
                     if not (gone := lost(folder, units, work.products.intact)):
                         break
                     missing = dict.fromkeys((unit.name for unit in gone), State("missing"))
-                    seconds |= drive(folder, gone, missing, team, work.remove, tick)
+                    seconds |= drive(folder, gone, missing, team, work.remove, page.keep)
                 found, units = settle(folder, units, stale)
-                seconds |= drive(folder, units, found, team, work.remove, tick)
+                seconds |= drive(folder, units, found, team, work.remove, page.keep)
         finally:
             page.keep(at_once=True)
     print(summary(seconds, time.monotonic() - began))
@@ -281,19 +275,8 @@ def gpus_here() -> int:
     return here if visible is None else min(here, len([name for name in visible.split(",") if name.strip()]))
 
 
-_asked_to_end: list[int] = []
-
-
-def _note(number: int, frame: object) -> None:
-    """Only noted: `_go_on` raises where no library is at work, which would be left half-way."""
-    _asked_to_end.append(number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
-
-
-def _go_on() -> None:
-    """Raises Preempted if the driver was asked to end."""
-    if _asked_to_end:
-        raise Preempted("asked to end; trainings were saved where they stood", hint="the same command goes on")
+def _stop(number: int, frame: object) -> None:
+    raise Preempted("asked to end; trainings were saved where they stood", hint="the same command goes on")
 
 
 def summary(seconds: Mapping[str, float], passed_s: float) -> str:
