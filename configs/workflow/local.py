@@ -11,8 +11,9 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 
@@ -20,12 +21,17 @@ from configs.workflow.dispatch import WorkerDied
 from configs.workflow.processes import Command, end_with_parent, run_command
 from configs.workflow.units import Unit
 
+START_S = 60.0
+"""In which a new process has surely said who it is."""
+
 
 class _Slot:
     """A process that does one unit after another, on one GPU or on CPUs alone."""
 
     def __init__(self, gpu: int | None, threads: int) -> None:
         self.gpu, self._threads, self.busy = gpu, threads, False
+        self._broken: list[ProcessPoolExecutor] = []
+        self._stopped, self._lock = False, threading.Lock()
         self._executor = self._new()
 
     def _new(self) -> ProcessPoolExecutor:
@@ -43,17 +49,23 @@ class _Slot:
             return self._executor.submit(do, unit)
 
     def replace(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        self._executor = self._new()
+        """The process has died; one that was stopped gets no successor."""
+        with self._lock:
+            if not self._stopped:
+                self._broken.append(self._executor)
+                self._executor = self._new()
 
     def stop(self) -> None:
-        """Ask what is at work to end now; a training then saves where it is."""
-        if self._pid.done() and not self._pid.exception():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid.result(), signal.SIGTERM)
+        """Ask what is at work to end now; a training then saves where it is. A process that just starts is awaited."""
+        with self._lock:
+            self._stopped = True
+        with contextlib.suppress(TimeoutError, BrokenProcessPool, CancelledError, ProcessLookupError):
+            os.kill(self._pid.result(START_S), signal.SIGTERM)
 
     def close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        # Broken ones too: a thread of theirs that still tidies up must not meet the end of the interpreter.
+        for executor in (*self._broken, self._executor):
+            executor.shutdown(wait=True, cancel_futures=True)
 
 
 class LocalWorkers:

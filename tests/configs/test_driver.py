@@ -84,6 +84,20 @@ def test_room_that_may_come_is_waited_for() -> None:
         dispatch([unit("a", gpus=4)], Scripted(room=False), {"u/a": 1.0}, events.append, pause_s=0.001)
 
 
+def slow_unit(folder: Path, unit: Unit) -> str:
+    time.sleep(4)
+    (folder / "went on to its end").touch()
+    return "product"
+
+
+def test_a_process_that_is_only_starting_is_stopped_too(tmp_path: Path) -> None:
+    workers = LocalWorkers(functools.partial(slow_unit, tmp_path), lambda unit, launch: [], lambda unit, code: "", 2)
+    with pytest.raises(KeyboardInterrupt), workers:
+        future = workers.start(unit("a"))
+        raise KeyboardInterrupt
+    assert isinstance(future.exception(), WorkerDied) and not list(tmp_path.iterdir())
+
+
 def test_a_unit_of_several_gpus_is_asked_to_end_and_leaves_nobody(tmp_path: Path) -> None:
     """SIGTERM reaches the command, which may save; whatever it started ends with it."""
     script = (
@@ -106,4 +120,7 @@ def test_a_unit_of_several_gpus_is_asked_to_end_and_leaves_nobody(tmp_path: Path
         raise KeyboardInterrupt
     assert (tmp_path / "saved").is_file() and str(future.exception()) == "ended with 1"
     child = int((tmp_path / "child").read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    deadline = time.monotonic() + 10  # it was killed, and the kernel takes a moment; by itself it would sleep for 60 s
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
