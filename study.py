@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 import traceback
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs import cluster as ray_cluster
+from configs import signals
 from configs.artifacts import write_json, write_text
 from configs.cost import describe, hardware_of, plan_study
 from configs.errors import ArtifactError, ConfigError, MagicError, Preempted, ResourceError, user_errors
@@ -131,14 +131,14 @@ class Work:
         tokenize_study(self.study, self.documents or Path(), self.data, use_ray=self.on_ray)
 
     def _pretrain(self, unit: Unit) -> None:
-        from megatron_train import pretrain, signals
+        from megatron_train import pretrain
 
         assert unit.run is not None
         with signals.awaited():
             pretrain.run(unit.run.config, self.study.name, self.data, self.runs, resume="auto")
 
     def _finetune(self, unit: Unit) -> None:
-        from megatron_train import sft, signals
+        from megatron_train import sft
 
         assert unit.run is not None and unit.folder is not None
         parent = unit.folder.path.with_name("pt")
@@ -181,24 +181,28 @@ def run(
     documents = documents_of(study, given, data)
     print(describe(plan_study(study)), flush=True)
     check_disk(study, runs)
-    signal.signal(signal.SIGTERM, _stop)
-    with alone(folder):
+    with signals.awaited(), alone(folder):
         begin(study, documents, runs)
         units = study_units(study, runs, documents)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
         page = Page(folder, units)
+
+        def tick() -> None:
+            _go_on()
+            page.keep()
+
         try:
             work = Work(study, documents, data, runs, on_ray)
             with workers_of(work, workers) as team:
                 shards = units[:1]
-                seconds = drive(folder, shards, states(folder, shards), team, work.remove, page.keep)
+                seconds = drive(folder, shards, states(folder, shards), team, work.remove, tick)
                 for _ in KINDS:  # what was made of a lost unit is judged once that is there again
                     if not (gone := lost(folder, units, work.products.intact)):
                         break
                     missing = dict.fromkeys((unit.name for unit in gone), State("missing"))
-                    seconds |= drive(folder, gone, missing, team, work.remove, page.keep)
+                    seconds |= drive(folder, gone, missing, team, work.remove, tick)
                 found, units = settle(folder, units, stale)
-                seconds |= drive(folder, units, found, team, work.remove, page.keep)
+                seconds |= drive(folder, units, found, team, work.remove, tick)
         finally:
             page.keep(at_once=True)
     print(summary(seconds, time.monotonic() - began))
@@ -209,8 +213,8 @@ def run(
 def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
     """The cluster that RAY_ADDRESS names, else processes of this machine."""
     if work.on_ray:
-        with ray_cluster.cluster():
-            yield RayWorkers(work, work.command, work.outcome)
+        with ray_cluster.cluster(), RayWorkers(work, work.command, work.outcome) as team:
+            yield team
     else:
         with LocalWorkers(work, work.command, work.outcome, count, gpus_here()) as local:
             yield local
@@ -275,8 +279,11 @@ def gpus_here() -> int:
     return here if visible is None else min(here, len([name for name in visible.split(",") if name.strip()]))
 
 
-def _stop(number: int, frame: object) -> None:
-    raise Preempted("asked to end; trainings were saved where they stood", hint="the same command goes on")
+def _go_on() -> None:
+    """Raises Preempted where the driver was asked to end: between two events, so that no library is left half-way."""
+    if name := signals.received():
+        print(f"{name}: trainings save where they are, then it ends{' (again: now)' * (name == 'SIGINT')}", flush=True)
+        raise Preempted("asked to end; trainings were saved where they stood", hint="the same command goes on")
 
 
 def summary(seconds: Mapping[str, float], passed_s: float) -> str:

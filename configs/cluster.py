@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,9 +44,12 @@ def _start(options: dict[str, Any]) -> None:
     """ray.init, again where a busy machine was too slow for Ray's fixed start-up times (15 and 30 s in 2.60)."""
     import ray
 
+    handler = signal.getsignal(signal.SIGTERM)
     for attempt in range(START_ATTEMPTS):
         try:
             ray.init(log_to_driver=False, logging_level="error", **options)
+            if callable(handler):  # Ray has put its own in the place of ours
+                signal.signal(signal.SIGTERM, handler)
             return
         except Exception as error:  # Ray raises a bare Exception for a node that did not come up
             ray.shutdown()

@@ -117,7 +117,7 @@ def fail(error: MagicError) -> NoReturn:
 
 
 def user_errors(main: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a `main`: user errors become one message and exit code 2, without a traceback."""
+    """Decorate a `main`: user errors become one message and exit code 2, Ctrl-C 130; neither with a traceback."""
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -125,6 +125,9 @@ def user_errors(main: Callable[P, R]) -> Callable[P, R]:
             return main(*args, **kwargs)
         except MagicError as error:
             fail(error)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr, flush=True)
+            sys.exit(128 + signal.SIGINT)
         except BrokenPipeError:  # `... | head`: whoever read has what it wanted
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)

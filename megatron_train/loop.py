@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from configs import load as config_files
+from configs import signals
 from configs.artifacts import read_object, write_json
 from configs.cost import flops_per_token
 from configs.errors import ArtifactError, Preempted
-from megatron_train import checkpoint, parallel, signals, watchdog
+from megatron_train import checkpoint, parallel, watchdog
 from megatron_train.checkpoint import Checkpoints
 from megatron_train.data import MicroBatch
 from megatron_train.device import peak_flops

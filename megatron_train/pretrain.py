@@ -17,13 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
+from configs import signals  # noqa: E402
 from configs.artifacts import MANIFEST, read_object  # noqa: E402
 from configs.cost import Hardware, hardware_of, plan_run  # noqa: E402
 from configs.errors import user_errors  # noqa: E402
 from configs.layout import RunFolder, shards_dir, tokenizer_dir  # noqa: E402
 from configs.load import load_mixture, load_train, parse_overrides  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
-from megatron_train import cli, signals  # noqa: E402
+from megatron_train import cli  # noqa: E402
 
 if TYPE_CHECKING:
     from megatron_train.job import Job

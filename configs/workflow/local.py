@@ -37,7 +37,12 @@ class _Slot:
     def _new(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
         executor = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self.gpu, self._threads))
-        self._pid = executor.submit(os.getpid)
+        # A new process inherits what is blocked: until `_begin` ignores Ctrl-C, none may come.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._pid = executor.submit(os.getpid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return executor
 
     def submit(self, do: Callable[[Unit], str], unit: Unit) -> Future[str]:

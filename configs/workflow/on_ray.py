@@ -8,10 +8,12 @@ has is a torchrun on each of several machines, in a placement group that takes t
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from configs.errors import MagicError
@@ -50,7 +52,18 @@ class RayWorkers:
         self._machines: list[tuple[int, int]] = []
         self._looked = -LOOK_AGAIN_S
         self._taken: dict[str, Share] = {}
+        self._tasks: dict[str, Any] = {}
         self._gangs = ThreadPoolExecutor(64, "gang")
+        self._ending = threading.Event()
+
+    def __enter__(self) -> RayWorkers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """What is at work is asked to end; a training then saves where it is."""
+        self._ending.set()
+        _end(list(self._tasks.values()))
+        self._gangs.shutdown(wait=True)
 
     def room(self, unit: Unit) -> bool:
         """Ray itself keeps to what is free; this keeps its queue short, so that the most urgent unit is next."""
@@ -69,18 +82,20 @@ class RayWorkers:
 
         share = self._taken[unit.name] = self._share(unit)
         options: dict[str, Any] = {"num_gpus": share.gpus, "num_cpus": share.cpus, "max_retries": 0, "name": unit.name}
-        inner: Future[Any]
         if share.machines > 1:
-            inner = self._gangs.submit(self._together, unit, share)
-        elif share.gpus > 1:
-            command = self._command(unit, ["--standalone", "--nproc-per-node", str(share.gpus)])
-            inner = ray.remote(run_command).options(**options).remote(command).future()
+            inner: Future[Any] = self._gangs.submit(self._together, unit, share)
         else:
-            inner = ray.remote(_call).options(**options).remote(self._do, unit).future()
+            if share.gpus > 1:
+                command = self._command(unit, ["--standalone", "--nproc-per-node", str(share.gpus)])
+                task = ray.remote(run_command).options(**options).remote(command)
+            else:
+                task = ray.remote(_call).options(**options).remote(self._do, unit)
+            self._tasks[unit.name], inner = task, task.future()
         outer: Future[str] = Future()
 
         def ended(inner: Future[Any]) -> None:
             self._taken.pop(unit.name)
+            self._tasks.pop(unit.name, None)
             try:
                 found = inner.result()
                 outer.set_result(self._outcome(unit, found) if isinstance(found, int) else found)
@@ -120,8 +135,10 @@ class RayWorkers:
         at = [PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i) for i in range(share.machines)]
         pending: list[Any] = []
         try:
-            if not group.wait(self.patience_s):
-                raise WorkerDied(f"{share.machines} machines with {here} GPUs each did not become free together")
+            deadline = time.monotonic() + self.patience_s
+            while not group.wait(LOOK_AGAIN_S):
+                if time.monotonic() > deadline or self._ending.is_set():
+                    raise WorkerDied(f"{share.machines} machines with {here} GPUs each did not become free together")
             place = ray.remote(_meeting_place).options(num_cpus=0, scheduling_strategy=at[0], max_retries=0).remote()
             address, port = ray.get(place)
             meet = ["--nnodes", str(share.machines), "--nproc-per-node", str(here)]
@@ -133,15 +150,25 @@ class RayWorkers:
                 pending.append(task.remote(command))
             code = 0
             while pending and not code:
-                (done,), pending = ray.wait(pending)
-                code = ray.get(done)
+                done, pending = ray.wait(pending, timeout=LOOK_AGAIN_S)
+                code = next(iter(ray.get(done)), 0)
+                if self._ending.is_set():
+                    raise WorkerDied(f"the driver was asked to end while {unit.name} was at work")
             return code
         finally:
-            for reference in pending:
-                ray.cancel(reference)
-            with contextlib.suppress(Exception):  # of one that was cancelled, or whose machine has gone
-                ray.wait(pending, num_returns=len(pending), timeout=SAVE_S)
+            _end(pending)
             remove_placement_group(group)
+
+
+def _end(tasks: list[Any]) -> None:
+    """Ask them to end, and wait for what they save."""
+    import ray
+
+    with contextlib.suppress(Exception):  # a machine has gone, or the cluster
+        for task in tasks:
+            ray.cancel(task)
+        if tasks:
+            ray.wait(tasks, num_returns=len(tasks), timeout=SAVE_S)
 
 
 def _call(do: Callable[[Unit], str], unit: Unit) -> str:

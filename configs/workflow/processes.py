@@ -7,11 +7,13 @@ import ctypes
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 PR_SET_PDEATHSIG = 1
 SAVE_S = 40.0
 """For a training that is asked to end; torchrun itself kills its processes 30 s after it was asked."""
+LOOK_S = 0.1
 
 Command = Callable[..., list[str]]
 """(unit, options of torchrun that say how many processes, and where they meet) -> what does the unit."""
@@ -31,11 +33,15 @@ def run_command(
     process = subprocess.Popen(command, env=environment, preexec_fn=end_with_parent, start_new_session=True)
     started(process)
     try:
-        return process.wait()
+        while process.poll() is None:  # Ray interrupts between two instructions, not within a long wait
+            time.sleep(LOOK_S)
+        return process.returncode
     except BaseException:
         process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(SAVE_S)
+        deadline = time.monotonic() + SAVE_S
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(KeyboardInterrupt):  # Ray asks again every two seconds
+                time.sleep(LOOK_S)
         raise
     finally:
         with contextlib.suppress(ProcessLookupError):  # what is left of the command's own processes

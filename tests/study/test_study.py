@@ -192,14 +192,19 @@ def test_asked_to_end_it_saves_and_goes_on_from_there(tmp_path: Path) -> None:
     study, long = write_study(tmp_path, steps=400), "overrides={data.exhaustion: repeat, data.max_epochs: 30}"
     run_folder = tmp_path / "runs/tiny/tiny/V1P0/seed0/pt"
     process = subprocess.Popen(
-        command(study, tmp_path, long), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command(study, tmp_path, long),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     metrics = run_folder / "metrics.jsonl"
     while not metrics.is_file() or metrics.read_bytes().count(b"\n") < 15:
         assert process.poll() is None
         time.sleep(0.02)
-    process.terminate()
-    _, said = process.communicate(timeout=120)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C; SIGTERM is among the faults of tests/faults
+    progress, said = process.communicate(timeout=120)
+    assert b"SIGINT: trainings save where they are" in progress
     assert process.returncode == 75 and b"the same command goes on" in said and b"Traceback" not in said
     saved = max(path.name for path in (run_folder / "checkpoints").glob("step-*"))
     assert saved > "step-0000010"  # a milestone

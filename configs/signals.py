@@ -1,0 +1,48 @@
+"""Being asked to end: work is saved at the next good moment, not torn where the signal happened to come.
+
+In: SIGTERM (Slurm's at the time limit or at pre-emption, a cloud's at reclaim), SIGUSR1 (`sbatch --signal=USR1@120`) or
+SIGINT (Ctrl-C, and a task that Ray cancels), sent to this process or to a torchrun, which passes it on and kills after
+30 s (`torchrun --shutdown-timeout`). Out: `received` names it; a training saves a checkpoint, a driver stops its
+workers, and both end with exit code 75. Under torchrun, SIGUSR1 needs
+TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+AWAITED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+_received: list[int] = []
+
+
+@contextmanager
+def awaited() -> Iterator[None]:
+    """While this lasts, the signals are noted instead of ending the process; main thread only.
+
+    The second Ctrl-C ends it at once. A process that ignores SIGINT goes on doing so.
+    """
+    before = {number: signal.getsignal(number) for number in AWAITED}
+    for number in AWAITED:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, _note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _received.clear()
+
+
+def received() -> str | None:
+    """The name of the first signal noted, e.g. SIGTERM."""
+    return signal.Signals(_received[0]).name if _received else None
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
+    if number == signal.SIGINT:
+        signal.signal(number, signal.SIG_DFL)
