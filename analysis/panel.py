@@ -207,7 +207,7 @@ class Panel:
         return [(scale, stage, m, s) for scale in self.scales for stage in STAGES for m, s in runs]
 
     def coverage(self) -> tuple[int, int]:
-        """(measured, planned) benchmark evaluations of final checkpoints."""
+        """(measured, planned) evaluations, each a benchmark on the last checkpoint of a training."""
         planned = self.planned()
         done = 0
         for scale, stage, mixture, seed in planned:

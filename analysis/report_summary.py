@@ -78,7 +78,7 @@ def tiles(panel: Panel, declared: dict[tuple[str, str], dict[str, Estimate]]) ->
     """(number, what it is)."""
     measured, planned = panel.coverage()
     missing = "none missing" if measured == planned else f"{planned - measured} missing"
-    yield f"{measured:,} / {planned:,}", f"benchmark evaluations measured, {missing}"
+    yield f"{measured:,} / {planned:,}", f"evaluations of last checkpoints measured, {missing}"
     scales = f"{len(panel.scales)} scale{'s' * (len(panel.scales) > 1)}"
     yield f"{len(panel.planned()):,}", f"checkpoints: {len(panel.mixtures)} mixtures, {scales}, PT and SFT, all seeds"
     for scale in panel.scales:

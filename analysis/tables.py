@@ -218,9 +218,8 @@ def choose_study(runs: Path, name: str | None, aloud: TextIO | None = None) -> s
 def preamble(panel: Panel) -> list[str]:
     """What is shown and what stands for what."""
     measured, planned = panel.coverage()
-    lines = [
-        f"Study {panel.study}: {measured} of {planned} benchmark evaluations measured, {planned - measured} missing"
-    ]
+    counts = f"{measured} of {planned} evaluations of last checkpoints measured, {planned - measured} missing"
+    lines = [f"Study {panel.study}: {counts}"]
     if panel.synthetic:
         lines.insert(0, "═" * 100)
         lines.insert(

@@ -20,6 +20,7 @@ from analysis.paper_numbers import TITLES
 from analysis.table import Row, Table, interval, signed, with_q_values, within_blocks
 
 OTHER_VIEWS = ("Spearman", "Kendall", "BCa interval", "p within web sources", "largest change without one mixture")
+PROVISIONAL = "provisional: noise of seeds, or of examples, is not measured; the reliability may be lower than shown"
 SAME_MIXTURES = ("corrected for noise", "interval, same mixtures")
 
 
@@ -50,12 +51,13 @@ def transfer_table(panel: Panel) -> Table:
                     ("",) * (1 + len(SAME_MIXTURES) + len(OTHER_VIEWS)),
                 )
 
-    caveats = ["reliability ≤: the noise of seeds, or of the examples, is not measured; verdicts are provisional"]
+    made = list(rows())
+    caveats = [PROVISIONAL] if any(row.provisional for row in made) else []
     if drawn:
         caveats.append(drawn.caveat)
     extra = ("reliability", *SAME_MIXTURES, *OTHER_VIEWS)
     title, keys = f"Table 5. {TITLES[5]}", "scale metric category benchmark"
-    return with_q_values("table5", title, keys, rows(), extra, caveats=tuple(caveats))
+    return with_q_values("table5", title, keys, made, extra, caveats=tuple(caveats))
 
 
 def _reliability(value: float, measured: bool) -> str:

@@ -201,4 +201,6 @@ def _validate(model: LanguageModel, job: Job, ranks: Ranks, chunk: int) -> dict[
 def hardware(ranks: Ranks) -> str:
     if ranks.device.type == "cuda":
         return f"{ranks.world} x {torch.cuda.get_device_name(ranks.device)}"
-    return f"{ranks.world} process(es) x {torch.get_num_threads()} CPU thread(s)"
+    threads = torch.get_num_threads()
+    each = f"{threads} CPU thread{'s' * (threads > 1)}"
+    return f"{ranks.world} process{'es' * (ranks.world > 1)} x {each}"

@@ -17,7 +17,7 @@ from analysis.paper_numbers import category_of, frame, numbers
 from analysis.resampling import DRAWS
 from analysis.studies import load_panel
 from analysis.tables import build_tables
-from analysis.transfer_table import transfer_table
+from analysis.transfer_table import PROVISIONAL, transfer_table
 from configs.errors import ArtifactError, ConfigError
 from configs.load import BENCHMARKS
 
@@ -158,13 +158,15 @@ def test_alignment_of_constant_and_incomplete_mixtures_is_missing_and_counted() 
     assert persistence.n == 7 and persistence.value == pytest.approx(stats.pearsonr(each[keep], other[keep]).statistic)
 
 
-def test_low_reliability_makes_no_claim_and_unmeasured_is_said() -> None:
+def test_low_reliability_makes_no_claim_and_unmeasured_is_said(demo_panel: Panel) -> None:
     rng = np.random.default_rng(0)
     seeds = rng.random((3, 9, 4))  # seeds differ as much as mixtures
     noisy = panel_of({(s, m): seeds for s in ("PT", "SFT") for m in ("accuracy", "confidence")})
     assert any(row.verdict.startswith("no claim: reliability") for row in transfer_table(noisy).rows)
     single = panel_of({(s, m): seeds[:1] for s in ("PT", "SFT") for m in ("accuracy", "confidence")})
-    assert all(row.extra[0] in ("not measured", "") for row in transfer_table(single).rows)
+    table = transfer_table(single)
+    assert all(row.extra[0] in ("not measured", "") for row in table.rows) and PROVISIONAL in table.caveats
+    assert PROVISIONAL not in transfer_table(demo_panel).caveats  # seeds and answers are there
 
 
 def test_declared_order_is_spearman() -> None:

@@ -118,7 +118,7 @@ def test_two_nodes_meet_by_rendezvous(one: Path, data: Path, tmp_path: Path) -> 
     ]
     outputs = [node.communicate(timeout=300)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs
-    assert "running on   2 process(es)" in "".join(outputs)
+    assert "running on   2 processes x " in "".join(outputs)
     compare(one, tmp_path / "t" / "mini_s" / "V1P0" / "seed0" / "pt")
 
 
