@@ -48,11 +48,12 @@ def decision_table(panel: Panel) -> Table:
             early, late = (panel.matrix(*side) for side in (protocol.early, protocol.late))
             there = np.isfinite(early).any(axis=0) & np.isfinite(late).any(axis=0)
             for what, columns in _groups(panel, there):
-                decision = decide(*(mean_over_benchmarks(side[:, columns]) for side in (early, late)))
+                seen = [mean_over_benchmarks(side[:, columns]) for side in (early, late)]
+                decision = decide(*seen)
                 same = None
                 if drawn:
                     sides = (drawn.values[*side, "accuracy"] for side in (protocol.early, protocol.late))
-                    same = same_mixtures(decision, *(_mean_of_draws(side[:, :, columns]) for side in sides))
+                    same = same_mixtures(*seen, *(_mean_of_draws(side[:, :, columns]) for side in sides))
                 regrets, (first, *others) = _regrets(decision), _intervals(same)
                 names = (_names(panel, mixtures) for mixtures in (decision.chosen, decision.best))
                 agreed = f"[{same.accuracy[0]:.2f}, {same.accuracy[1]:.2f}]" if same else ""

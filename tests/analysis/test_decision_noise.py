@@ -1,4 +1,4 @@
-"""Intervals of decisions for the same mixtures: against examples resampled one draw after another, and known truth."""
+"""Intervals of decisions for the same mixtures: against the model drawn from at random, and known truth."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 from test_noise import SLUG, study_of
 
-from analysis.decision_noise import same_mixtures
+from analysis.decision_noise import WIDEST, same_mixtures, true_scores
 from analysis.decision_tables import REGRET_INTERVALS, REGRETS, SAME_MIXTURES, decision_table
-from analysis.decisions import TOP, decide, ranked_alike, top_regret
+from analysis.decisions import TOP, ranked_alike, top_regret
 from analysis.panel import Panel
 from analysis.verdict import choices
 
@@ -44,31 +45,50 @@ def test_draws_are_decided_as_one_by_one() -> None:
     assert pytest.approx(np.array([one_by_one(a, b) for a, b in zip(early, late, strict=True)]), abs=1e-12) == found.T
 
 
-def test_intervals_of_a_small_study_by_brute_force() -> None:
-    """Four mixtures that answer sixteen examples rightly or wrongly; PT and SFT answer the same ones."""
+def weighted_ends(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return values[order][np.searchsorted(total, [0.025 * total[-1], 0.975 * total[-1]])]
+
+
+@pytest.mark.parametrize("mixtures", [3, 4])
+def test_intervals_by_drawing_from_the_prior(mixtures: int) -> None:
+    """Every prior r and spread is tried at random and weighted by scipy's density of what was seen, all scores in one
+    vector with means that may be anything; the truth given those is that vector's conditional normal."""
     random = np.random.default_rng(3)
-    pt = (random.random((4, 16)) < np.array([0.3, 0.4, 0.6, 0.7])[:, None]).astype(float)
-    sft = np.where(random.random((4, 16)) < 0.6, pt, random.random((4, 16)) < 0.7)
-    seen = one_by_one(pt.mean(axis=1), sft.mean(axis=1))
-    drawn = []
-    for _ in range(1500):
-        examples = random.integers(0, 16, 16)
-        drawn.append(one_by_one(pt[:, examples].mean(axis=1), sft[:, examples].mean(axis=1)))
-    low, high = (np.array(seen) + sign * 1.96 * np.std(drawn, axis=0) for sign in (-1, 1))
-    expected = np.stack([np.maximum(low, 0), np.minimum(high, [1, np.inf, np.inf, np.inf])], axis=1)
-    said = cells(study_of(pt, sft))
-    assert ends(said[SAME_MIXTURES]) == pytest.approx(expected[0], abs=0.03)
-    for name, pair in zip(REGRET_INTERVALS, expected[1:], strict=True):
-        assert ends(said[name]) == pytest.approx(100 * pair, abs=1.5)
-    assert expected[1, 1] > 0.05  # a choice that other examples would make otherwise
+    seen = random.multivariate_normal([0, 0], [[1, 0.7], [0.7, 1]], mixtures).T
+    noise = np.array([[0.10, 0.04], [0.04, 0.20]])
+    r, spreads = random.uniform(-1, 1, 6000), random.uniform(0, WIDEST, (6000, 2)) * seen.std(axis=1, ddof=1)
+    everywhere = 1e4 * np.ones((mixtures, mixtures))
+    truths, weights = np.empty((6000, 2, mixtures)), np.empty(6000)
+    for i, (a, b) in enumerate(spreads):
+        true = np.kron([[a * a, r[i] * a * b], [r[i] * a * b, b * b]], np.eye(mixtures)) + np.kron(
+            np.eye(2), everywhere
+        )
+        both = true + np.kron(noise, np.eye(mixtures))
+        weights[i] = np.exp(stats.multivariate_normal(cov=both).logpdf(seen.ravel()) + 30)
+        gain = true @ np.linalg.inv(both)
+        rest = true - gain @ true
+        truths[i] = random.multivariate_normal(gain @ seen.ravel(), (rest + rest.T) / 2, tol=1e-5).reshape(2, mixtures)
+    errors = random.multivariate_normal([0, 0], noise, (20_000, mixtures))
+    found = same_mixtures(*seen, *(np.moveaxis(errors, 2, 0) + seen[:, None]))
+    assert found is not None
+    accuracies = ranked_alike(truths[:, 0], truths[:, 1])
+    assert np.average(accuracies, weights=weights) == pytest.approx(
+        ranked_alike(*true_scores(seen, noise)).mean(), abs=0.02
+    )
+    assert found.accuracy == pytest.approx(weighted_ends(accuracies, weights), abs=1e-9)  # one of few shares of pairs
+    for k, pair in zip(TOP, found.regret, strict=False):
+        costs = top_regret(np.broadcast_to(seen[0], (6000, mixtures)), truths[:, 1], k)
+        assert pair == pytest.approx(weighted_ends(costs, weights), abs=0.08)
 
 
 def test_early_and_late_see_the_same_examples_and_seeds() -> None:
-    """The late score is the early one: whatever is drawn, the choice is right. Drawn apart, it would not be."""
+    """The late score is the early one: their true order is one, whatever is drawn. Drawn apart, it would not be."""
     random = np.random.default_rng(1)
     for table in (random.normal(size=(5, 30)), random.normal(size=(3, 5, 30))):
         said = cells(study_of(table, table))
-        assert said[SAME_MIXTURES] == "[1.00, 1.00]" and {said[name] for name in REGRET_INTERVALS} == {"[0.0, 0.0]"}
+        assert said[SAME_MIXTURES] == "[1.00, 1.00]" and {ends(said[name])[0] for name in REGRET_INTERVALS} == {0.0}
 
 
 def test_seeds_widen_it_and_one_seed_is_said_not_to_be_measured() -> None:
@@ -95,25 +115,27 @@ def test_without_draws_there_is_no_interval() -> None:
     random = np.random.default_rng(5)
     early, late = random.random((2, 5))
     some = random.random((2, 100, 5))
-    assert same_mixtures(decide(early, late), *some) is not None
+    assert same_mixtures(early, late, *some) is not None
     some[0, :, 2] = np.nan
-    assert same_mixtures(decide(early, late), *some) is None
+    assert same_mixtures(early, late, *some) is None
     early[2] = np.nan
-    assert same_mixtures(decide(early, late), *some) is not None  # the same four mixtures
-    assert same_mixtures(decide(early[:2], late[:2]), *some[:, :, :2]) is None
+    assert same_mixtures(early, late, *some) is not None  # the same four mixtures
+    assert same_mixtures(early[:2], late[:2], *some[:, :, :2]) is None
 
 
 @pytest.mark.parametrize("reliability", [0.6, 0.9])
-def test_the_regret_of_the_truth_is_inside(reliability: float) -> None:
+@pytest.mark.parametrize("r", [0.0, 0.5, 0.9])
+def test_the_truth_is_inside(reliability: float, r: float) -> None:
     """Nine mixtures whose scores carry noise; the truth is what they would score on endlessly many examples."""
     random = np.random.default_rng(6)
     noise, held = np.sqrt(1 / reliability - 1), []
-    for _ in range(300):
-        truth = random.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], 9).T
+    for _ in range(150):
+        truth = random.multivariate_normal([0, 0], [[1, r], [r, 1]], 9).T
         seen = truth + random.normal(0, noise, (2, 9))
-        drawn = seen[:, None] + random.normal(0, noise, (2, 300, 9))
-        found = same_mixtures(decide(*seen), *drawn)
+        found = same_mixtures(*seen, *(seen[:, None] + random.normal(0, noise, (2, 300, 9))))
         assert found is not None
-        low, high = found.regret[0]
-        held.append(low - 1e-12 <= top_regret(*truth, 1) <= high)
-    assert 0.89 < np.mean(held) < 0.99
+        ends = zip(
+            (found.accuracy, found.regret[0]), (ranked_alike(*truth), top_regret(seen[0], truth[1], 1)), strict=True
+        )
+        held.append([low - 1e-12 <= true <= high + 1e-12 for (low, high), true in ends])
+    assert (np.mean(held, axis=0) > 0.9).all()
