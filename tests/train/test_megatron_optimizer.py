@@ -58,7 +58,8 @@ def test_learns_as_with_flat_adamw(ranks: Ranks, dtype: torch.dtype, tied: bool)
     if dtype == torch.float32:
         expected = state(optimizers[1])
         for key, values in state(optimizers[0]).items():
-            torch.testing.assert_close(values, expected[key], rtol=0, atol=1e-6)
+            # Adam's step hardly depends on a gradient's size, so it enlarges the rounding of the smallest gradients.
+            torch.testing.assert_close(values, expected[key], rtol=0, atol=5e-6)
     assert theirs[0][0] - theirs[-1][0] > 0.1, "the losses must move"
 
 
