@@ -13,22 +13,38 @@ import pytest
 from tiny_study import write_study
 
 from configs.artifacts import sha256_file
+from configs.errors import ConfigError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
 from configs.workflow.slurm import Cluster, arrays, emit
 from configs.workflow.units import study_units
 
-SBATCH = """#!/bin/bash
-# Slurm on one machine, one job after another: each element of the array at once, its dependencies written down.
-script="${@: -1}"
-number=$(( $(cat count 2>/dev/null || echo 100) + 1 )); echo $number > count
-echo "$number $*" >> submitted
-last=$(sed -n 's/^#SBATCH --array=1-//p' "$script")
-for i in $(seq "$last"); do
-  export SLURM_ARRAY_JOB_ID=$number SLURM_ARRAY_TASK_ID=$i
-  bash "$script" >> "$script.out" 2>&1 || echo "$script $i: $?" >> failed
-done
-echo $number
+SBATCH = f"""#!{sys.executable}
+# Slurm on one machine, one job after another: each element of an array at once, or never if its dependencies say so.
+import os, re, subprocess, sys
+from pathlib import Path
+
+script = Path(sys.argv[-1])
+ended = {{tuple(line.split()[:2]): line.split()[2] for line in Path("ended").read_text().splitlines()}}
+number = str(101 + len({{job for job, _ in ended}}))
+kind, ids = re.findall(r"--dependency=([a-z]+):(\\S+)", " ".join(sys.argv))[0] if len(sys.argv) > 3 else ("", "")
+directives = re.findall("#SBATCH (.*)", script.read_text())
+(last,) = (d.removeprefix("--array=1-") for d in directives if d.startswith("--array"))
+for element in map(str, range(1, int(last) + 1)):
+    before = {{how for (job, at), how in ended.items() if job in ids.split(":")
+              and (at == element or kind != "aftercorr")}}
+    if "pending" in before:
+        end = "pending"
+    elif kind == "afterany" or before <= {{"done"}}:
+        environment = os.environ | {{"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": element}}
+        with open(f"{{script}}.out", "a") as out:
+            code = subprocess.run(["bash", script], env=environment, stdout=out, stderr=out).returncode
+        end = "failed" if code else "done"
+    else:
+        end = "cancelled" if "--kill-on-invalid-dep=yes" in directives else "pending"
+    with open("ended", "a") as stream:
+        print(number, element, end, script.stem, file=stream)
+print(number)
 """
 SRUN = """#!/bin/bash
 exec "$@"
@@ -38,10 +54,28 @@ echo "$*" >> "$JOBS/requeued"
 """
 
 
-def paper(folder: Path, cluster: Cluster) -> dict[str, str]:
-    """The scripts of the paper's study, by name."""
+def stand_ins(folder: Path, jobs: Path, srun: str = SRUN) -> dict[str, str]:
+    """An environment in which Slurm's commands are those above; jobs: folder of the scripts, theirs too."""
+    tools = folder / "bin"
+    tools.mkdir()
+    for name, text in (("sbatch", SBATCH), ("srun", srun), ("scontrol", SCONTROL)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    (jobs / "ended").touch()
+    return os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "JOBS": str(jobs)}
+
+
+def ended(jobs: Path) -> dict[str, str]:
+    """How each element ended, by its units."""
+    lines = [line.split() for line in (jobs / "ended").read_text().splitlines()]
+    return {(jobs / f"{name}.units").read_text().splitlines()[int(at) - 1]: how for _, at, how, name in lines}
+
+
+def paper(folder: Path, cluster: Cluster, gpus: int = 8) -> dict[str, str]:
+    """The scripts of the paper's study, by name; gpus: of a training."""
     places = {"runs": Path("/shared/runs"), "data": Path("/shared/my data"), "python": Path("/env/bin/python")}
-    emit(folder, "paper", study_units(load_study("paper"), Path("/shared/runs")), places, cluster)
+    study = load_study("paper", {f"scales.{scale}.gpus": gpus for scale in ("240m", "1b")})
+    emit(folder, "paper", study_units(study, Path("/shared/runs")), places, cluster)
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
@@ -51,7 +85,14 @@ def test_scripts_of_the_papers_study(tmp_path: Path) -> None:
         if not name.endswith(".units"):
             subprocess.run(["bash", "-n", str(tmp_path / name)], check=True)
     pretraining = made["train-1b-pt.sbatch"]
-    for directive in ("--array=1-9", "--gpus-per-node=8", "--partition=a100", "--signal=USR1@120", "--requeue"):
+    for directive in (
+        "--array=1-9",
+        "--gpus-per-node=8",
+        "--partition=a100",
+        "--signal=USR1@120",
+        "--requeue",
+        "--kill-on-invalid-dep=yes",
+    ):
         assert f"#SBATCH {directive}\n" in pretraining
     assert "--nproc-per-node 8 --shutdown-timeout 110 --standalone study.py unit paper" in pretraining
     assert "--data '/shared/my data'" in pretraining
@@ -91,6 +132,35 @@ def test_a_training_of_several_machines_meets_at_the_first(tmp_path: Path) -> No
     subprocess.run(["bash", "-n", str(tmp_path / "train-240m-pt.sbatch")], check=True)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "per_node", "nodes", "here"), [(12, 8, 2, 6), (6, 4, 2, 3), (8, 8, 1, 8), (7, 4, 7, 1), (16, 8, 2, 8)]
+)
+def test_a_training_has_as_many_processes_as_gpus(
+    tmp_path: Path, gpus: int, per_node: int, nodes: int, here: int
+) -> None:
+    script = paper(tmp_path, Cluster(gpus_per_node=per_node), gpus)["train-1b-pt.sbatch"]
+    assert f"#SBATCH --nodes={nodes}\n" in script and f"#SBATCH --gpus-per-node={here}\n" in script
+    assert f" --nproc-per-node {here} " in script and f"--nnodes {nodes} " in script and nodes * here == gpus
+
+
+def test_nodes_without_gpus_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="8 GPUs are asked for, 0 are on each machine"):
+        paper(tmp_path, Cluster(gpus_per_node=0))
+
+
+def test_what_needs_a_failed_element_is_cancelled_and_the_rest_is_done(tmp_path: Path) -> None:
+    failing, python = "pretrain/tiny/V1P0/seed0", tmp_path / "python"
+    python.write_text(f'#!/bin/bash\n[ "$4" != {failing} ]\n')  # study.py unit tiny <unit>
+    python.chmod(0o755)
+    places = {"runs": tmp_path / "runs", "data": tmp_path / "data", "python": python}
+    units = study_units(load_study(write_study(tmp_path)), places["runs"])
+    submit = emit(tmp_path, "tiny", units, places, Cluster())
+    subprocess.run(["bash", str(submit)], env=stand_ins(tmp_path, tmp_path), check=True, capture_output=True)
+    found = ended(tmp_path)
+    assert found.pop(failing) == "failed" and found.pop("analyse") == "done"  # it would say what is missing
+    assert found == {name: "cancelled" if "V1P0" in name else "done" for name in found} and len(found) == 8
+
+
 def study_command(study: Path, root: Path, *more: str) -> list[str]:
     place = ["--runs", str(root / "runs"), "--data", str(root / "data")]
     return [sys.executable, str(PROJECT_ROOT / "study.py"), "run", str(study), *place, *more]
@@ -109,16 +179,10 @@ def test_a_study_done_by_its_jobs_has_the_same_bytes_as_one_done_by_the_driver(t
 
     said = subprocess.run(study_command(study, queued, "--emit-slurm", str(jobs)), capture_output=True, text=True)
     assert said.returncode == 0 and said.stdout.split() == ["bash", str(jobs / "submit.sh")], said.stderr
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
-        (tools / name).write_text(text)
-        (tools / name).chmod(0o755)
-    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "JOBS": str(jobs)}
-    done = subprocess.run(said.stdout.split(), env=os.environ | variables, capture_output=True, text=True)
+    done = subprocess.run(said.stdout.split(), env=stand_ins(tmp_path, jobs), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     logs = "\n".join(path.read_text()[-1500:] for path in jobs.glob("*.out"))
-    assert not (jobs / "failed").exists(), logs
+    assert set(ended(jobs).values()) == {"done"}, logs
     kept = ["scores/**/*.parquet", "metrics.parquet", "**/DONE"]
     assert files(queued / "runs/tiny", kept) == files(driven / "runs/tiny", kept)
     again = subprocess.run(study_command(study, queued), capture_output=True, text=True)
@@ -126,21 +190,16 @@ def test_a_study_done_by_its_jobs_has_the_same_bytes_as_one_done_by_the_driver(t
 
 
 def test_a_job_whose_unit_was_stopped_is_queued_again_and_one_that_failed_is_not(tmp_path: Path) -> None:
-    runs, tools = tmp_path / "runs", tmp_path / "bin"
+    runs = tmp_path / "runs"
     units = study_units(load_study(write_study(tmp_path)), runs)
     places = {"runs": runs, "data": tmp_path / "data", "python": Path("/bin/false")}
     emit(tmp_path, "tiny", units, places, Cluster())
-    tools.mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
-        (tools / name).write_text(text)
-        (tools / name).chmod(0o755)
-    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "JOBS": str(tmp_path)}
-    variables |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    variables = stand_ins(tmp_path, tmp_path) | {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
     script = ["bash", str(tmp_path / "train-tiny-pt.sbatch")]
-    assert subprocess.run(script, env=os.environ | variables, check=False).returncode == 1
+    assert subprocess.run(script, env=variables, check=False).returncode == 1
     assert not (tmp_path / "requeued").exists()
     stopped = runs / "tiny/units/pretrain/tiny/V2P2/seed0.stopped"
     stopped.parent.mkdir(parents=True)
     stopped.touch()
-    assert subprocess.run(script, env=os.environ | variables, check=False).returncode == 0
+    assert subprocess.run(script, env=variables, check=False).returncode == 0
     assert (tmp_path / "requeued").read_text() == "requeue 7_2\n"
