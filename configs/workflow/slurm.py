@@ -2,7 +2,7 @@
 
 In: the units of a study. Out: a folder of sbatch scripts, of the units that each array element does, and submit.sh,
 which submits them in order and prints their numbers. A job that Slurm preempts, or whose time runs out, is given its
-notice two minutes before, saves, and is queued again.
+notice two minutes before; a training saves, other work keeps what is finished, and the job is queued again.
 """
 
 from __future__ import annotations

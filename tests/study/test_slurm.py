@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,12 +14,17 @@ from pathlib import Path
 import pytest
 from tiny_study import write_study
 
+import study as driver
+from configs import signals
 from configs.artifacts import sha256_file
-from configs.errors import ConfigError
+from configs.errors import ConfigError, Preempted, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
+from configs.workflow.begun import begin
+from configs.workflow.claims import failure
+from configs.workflow.records import State
 from configs.workflow.slurm import Cluster, arrays, emit
-from configs.workflow.units import study_units
+from configs.workflow.units import Unit, study_units
 
 SBATCH = f"""#!{sys.executable}
 # Slurm on one machine, one job after another: each element of an array at once, or never if its dependencies say so.
@@ -203,3 +210,60 @@ def test_a_job_whose_unit_was_stopped_is_queued_again_and_one_that_failed_is_not
     stopped.touch()
     assert subprocess.run(script, env=variables, check=False).returncode == 0
     assert (tmp_path / "requeued").read_text() == "requeue 7_2\n"
+
+
+NOTICE = """#!/bin/bash
+"$@" & unit=$!
+until [ -e "$LOG" ]; do sleep 0.02; done
+kill -USR1 $unit; wait $unit
+"""
+
+
+def test_a_job_that_tokenises_is_queued_again_at_the_notice_and_goes_on(tmp_path: Path) -> None:
+    path, runs = write_study(tmp_path), tmp_path / "runs"
+    study = load_study(path)
+    begin(study, tmp_path / "data/microworld", runs)
+    places = {"runs": runs, "data": tmp_path / "data", "python": Path(sys.executable)}
+    emit(tmp_path, "tiny", study_units(study, runs), places, Cluster())
+    log = runs / "tiny/units/tokenise.log"
+    variables = stand_ins(tmp_path, tmp_path, NOTICE) | {"LOG": str(log)}
+    variables |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+    job = ["bash", str(tmp_path / "tokenise.sbatch")]
+    first = subprocess.run(job, env=variables, capture_output=True, text=True)
+    assert "stopped: SIGUSR1 came; what is finished is kept" in first.stderr and "Traceback" not in first.stderr
+    assert first.returncode == 0 and (tmp_path / "requeued").read_text() == "requeue 7_1\n"
+    assert not (runs / "tiny/units/tokenise.json").exists() and not log.with_suffix(".failed").exists()
+    (tmp_path / "bin/srun").write_text(SRUN)
+    subprocess.run(job, env=variables, check=True)
+    assert (runs / "tiny/units/tokenise.json").is_file() and not log.with_suffix(".stopped").exists()
+
+
+@pytest.mark.parametrize("name", ["score/tiny/V1P0/seed0/pt/last", "analyse", "finetune/tiny/V1P0/seed0/tiny"])
+@pytest.mark.parametrize("way", ["at work", "a worker of it first"])
+def test_every_kind_of_unit_ends_at_the_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str
+) -> None:
+    def do(work: driver.Work, unit: Unit) -> str:
+        assert unit.name == name
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with contextlib.suppress(Exception):  # as somebody's library might
+            int("x")
+        raise AssertionError("it went on")
+
+    def broken(work: driver.Work, unit: Unit) -> str:
+        try:
+            do(work, unit)
+        except BaseException:  # a pool that has lost its processes
+            raise ResourceError("a worker process died") from None
+        return ""
+
+    begin(load_study(write_study(tmp_path)), None, tmp_path / "runs")
+    monkeypatch.setattr(driver, "states", lambda _, units: {u.name: State("done") for u in units})
+    monkeypatch.setattr(driver.Work, "__call__", do if way == "at work" else broken)
+    handlers = [signal.getsignal(number) for number in signals.AWAITED]
+    with pytest.raises(Preempted, match="SIGUSR1 came"):
+        driver.do_unit("tiny", name, tmp_path / "data", tmp_path / "runs", again=False)
+    units = tmp_path / "runs/tiny/units"
+    assert "SIGUSR1 came" in (units / f"{name}.stopped").read_text()
+    assert failure(tmp_path / "runs/tiny", name) is None and signals.received() is None
+    assert [signal.getsignal(number) for number in signals.AWAITED] == handlers
