@@ -53,6 +53,7 @@ class RayWorkers:
         self.patience_s = patience_s
         self._machines: list[tuple[int, int]] = []
         self._most_seen = 0
+        self._told = False
         self._looked = -LOOK_AGAIN_S
         self._taken: dict[str, Share] = {}
         self._tasks: dict[str, Any] = {}
@@ -87,6 +88,9 @@ class RayWorkers:
         import ray
 
         share = self._taken[unit.name] = self._share(unit)
+        if unit.gpus and not share.gpus and not self._told:
+            print(f"the cluster has no GPU: models of precision: fp32 take CPUs, {unit.name} first", flush=True)
+            self._told = True
         options: dict[str, Any] = {"num_gpus": share.gpus, "num_cpus": share.cpus, "max_retries": 0, "name": unit.name}
         if share.machines > 1:
             inner: Future[Any] = self._gangs.submit(self._together, unit, share)

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import ray
@@ -72,6 +73,18 @@ def test_on_a_cluster_without_gpus_fp32_goes_to_cpus_and_bf16_waits_for_one(clus
         assert not made.room(unit)
     cluster.machines.append((8, 64))
     assert made.room(TRAINING) and made.room(SCORE)
+
+
+def test_it_says_that_it_takes_cpus(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray, "remote", MagicMock())
+    made = workers()
+    for unit in (UNITS["tokenise"], in_fp32(TRAINING), in_fp32(SCORE)):
+        made.start(unit)
+    assert capsys.readouterr().out == (
+        f"the cluster has no GPU: models of precision: fp32 take CPUs, {TRAINING.name} first\n"
+    )
 
 
 def test_machines_that_never_come_end_the_study_with_a_message(cluster: Cluster) -> None:
