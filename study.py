@@ -223,10 +223,22 @@ def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
 def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
     """One unit of a study that was begun, with its record: what torchrun and Slurm start. Done already: nothing.
 
-    again: make it anew whatever is there; without, a stale one is refused.
+    again: make it anew whatever is there; without, a stale one is refused. Raises Preempted where it is asked to end,
+    and leaves <unit>.stopped, so that Slurm's script queues it again; a training saves first.
     """
     if "RANK" in os.environ:
         end_with_parent()
+    main_rank = os.environ.get("RANK", "0") == "0"
+    try:
+        with signals.raised():
+            _do_unit(name, unit, data, runs, again, main_rank)
+    except Preempted as notice:
+        if main_rank:
+            write_text(units_dir(runs / name) / f"{unit}.stopped", f"{notice}\n")
+        raise
+
+
+def _do_unit(name: str, unit: str, data: Path, runs: Path, again: bool, main_rank: bool) -> None:
     study, documents, units = begun(name, runs)
     by_name, folder = {unit.name: unit for unit in units}, runs / name
     if unit not in by_name:
@@ -240,8 +252,7 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
         raise ArtifactError(f"{unit} needs {missing[0]}, which is not done", where=folder)
     if found[unit].kind == "stale" and by_name[unit].kind not in CHECKED and not again:
         raise ResourceError(f"{unit} is stale: {'; '.join(found[unit].reasons)}", hint="--again makes it anew")
-    main_rank, stopped = os.environ.get("RANK", "0") == "0", units_dir(folder) / f"{unit}.stopped"
-    stopped.unlink(missing_ok=True)
+    (units_dir(folder) / f"{unit}.stopped").unlink(missing_ok=True)
     began = time.monotonic()
     if again:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -250,12 +261,8 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
         record_file(folder, unit).unlink(missing_ok=True)
     try:
         product = work(by_name[unit])
-    except Preempted as notice:
-        if main_rank:
-            write_text(stopped, f"{notice}\n")
-        raise
     except Exception as error:
-        if main_rank:
+        if main_rank and not isinstance(error, Preempted) and signals.received() is None:
             note_failure(folder, unit, in_words(error), final=not may_pass(error))
         raise
     if main_rank:

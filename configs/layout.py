@@ -20,11 +20,12 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import ArtifactError
-from configs.untrusted import check_name
+from configs.untrusted import check_name, is_name
 
 CONFIG_ROOT = Path(__file__).resolve().parent
 PROJECT_ROOT = CONFIG_ROOT.parent
@@ -99,6 +100,16 @@ class RunFolder:
     def __post_init__(self) -> None:
         for what in ("study", "scale", "mixture", "stage"):
             check_name(getattr(self, what), what)
+
+    @classmethod
+    def at(cls, path: Path) -> RunFolder | None:
+        """The run that lies in a folder, by the folder's names; None where they are no run's."""
+        *names, seed, stage = path.parts[-5:] if len(path.parts) > 5 else [""] * 5
+        known = re.fullmatch(r"seed(\d+)/(?:pt|sft-.+)", f"{seed}/{stage}")
+        if known is None or not all(map(is_name, (*names, stage))):
+            return None
+        study, scale, mixture = names
+        return cls(path.parents[4], study, scale, mixture, int(known[1]), stage)
 
     @property
     def path(self) -> Path:

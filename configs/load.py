@@ -336,7 +336,7 @@ def pretrain_config(study: StudyConfig, scale: str, mixture: str, seed: int) -> 
 
 
 def sft_config(study: StudyConfig, scale: str, recipe: str, seed: int) -> TrainConfig:
-    """The resolved fine-tuning config of one run of a study."""
+    """The resolved fine-tuning config of a study's recipe; `TrainConfig.of` names the model that it starts from."""
     overrides = dict(study.overrides) | {"data.tokenizer": study.tokenizer.name, "seed": seed, "recipe": recipe}
     return _fits(study, scale, load_train(study.scales[scale].sft[recipe], overrides))
 

@@ -3,7 +3,7 @@
 In: SIGTERM (Slurm's at the time limit or at pre-emption, a cloud's at reclaim), SIGUSR1 (`sbatch --signal=USR1@120`) or
 SIGINT (Ctrl-C, and a task that Ray cancels), sent to this process or to a torchrun, which passes it on and kills after
 30 s (`torchrun --shutdown-timeout`). Out: `received` names it; a training saves a checkpoint, a driver stops its
-workers, and both end with exit code 75. Under torchrun, SIGUSR1 needs
+workers, work that has nothing to save ends where it stands, and the exit code is 75. Under torchrun, SIGUSR1 needs
 TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1.
 """
 
@@ -13,6 +13,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from configs.errors import Preempted
 
 AWAITED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -37,9 +39,43 @@ def awaited() -> Iterator[None]:
         _received.clear()
 
 
+@contextmanager
+def raised() -> Iterator[None]:
+    """While this lasts, the first of the signals raises Preempted wherever the work is; main thread only.
+
+    For work that loses little by it: what it has finished is on disk, and what is half there has a temporary name. An
+    error that follows the signal, as where worker processes were sent it too, is its doing. `awaited` may stand inside.
+    """
+    before = {number: signal.getsignal(number) for number in AWAITED}
+    for number in AWAITED:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, _raise)
+    try:
+        yield
+    except (_Asked, Exception) as error:
+        if (name := received()) is None or isinstance(error, Preempted):
+            raise
+        cause = None if isinstance(error, _Asked) else error
+        raise Preempted(f"{name} came; what is finished is kept", hint="the same command goes on") from cause
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _received.clear()
+
+
 def received() -> str | None:
     """The name of the first signal noted, e.g. SIGTERM."""
     return signal.Signals(_received[0]).name if _received else None
+
+
+class _Asked(BaseException):
+    """Not an Exception: whoever catches errors of their own work must not swallow it."""
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    _note(number, frame)
+    if len(_received) == 1:  # a second would disturb the tidying up after the first
+        raise _Asked
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ResourceError("transformers is not installed", hint="pip install -c constraints.txt transformers")
     from megatron_train.sft import find_parent
 
-    found = compare(find_parent(arguments.folder).export, arguments.sequences)
+    found = compare(find_parent(arguments.folder), arguments.sequences)
     print(
         f"largest difference {found.largest_difference:.2e} (logits spread over {found.spread:.2f}), "
         f"same likeliest token at {found.agreement:.3%} of positions"

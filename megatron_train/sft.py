@@ -1,7 +1,8 @@
 """Fine-tune a pretrained model on conversations; only the assistant's words carry loss.
 
 In: a config (configs/<scale>_sft.yaml), a finished pretraining run or one of its exports, a tokenised SFT set under
-<data>. Out: a run folder <runs>/<study>/<scale>/<mixture>/seed<k>/sft-<recipe>. One process, or torchrun.
+<data>. Out: a run folder <runs>/<study>/<scale>/<mixture>/seed<k>/sft-<recipe>, named as the parent's, and beside it
+unless --study says otherwise. One process, or torchrun.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # See pretrain.py.
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,9 +23,9 @@ from configs.artifacts import MANIFEST, read_object  # noqa: E402
 from configs.cost import Hardware, hardware_of, plan_run, training_steps  # noqa: E402
 from configs.errors import ArtifactError, ConfigError, user_errors  # noqa: E402
 from configs.layout import RunFolder, sft_dir, tokenizer_dir  # noqa: E402
-from configs.load import load_train, parse_overrides, read_yaml  # noqa: E402
+from configs.load import load_train, parse_overrides  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
-from configs.untrusted import check_name, understood  # noqa: E402
+from configs.untrusted import understood  # noqa: E402
 from megatron_train import cli  # noqa: E402
 
 if TYPE_CHECKING:
@@ -39,40 +39,62 @@ EXAMPLES = r"""examples:
 """
 
 
-@dataclass(frozen=True)
-class Parent:
-    """What fine-tuning starts from: an export, and the run it belongs to where that is known."""
-
-    export: Path
-    mixture: str | None = None
-    study: str | None = None
-
-
-def find_parent(path: Path) -> Parent:
-    """`path` is a finished pretraining run folder (its last export is taken), an export, or anybody's Llama.
+def find_parent(path: Path) -> Path:
+    """The export to start from: of a finished run folder the last, else `path` itself, ours or anybody's Llama.
 
     Raises ArtifactError where it is none of them, or the run is not finished.
     """
     path = path.resolve()
-    if (path / "config.json").is_file() and not (path / "export.json").is_file():
-        return Parent(path)
-    if (path / "export.json").is_file():
-        run = path.parent.parent
-        return Parent(path, *_names(run)) if (run / "config.yaml").is_file() else Parent(path)
+    if (path / "config.json").is_file() or (path / "export.json").is_file():
+        return path
     if not (path / "DONE").is_file():
         raise ArtifactError(
             "neither an export nor a finished pretraining run (no DONE)", where=path, hint="finish or choose the parent"
         )
     with understood(path / "DONE", hint="finish or choose the parent"):
         step = int(read_object(path / "DONE")["step"])
-    return Parent(path / "export" / f"step-{step:07d}", *_names(path))
+    return path / "export" / f"step-{step:07d}"
 
 
-def _names(run: Path) -> tuple[str, str]:
-    """Mixture and study of a run folder <study>/<scale>/<mixture>/seed<k>/<stage>."""
-    path = run / "config.yaml"
-    with understood(path, ConfigError, hint="choose an export, or the run that wrote it"):
-        return check_name(read_yaml(path)["data"]["mixture"], "data.mixture"), run.parents[3].name
+def run_of(export: Path) -> RunFolder | None:
+    """The run that an export says it is of, in the study it lies in; None for somebody else's Llama.
+
+    Raises ArtifactError where it lies in the folder of another: its scores are filed under that one's name.
+    """
+    path, hint = export / "export.json", "choose another parent, or run its training again"
+    here = RunFolder.at(export.parent.parent) if export.parent.name == "export" else None
+    if here is None and not path.is_file():
+        return None
+    with understood(path, hint=hint):
+        facts = read_object(path)
+        said = RunFolder.at(Path("/") / facts["study"] / facts["run"])
+        if said is None:
+            raise ValueError(f"run {facts['run']!r}")
+    if here is not None and here.name != said.name:
+        raise ArtifactError(
+            f"it says that it is of the run {said.name}, and lies in that of {here.name}",
+            where=path,
+            hint=f"name its folder {said.name} again, or copy the export out of the runs",
+        )
+    return here or said
+
+
+def inherited(run: RunFolder | None) -> dict[str, Any]:
+    """Overrides that say what a fine-tuning has from the run it starts from."""
+    return {} if run is None else {"data.mixture": run.mixture, "seed": run.seed}
+
+
+def check_run(config: TrainConfig, run: RunFolder) -> None:
+    """Refuse what would be filed, and compared, with another pretraining than the one it starts from."""
+    asked = {"scale": config.scale, "data.mixture": config.data.mixture, "seed": config.seed}
+    for key, of_parent in {"scale": run.scale, **inherited(run)}.items():
+        if asked[key] != of_parent:
+            raise ConfigError(
+                f"{key} is {asked[key]!r}, the parent's is {of_parent!r}",
+                where=f"{run.study}/{run.name}",
+                valid=f"{key}={of_parent}",
+                hint=None if key == "scale" else f"leave {key} out: it is taken from the parent",
+            )
 
 
 def missing_data(config: TrainConfig, data: Path) -> list[str]:
@@ -95,7 +117,7 @@ def measured_examples(config: TrainConfig, data: Path) -> int | None:
     return len(SftDataset.open(folder, config.model.context_tokens))
 
 
-def build_job(config: TrainConfig, parent: Parent, study: str, data: Path, runs: Path, resume: Resume = "auto") -> Job:
+def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: Path, resume: Resume = "auto") -> Job:
     """Open the SFT set and the parent. Raises ArtifactError (altered files), ConfigError (another shape)."""
     from megatron_train.data import SftData
     from megatron_train.export import check_shape, read_export
@@ -103,23 +125,22 @@ def build_job(config: TrainConfig, parent: Parent, study: str, data: Path, runs:
     from megatron_train.provenance import manifests
     from mixtures.sft import SftDataset
 
-    facts = read_export(parent.export)
-    check_shape(parent.export, config.model)
+    facts = read_export(parent)
+    check_shape(parent, config.model)
     tokenizer = tokenizer_dir(data, config.data.tokenizer)
     folder = sft_dir(data, config.data.tokenizer, config.data.sft_set)
     dataset = SftDataset.open(folder, config.model.context_tokens)
     cli.check_tokenizer(config, tokenizer, {f"SFT set {config.data.sft_set}": dataset.manifest["tokenizer"]})
     batch, context = config.batch, config.model.context_tokens
-    mixture = parent.mixture or config.data.mixture
     return Job(
         config=config,
-        folder=RunFolder(runs, study, config.scale, mixture, config.seed, f"sft-{config.recipe}"),
+        folder=RunFolder(runs, study, config.scale, config.data.mixture, config.seed, f"sft-{config.recipe}"),
         steps=training_steps(config, len(dataset)),
         tokenizer=tokenizer,
         data=lambda ranks: SftData(dataset, batch.sequences, batch.micro_sequences, context, config.seed, ranks),
         data_fingerprints={"sft": dataset.fingerprint, "tokenizer": dataset.manifest["tokenizer"]},
         manifests=manifests(data, [tokenizer, folder]),
-        parent=parent.export,
+        parent=parent,
         parent_sha256=facts["checkpoint"],
         resume=resume,
     )
@@ -136,16 +157,19 @@ def run(
 ) -> Path:
     """Print the plan and fine-tune (or resume, or skip) one run; returns its folder. `study` None: the parent's.
 
-    `hardware` is what the plan's times are for. Raises ResourceError, listing what is missing, where the data or the
-    device is.
+    `hardware` is what the plan's times are for. Raises ConfigError where the config is of another model than the
+    parent; ResourceError, listing what is missing, where the data or the device is.
     """
-    found = find_parent(parent)
+    export = find_parent(parent)
+    if (origin := run_of(export)) is not None:
+        check_run(config, origin)
+        study = study or origin.study
     cli.show_plan(plan_run(config, sft_examples=measured_examples(config, data), hardware=hardware))
     if missing := missing_data(config, data) + cli.missing_here(config):
         cli.refuse(missing)
     from megatron_train.loop import train
 
-    job = build_job(config, found, study or found.study or cli.DEFAULT_STUDY, data, runs, resume)
+    job = build_job(config, export, study or cli.DEFAULT_STUDY, data, runs, resume)
     show_examples(config, data)
     train(job)
     return job.folder.path
@@ -171,14 +195,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--parent", type=Path, metavar="DIR", help="finished pt run, an export, or another Llama (required)"
     )
     arguments = parser.parse_args(argv)
-    config = load_train(arguments.config, parse_overrides(arguments.overrides))
+    if arguments.parent is None and not arguments.dry_run:
+        parser.error("--parent is required: a finished pretraining run folder, or one of its exports")
+    known = {} if arguments.dry_run else inherited(run_of(find_parent(arguments.parent)))
+    config = load_train(arguments.config, known | parse_overrides(arguments.overrides))
     cli.expect_stage(config, "sft", arguments.config)
     data, runs = cli.roots(arguments)
     hardware = hardware_of(arguments)
     if arguments.dry_run:
         cli.show_plan(plan_run(config, sft_examples=measured_examples(config, data), hardware=hardware))
-    elif arguments.parent is None:
-        parser.error("--parent is required: a finished pretraining run folder, or one of its exports")
     else:
         with signals.awaited():
             done = run(config, arguments.parent, arguments.study, data, runs, hardware, arguments.resume)

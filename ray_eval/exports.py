@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from configs.artifacts import read_object, sha256_file, verify_files
 from configs.errors import ArtifactError
 from configs.layout import RunFolder, scores_dir
-from configs.untrusted import is_name, parse_json, understood
+from configs.untrusted import parse_json, understood
 from ray_eval.checkpoints import check_own_code, check_weight_files, positive, verify_weights
 
 if TYPE_CHECKING:
@@ -118,10 +118,9 @@ def read_export(folder: Path, out: Path | None = None) -> Export:
     Raises ArtifactError for a folder that is no complete export inside a run folder, or that cannot be scored.
     """
     folder = folder.resolve()
-    parts = folder.parts[-7:]
     valid = "<runs>/<study>/<scale>/<mixture>/seed<k>/<stage>/export/step-<n>"
-    names = re.fullmatch(r"seed(\d+)/(pt|sft-[^/]+)/export/step-\d+", "/".join(parts[3:])) if len(parts) == 7 else None
-    if names is None or not all(map(is_name, (*parts[:3], names[2]))):
+    run = RunFolder.at(folder.parents[1]) if re.fullmatch(r"export/step-\d+", "/".join(folder.parts[-2:])) else None
+    if run is None:
         raise ArtifactError("not the export of a run", where=folder, valid=valid)
     path = folder / EXPORT_JSON
     if not path.is_file():
@@ -135,7 +134,6 @@ def read_export(folder: Path, out: Path | None = None) -> Export:
     check_weight_files(folder, hint="export the checkpoint again")
     config = _check_config(folder)
     _check_tokenizer(folder, info, config["vocab_size"])
-    run = RunFolder(folder.parents[6], parts[0], parts[1], parts[2], int(names[1]), names[2])
     with understood(path, hint="export the checkpoint again"):
         return Export(run, folder, int(info["step"]), int(info["tokens"]), str(info["checkpoint"]), out or run.runs)
 

@@ -124,7 +124,7 @@ class TrainData(Model):
     tokenizer: Name = "default"
     """Name of the tokenizer under <data>/tokenizers."""
     mixture: Name = "V1P0"
-    """Name of a file in configs/mixtures (pretraining)."""
+    """Name of a file in configs/mixtures; of a fine-tuning, what its parent was pretrained on."""
     sft_set: Name = "sft"
     """Name of the SFT set under <data>/sft (fine-tuning)."""
     exhaustion: Literal["error", "repeat"] = "error"
@@ -174,7 +174,7 @@ class TrainConfig(Model):
     loss_chunk_tokens: Positive | None = None
     """Tokens whose logits exist at once in the loss; null: measured on a GPU, about 2^28 logits on a CPU."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """Seed of initialisation and data order."""
+    """Seed of initialisation and data order; of a fine-tuning, its parent's too."""
     checkpoint_tokens: tuple[Positive, ...] = ()
     """Milestones at which a checkpoint (with optimizer moments) and an export are kept, besides the last step."""
     checkpoint_every_steps: Count = 0
@@ -209,6 +209,11 @@ class TrainConfig(Model):
     def identity(self) -> dict[str, Any]:
         """Everything but what changes only how a run is computed or shown; what comes out differs by rounding."""
         return self.model_dump(mode="json", exclude=NOT_IN_RESULT)
+
+    def of(self, mixture: str, seed: int) -> TrainConfig:
+        """The same training of another model: pretrained, or fine-tuned, on that mixture with that seed."""
+        data = self.data.model_copy(update={"mixture": mixture})
+        return self.model_copy(update={"data": data, "seed": seed})
 
     @property
     def tokens_per_step(self) -> int:

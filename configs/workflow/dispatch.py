@@ -84,8 +84,9 @@ def dispatch(
     board = _Board({unit.name: set(unit.inputs) & names for unit in units})
     board.ready = [unit for unit in units if not board.waiting[unit.name]]
     while board.ready or board.running:
-        _start(board, workers, far, tell)
-        _check_room(board, workers.patience_s)
+        now = time.monotonic()
+        _start(board, workers, far, tell, now)
+        _check_room(board, workers.patience_s, now)
         if board.running:
             done, _ = wait(board.running, timeout=TICK_S, return_when=FIRST_COMPLETED)
         else:  # all that is ready pauses, or its worker is being replaced
@@ -97,17 +98,18 @@ def dispatch(
     return board.failed
 
 
-def _check_room(board: _Board, patience_s: float) -> None:
+def _check_room(board: _Board, patience_s: float, now: float) -> None:
     """Raises ResourceError where nothing is at work, and there has been no room for what is ready for so long."""
-    if not board.ready or board.running or board.paused:
+    if not board.ready or board.running or any(until > now for until in board.paused.values()):
         board.idle_since = None
         return
-    board.idle_since = board.idle_since or time.monotonic()
-    if time.monotonic() - board.idle_since >= patience_s:
+    board.idle_since = board.idle_since or now
+    if now - board.idle_since >= patience_s:
         unit = board.ready[0]
+        waited = f"; waited {patience_s:.0f} s for more" if patience_s else ""
         raise ResourceError(
-            f"{unit.name} needs {unit.gpus} GPUs at once, and there are fewer",
-            hint="scales.<scale>.gpus=N: how many one training works on",
+            f"{unit.name} needs {unit.gpus} GPUs at once, and there are fewer{waited}",
+            hint="scales.<scale>.gpus=N: how many one training works on; 0: CPUs alone, for precision: fp32",
         )
 
 
@@ -115,8 +117,9 @@ def _within(unit: Unit, names: set[str]) -> Unit:
     return replace(unit, inputs=tuple(name for name in unit.inputs if name in names))
 
 
-def _start(board: _Board, workers: Workers, far: Mapping[str, float], tell: Callable[[Event], None]) -> None:
-    now = time.monotonic()
+def _start(
+    board: _Board, workers: Workers, far: Mapping[str, float], tell: Callable[[Event], None], now: float
+) -> None:
     for unit in sorted(board.ready, key=lambda unit: -far[unit.name]):
         if board.paused.get(unit.name, 0.0) > now or not workers.room(unit):
             continue

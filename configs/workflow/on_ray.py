@@ -2,7 +2,8 @@
 
 In: how to do a unit. Out: a future of its product. Runs, data and documents must lie where all machines see them.
 Ray reuses the processes of its tasks, so that they too import their packages once. A unit of more GPUs than a machine
-has is a torchrun on each of several machines, in a placement group that takes their GPUs together or not at all.
+has is a torchrun on each of several machines, in a placement group that takes their GPUs together or not at all. A unit
+that names GPUs waits for them: it takes a CPU only on a cluster that never had one, and only if its model is fp32.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from configs.errors import MagicError
 from configs.workflow.dispatch import WorkerDied
 from configs.workflow.processes import SAVE_S, Command, run_command
+from configs.workflow.schedule import machines_for
 from configs.workflow.units import Unit
 
 PATIENCE_S = 600.0
@@ -50,13 +52,17 @@ class RayWorkers:
         self._do, self._command, self._outcome = do, command, outcome
         self.patience_s = patience_s
         self._machines: list[tuple[int, int]] = []
+        self._most_seen = 0
+        self._told = False
         self._looked = -LOOK_AGAIN_S
         self._taken: dict[str, Share] = {}
         self._tasks: dict[str, Any] = {}
         self._gangs = ThreadPoolExecutor(64, "gang")
         self._ending = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> RayWorkers:
+        self._watcher.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -64,6 +70,7 @@ class RayWorkers:
         self._ending.set()
         _end(list(self._tasks.values()))
         self._gangs.shutdown(wait=True)
+        self._watcher.join()
 
     def room(self, unit: Unit) -> bool:
         """Ray itself keeps to what is free; this keeps its queue short, so that the most urgent unit is next."""
@@ -81,6 +88,9 @@ class RayWorkers:
         import ray
 
         share = self._taken[unit.name] = self._share(unit)
+        if unit.gpus and not share.gpus and not self._told:
+            print(f"the cluster has no GPU: models of precision: fp32 take CPUs, {unit.name} first", flush=True)
+            self._told = True
         options: dict[str, Any] = {"num_gpus": share.gpus, "num_cpus": share.cpus, "max_retries": 0, "name": unit.name}
         if share.machines > 1:
             inner: Future[Any] = self._gangs.submit(self._together, unit, share)
@@ -112,16 +122,29 @@ class RayWorkers:
         if time.monotonic() - self._looked >= LOOK_AGAIN_S:
             resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             self._machines = [(int(found.get("GPU", 0)), int(found.get("CPU", 0))) for found in resources]
+            self._most_seen = max(self._most_seen, _most_gpus(self._machines))
             self._looked = time.monotonic()
         return self._machines
+
+    def _watch(self) -> None:
+        """What a machine was to do that went before it began would wait in Ray for ever; it is to wait here."""
+        import ray
+
+        while not self._ending.wait(LOOK_AGAIN_S):
+            most = _most_gpus(self._alive())
+            for name, task in list(self._tasks.items()):
+                share = self._taken.get(name)
+                if share is not None and share.gpus > most:
+                    ray.cancel(task)
 
     def _share(self, unit: Unit) -> Share:
         """Without GPUs a unit takes a CPU; tokenising has tasks of its own that do."""
         cpus = 0 if unit.kind == "tokenise" else 1
-        most = max((gpus for gpus, _ in self._alive()), default=0)
-        if not most:
+        most = _most_gpus(self._alive()) or self._most_seen
+        needed = unit.run is not None and unit.run.config.precision == "bf16"
+        if not unit.gpus or not (most or needed):
             return Share(0, cpus)
-        machines = next(n for n in range(1, max(1, unit.gpus) + 1) if unit.gpus % n == 0 and unit.gpus // n <= most)
+        machines = machines_for(unit.gpus, most or unit.gpus)
         return Share(unit.gpus, cpus * machines, machines)
 
     def _together(self, unit: Unit, share: Share) -> int:
@@ -158,6 +181,10 @@ class RayWorkers:
         finally:
             _end(pending)
             remove_placement_group(group)
+
+
+def _most_gpus(machines: list[tuple[int, int]]) -> int:
+    return max((gpus for gpus, _ in machines), default=0)
 
 
 def _end(tasks: list[Any]) -> None:

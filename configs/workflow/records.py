@@ -51,7 +51,7 @@ class State:
 
 
 def units_dir(folder: Path) -> Path:
-    """folder: <runs>/<study>, here and below. Holds <unit>.json, .log and .stopped (asked to end, saved)."""
+    """folder: <runs>/<study>, here and below. Holds <unit>.json, .log and .stopped (asked to end)."""
     return folder / "units"
 
 

@@ -27,6 +27,19 @@ class Schedule:
         return max(self.end_s.values(), default=0.0)
 
 
+def machines_for(gpus: int, most: int) -> int:
+    """The fewest machines over which these GPUs spread evenly, at most `most` on each.
+
+    Raises ConfigError where machines have no GPU.
+    """
+    if gpus and most < 1:
+        raise ConfigError(
+            f"{gpus} GPUs are asked for, {most} are on each machine",
+            valid="at least 1 on each, or scales.<scale>.gpus=0: none is needed",
+        )
+    return next((n for n in range(1, gpus + 1) if gpus % n == 0 and gpus // n <= most), 1)
+
+
 def remaining_s(units: Sequence[Unit], seconds: Mapping[str, float]) -> dict[str, float]:
     """From the start of each unit to the end of the study, if nothing waits; units: each behind its inputs."""
     after: dict[str, float] = {unit.name: 0.0 for unit in units}

@@ -2,7 +2,7 @@
 
 In: the units of a study. Out: a folder of sbatch scripts, of the units that each array element does, and submit.sh,
 which submits them in order and prints their numbers. A job that Slurm preempts, or whose time runs out, is given its
-notice two minutes before, saves, and is queued again.
+notice two minutes before; a training saves, other work keeps what is finished, and the job is queued again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from configs.artifacts import write_text
 from configs.layout import PROJECT_ROOT
 from configs.workflow.records import units_dir
+from configs.workflow.schedule import machines_for
 from configs.workflow.units import Unit
 
 NOTICE_S = 120
@@ -83,6 +84,7 @@ def emit(folder: Path, study: str, units: Sequence[Unit], places: Mapping[str, P
     analyse = Array("analyse", (("analyse",),), 0)
     write_text(folder / "analyse.units", "analyse\n")
     write_text(folder / "analyse.sbatch", _script(analyse, study, folder, places, cluster))
+    # Not afterok: where a score is missing, it says which.
     submits.append(f"analyse=$(sbatch --parsable --dependency=afterany:{':'.join(scores)} analyse.sbatch)")
     names = [_variable(array.name) for array in (*made, analyse)]
     echo = " ".join(f"{name}=${name}" for name in names)
@@ -106,8 +108,8 @@ def _variable(name: str) -> str:
 
 
 def _script(array: Array, study: str, folder: Path, places: Mapping[str, Path], cluster: Cluster) -> str:
-    here = min(array.gpus, cluster.gpus_per_node)
-    nodes = -(-array.gpus // cluster.gpus_per_node) if array.gpus else 1
+    nodes = machines_for(array.gpus, cluster.gpus_per_node)
+    here = array.gpus // nodes
     minutes = round(60 * cluster.hours)
     directives = [
         f"--job-name={study}-{array.name}",
@@ -119,6 +121,8 @@ def _script(array: Array, study: str, folder: Path, places: Mapping[str, Path], 
         f"--time={minutes // 60}:{minutes % 60:02}:00",
         f"--signal=USR1@{NOTICE_S}",
         "--requeue",
+        # Without, what needs an element that failed waits for ever, and analyse for that.
+        "--kill-on-invalid-dep=yes",
         "--open-mode=append",
         f"--output={folder / array.name}-%a.out",
         *cluster.options,

@@ -120,16 +120,16 @@ class _Model:
     questions: _Questions
 
     def units(self, pretraining: RunPlan, tunings: Mapping[str, RunPlan]) -> Iterator[Unit]:
-        """tunings: recipe -> plan. The plans are those of seed 0, and nothing in them but the seed depends on it."""
+        """tunings: recipe -> plan. The plans are those of some model; only their config says of which."""
         where = f"{self.scale}/{self.mixture}/seed{self.seed}"
         first = f"pretrain/{where}"
-        yield from self._of_one_run(first, ("tokenise",), self._seeded(pretraining), "pt")
+        yield from self._of_one_run(first, ("tokenise",), self._own(pretraining), "pt")
         for recipe, plan in tunings.items():
             inputs = ("tokenise", first)
-            yield from self._of_one_run(f"finetune/{where}/{recipe}", inputs, self._seeded(plan), f"sft-{recipe}")
+            yield from self._of_one_run(f"finetune/{where}/{recipe}", inputs, self._own(plan), f"sft-{recipe}")
 
-    def _seeded(self, plan: RunPlan) -> RunPlan:
-        return replace(plan, config=plan.config.model_copy(update={"seed": self.seed}))
+    def _own(self, plan: RunPlan) -> RunPlan:
+        return replace(plan, config=plan.config.of(self.mixture, self.seed))
 
     def _of_one_run(self, name: str, inputs: tuple[str, ...], plan: RunPlan, stage: str) -> Iterator[Unit]:
         """A training and the scores of the checkpoints that it keeps."""

@@ -84,6 +84,15 @@ def test_room_that_may_come_is_waited_for() -> None:
         dispatch([unit("a", gpus=4)], Scripted(room=False), {"u/a": 1.0}, events.append, pause_s=0.001)
 
 
+@pytest.mark.timeout(60)
+def test_room_that_has_gone_is_waited_for_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a unit that is to be tried again, since its machine has gone."""
+    workers = Scripted(WorkerDied("its machine has gone"), patience_s=0.2)
+    monkeypatch.setattr(workers, "room", lambda unit: not workers.started)
+    with pytest.raises(ResourceError, match="needs 4 GPUs at once, and there are fewer; waited 0 s for more"):
+        dispatch([unit("a", gpus=4)], workers, {"u/a": 1.0}, lambda event: None, pause_s=0.001)
+
+
 def slow_unit(folder: Path, unit: Unit) -> str:
     time.sleep(4)
     (folder / "went on to its end").touch()

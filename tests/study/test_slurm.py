@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,23 +14,44 @@ from pathlib import Path
 import pytest
 from tiny_study import write_study
 
+import study as driver
+from configs import signals
 from configs.artifacts import sha256_file
+from configs.errors import ConfigError, Preempted, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
+from configs.workflow.begun import begin
+from configs.workflow.claims import failure
+from configs.workflow.records import State
 from configs.workflow.slurm import Cluster, arrays, emit
-from configs.workflow.units import study_units
+from configs.workflow.units import Unit, study_units
 
-SBATCH = """#!/bin/bash
-# Slurm on one machine, one job after another: each element of the array at once, its dependencies written down.
-script="${@: -1}"
-number=$(( $(cat count 2>/dev/null || echo 100) + 1 )); echo $number > count
-echo "$number $*" >> submitted
-last=$(sed -n 's/^#SBATCH --array=1-//p' "$script")
-for i in $(seq "$last"); do
-  export SLURM_ARRAY_JOB_ID=$number SLURM_ARRAY_TASK_ID=$i
-  bash "$script" >> "$script.out" 2>&1 || echo "$script $i: $?" >> failed
-done
-echo $number
+SBATCH = f"""#!{sys.executable}
+# Slurm on one machine, one job after another: each element of an array at once, or never if its dependencies say so.
+import os, re, subprocess, sys
+from pathlib import Path
+
+script = Path(sys.argv[-1])
+ended = {{tuple(line.split()[:2]): line.split()[2] for line in Path("ended").read_text().splitlines()}}
+number = str(101 + len({{job for job, _ in ended}}))
+kind, ids = re.findall(r"--dependency=([a-z]+):(\\S+)", " ".join(sys.argv))[0] if len(sys.argv) > 3 else ("", "")
+directives = re.findall("#SBATCH (.*)", script.read_text())
+(last,) = (d.removeprefix("--array=1-") for d in directives if d.startswith("--array"))
+for element in map(str, range(1, int(last) + 1)):
+    before = {{how for (job, at), how in ended.items() if job in ids.split(":")
+              and (at == element or kind != "aftercorr")}}
+    if "pending" in before:
+        end = "pending"
+    elif kind == "afterany" or before <= {{"done"}}:
+        environment = os.environ | {{"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": element}}
+        with open(f"{{script}}.out", "a") as out:
+            code = subprocess.run(["bash", script], env=environment, stdout=out, stderr=out).returncode
+        end = "failed" if code else "done"
+    else:
+        end = "cancelled" if "--kill-on-invalid-dep=yes" in directives else "pending"
+    with open("ended", "a") as stream:
+        print(number, element, end, script.stem, file=stream)
+print(number)
 """
 SRUN = """#!/bin/bash
 exec "$@"
@@ -38,10 +61,28 @@ echo "$*" >> "$JOBS/requeued"
 """
 
 
-def paper(folder: Path, cluster: Cluster) -> dict[str, str]:
-    """The scripts of the paper's study, by name."""
+def stand_ins(folder: Path, jobs: Path, srun: str = SRUN) -> dict[str, str]:
+    """An environment in which Slurm's commands are those above; jobs: folder of the scripts, theirs too."""
+    tools = folder / "bin"
+    tools.mkdir()
+    for name, text in (("sbatch", SBATCH), ("srun", srun), ("scontrol", SCONTROL)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    (jobs / "ended").touch()
+    return os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "JOBS": str(jobs)}
+
+
+def ended(jobs: Path) -> dict[str, str]:
+    """How each element ended, by its units."""
+    lines = [line.split() for line in (jobs / "ended").read_text().splitlines()]
+    return {(jobs / f"{name}.units").read_text().splitlines()[int(at) - 1]: how for _, at, how, name in lines}
+
+
+def paper(folder: Path, cluster: Cluster, gpus: int = 8) -> dict[str, str]:
+    """The scripts of the paper's study, by name; gpus: of a training."""
     places = {"runs": Path("/shared/runs"), "data": Path("/shared/my data"), "python": Path("/env/bin/python")}
-    emit(folder, "paper", study_units(load_study("paper"), Path("/shared/runs")), places, cluster)
+    study = load_study("paper", {f"scales.{scale}.gpus": gpus for scale in ("240m", "1b")})
+    emit(folder, "paper", study_units(study, Path("/shared/runs")), places, cluster)
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
@@ -51,7 +92,14 @@ def test_scripts_of_the_papers_study(tmp_path: Path) -> None:
         if not name.endswith(".units"):
             subprocess.run(["bash", "-n", str(tmp_path / name)], check=True)
     pretraining = made["train-1b-pt.sbatch"]
-    for directive in ("--array=1-9", "--gpus-per-node=8", "--partition=a100", "--signal=USR1@120", "--requeue"):
+    for directive in (
+        "--array=1-9",
+        "--gpus-per-node=8",
+        "--partition=a100",
+        "--signal=USR1@120",
+        "--requeue",
+        "--kill-on-invalid-dep=yes",
+    ):
         assert f"#SBATCH {directive}\n" in pretraining
     assert "--nproc-per-node 8 --shutdown-timeout 110 --standalone study.py unit paper" in pretraining
     assert "--data '/shared/my data'" in pretraining
@@ -91,6 +139,35 @@ def test_a_training_of_several_machines_meets_at_the_first(tmp_path: Path) -> No
     subprocess.run(["bash", "-n", str(tmp_path / "train-240m-pt.sbatch")], check=True)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "per_node", "nodes", "here"), [(12, 8, 2, 6), (6, 4, 2, 3), (8, 8, 1, 8), (7, 4, 7, 1), (16, 8, 2, 8)]
+)
+def test_a_training_has_as_many_processes_as_gpus(
+    tmp_path: Path, gpus: int, per_node: int, nodes: int, here: int
+) -> None:
+    script = paper(tmp_path, Cluster(gpus_per_node=per_node), gpus)["train-1b-pt.sbatch"]
+    assert f"#SBATCH --nodes={nodes}\n" in script and f"#SBATCH --gpus-per-node={here}\n" in script
+    assert f" --nproc-per-node {here} " in script and f"--nnodes {nodes} " in script and nodes * here == gpus
+
+
+def test_nodes_without_gpus_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="8 GPUs are asked for, 0 are on each machine"):
+        paper(tmp_path, Cluster(gpus_per_node=0))
+
+
+def test_what_needs_a_failed_element_is_cancelled_and_the_rest_is_done(tmp_path: Path) -> None:
+    failing, python = "pretrain/tiny/V1P0/seed0", tmp_path / "python"
+    python.write_text(f'#!/bin/bash\n[ "$4" != {failing} ]\n')  # study.py unit tiny <unit>
+    python.chmod(0o755)
+    places = {"runs": tmp_path / "runs", "data": tmp_path / "data", "python": python}
+    units = study_units(load_study(write_study(tmp_path)), places["runs"])
+    submit = emit(tmp_path, "tiny", units, places, Cluster())
+    subprocess.run(["bash", str(submit)], env=stand_ins(tmp_path, tmp_path), check=True, capture_output=True)
+    found = ended(tmp_path)
+    assert found.pop(failing) == "failed" and found.pop("analyse") == "done"  # it would say what is missing
+    assert found == {name: "cancelled" if "V1P0" in name else "done" for name in found} and len(found) == 8
+
+
 def study_command(study: Path, root: Path, *more: str) -> list[str]:
     place = ["--runs", str(root / "runs"), "--data", str(root / "data")]
     return [sys.executable, str(PROJECT_ROOT / "study.py"), "run", str(study), *place, *more]
@@ -109,16 +186,10 @@ def test_a_study_done_by_its_jobs_has_the_same_bytes_as_one_done_by_the_driver(t
 
     said = subprocess.run(study_command(study, queued, "--emit-slurm", str(jobs)), capture_output=True, text=True)
     assert said.returncode == 0 and said.stdout.split() == ["bash", str(jobs / "submit.sh")], said.stderr
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
-        (tools / name).write_text(text)
-        (tools / name).chmod(0o755)
-    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "JOBS": str(jobs)}
-    done = subprocess.run(said.stdout.split(), env=os.environ | variables, capture_output=True, text=True)
+    done = subprocess.run(said.stdout.split(), env=stand_ins(tmp_path, jobs), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     logs = "\n".join(path.read_text()[-1500:] for path in jobs.glob("*.out"))
-    assert not (jobs / "failed").exists(), logs
+    assert set(ended(jobs).values()) == {"done"}, logs
     kept = ["scores/**/*.parquet", "metrics.parquet", "**/DONE"]
     assert files(queued / "runs/tiny", kept) == files(driven / "runs/tiny", kept)
     again = subprocess.run(study_command(study, queued), capture_output=True, text=True)
@@ -126,21 +197,73 @@ def test_a_study_done_by_its_jobs_has_the_same_bytes_as_one_done_by_the_driver(t
 
 
 def test_a_job_whose_unit_was_stopped_is_queued_again_and_one_that_failed_is_not(tmp_path: Path) -> None:
-    runs, tools = tmp_path / "runs", tmp_path / "bin"
+    runs = tmp_path / "runs"
     units = study_units(load_study(write_study(tmp_path)), runs)
     places = {"runs": runs, "data": tmp_path / "data", "python": Path("/bin/false")}
     emit(tmp_path, "tiny", units, places, Cluster())
-    tools.mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
-        (tools / name).write_text(text)
-        (tools / name).chmod(0o755)
-    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "JOBS": str(tmp_path)}
-    variables |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    variables = stand_ins(tmp_path, tmp_path) | {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
     script = ["bash", str(tmp_path / "train-tiny-pt.sbatch")]
-    assert subprocess.run(script, env=os.environ | variables, check=False).returncode == 1
+    assert subprocess.run(script, env=variables, check=False).returncode == 1
     assert not (tmp_path / "requeued").exists()
     stopped = runs / "tiny/units/pretrain/tiny/V2P2/seed0.stopped"
     stopped.parent.mkdir(parents=True)
     stopped.touch()
-    assert subprocess.run(script, env=os.environ | variables, check=False).returncode == 0
+    assert subprocess.run(script, env=variables, check=False).returncode == 0
     assert (tmp_path / "requeued").read_text() == "requeue 7_2\n"
+
+
+NOTICE = """#!/bin/bash
+"$@" & unit=$!
+until [ -e "$LOG" ]; do sleep 0.02; done
+kill -USR1 $unit; wait $unit
+"""
+
+
+def test_a_job_that_tokenises_is_queued_again_at_the_notice_and_goes_on(tmp_path: Path) -> None:
+    path, runs = write_study(tmp_path), tmp_path / "runs"
+    study = load_study(path)
+    begin(study, tmp_path / "data/microworld", runs)
+    places = {"runs": runs, "data": tmp_path / "data", "python": Path(sys.executable)}
+    emit(tmp_path, "tiny", study_units(study, runs), places, Cluster())
+    log = runs / "tiny/units/tokenise.log"
+    variables = stand_ins(tmp_path, tmp_path, NOTICE) | {"LOG": str(log)}
+    variables |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+    job = ["bash", str(tmp_path / "tokenise.sbatch")]
+    first = subprocess.run(job, env=variables, capture_output=True, text=True)
+    assert "stopped: SIGUSR1 came; what is finished is kept" in first.stderr and "Traceback" not in first.stderr
+    assert first.returncode == 0 and (tmp_path / "requeued").read_text() == "requeue 7_1\n"
+    assert not (runs / "tiny/units/tokenise.json").exists() and not log.with_suffix(".failed").exists()
+    (tmp_path / "bin/srun").write_text(SRUN)
+    subprocess.run(job, env=variables, check=True)
+    assert (runs / "tiny/units/tokenise.json").is_file() and not log.with_suffix(".stopped").exists()
+
+
+@pytest.mark.parametrize("name", ["score/tiny/V1P0/seed0/pt/last", "analyse", "finetune/tiny/V1P0/seed0/tiny"])
+@pytest.mark.parametrize("way", ["at work", "a worker of it first"])
+def test_every_kind_of_unit_ends_at_the_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str
+) -> None:
+    def do(work: driver.Work, unit: Unit) -> str:
+        assert unit.name == name
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with contextlib.suppress(Exception):  # as somebody's library might
+            int("x")
+        raise AssertionError("it went on")
+
+    def broken(work: driver.Work, unit: Unit) -> str:
+        try:
+            do(work, unit)
+        except BaseException:  # a pool that has lost its processes
+            raise ResourceError("a worker process died") from None
+        return ""
+
+    begin(load_study(write_study(tmp_path)), None, tmp_path / "runs")
+    monkeypatch.setattr(driver, "states", lambda _, units: {u.name: State("done") for u in units})
+    monkeypatch.setattr(driver.Work, "__call__", do if way == "at work" else broken)
+    handlers = [signal.getsignal(number) for number in signals.AWAITED]
+    with pytest.raises(Preempted, match="SIGUSR1 came"):
+        driver.do_unit("tiny", name, tmp_path / "data", tmp_path / "runs", again=False)
+    units = tmp_path / "runs/tiny/units"
+    assert "SIGUSR1 came" in (units / f"{name}.stopped").read_text()
+    assert failure(tmp_path / "runs/tiny", name) is None and signals.received() is None
+    assert [signal.getsignal(number) for number in signals.AWAITED] == handlers
