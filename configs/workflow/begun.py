@@ -37,7 +37,7 @@ def check_disk(study: StudyConfig, documents: Path | None, data: Path, runs: Pat
         there = next(path for path in (root, *root.parents) if path.exists())
         disk = _disk(there)
         places[disk][option] = there
-        need[disk] += sum(max(0.0, wanted - (size(path) if path.exists() else 0)) for path, wanted in folders.items())
+        need[disk] += sum(max(0.0, wanted - size(path.resolve())) for path, wanted in folders.items())
     for disk, options in places.items():
         free = shutil.disk_usage(next(iter(options.values()))).free
         if need[disk] + SPARE_BYTES > free:

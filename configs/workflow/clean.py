@@ -108,10 +108,14 @@ def remove(path: Path) -> None:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of the files of a folder; links count for themselves."""
-    if path.is_symlink() or not path.is_dir():
-        return path.lstat().st_size
-    return sum((Path(at) / name).lstat().st_size for at, _, names in os.walk(path) for name in names)
+    """Bytes of a file, or of the files of a folder; links count for themselves, and what just goes for nothing."""
+    walked = path.is_dir() and not path.is_symlink()
+    files = (Path(at) / name for at, _, names in os.walk(path) for name in names) if walked else [path]
+    total = 0
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            total += file.lstat().st_size
+    return total
 
 
 def said(found: Sequence[Removal], folder: Path, removed: bool) -> str:

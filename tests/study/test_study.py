@@ -191,10 +191,15 @@ def test_what_changed_is_refused_redone_or_kept_and_a_second_driver_is_turned_aw
     first, folder = scores(tmp_path), tmp_path / "runs" / "tiny"
     stamp = (folder / "tiny/V1P0/seed0/pt/DONE").stat().st_mtime_ns
 
+    saved = (folder / "study.yaml").read_bytes()
     changed = run(study, tmp_path, "overrides={optimizer.lr: 0.02}")
     assert changed.returncode == 2 and "10 finished units no longer match" in changed.stderr
     assert "pretrain/tiny/V1P0/seed0: optimizer.lr 0.01 -> 0.02" in changed.stderr and "--stale redo" in changed.stderr
     assert scores(tmp_path) == first
+    late = run(study, tmp_path, "tokenizer.sample_megabytes=0.03")  # known only once the shards are there
+    assert late.returncode == 2 and "tokenise was made again, and came out otherwise" in late.stderr
+    assert (folder / "study.yaml").read_bytes() == saved and run(study, tmp_path).returncode == 0
+    assert scores(tmp_path) == first and "stale" not in status(tmp_path)
 
     kept = run(study, tmp_path, "overrides={optimizer.lr: 0.02}", "--stale", "keep")
     assert kept.returncode == 0 and scores(tmp_path) == first
