@@ -3,8 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STUDY ?= configs/studies/mini.yaml
 DATA ?=
+STUDY ?= configs/studies/$(if $(DATA),real_small,mini).yaml
 # A folder of local wheels is offered to uv as well as to pip.
 export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 
@@ -12,7 +12,7 @@ export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-study: $(VENV)/.ready  ## Run the study STUDY (default: the miniature one), on the documents of DATA if given
+study: $(VENV)/.ready  ## Run the miniature study, real_small on the documents in the folder DATA, or the study STUDY
 	@$(BIN)/python study.py run $(STUDY) $(if $(DATA),--documents $(DATA))
 
 test: $(VENV)/.ready-dev  ## Fast tests

@@ -24,6 +24,7 @@ from configs import cluster as ray_cluster
 from configs import signals
 from configs.artifacts import write_json, write_text
 from configs.cost import describe, hardware_of, plan_study
+from configs.documents import documents_of
 from configs.errors import ArtifactError, ConfigError, MagicError, Preempted, ResourceError, user_errors
 from configs.layout import (
     PROJECT_ROOT,
@@ -39,11 +40,11 @@ from configs.load import load_study, parse_overrides
 from configs.schema import StudyConfig
 from configs.workflow import slurm
 from configs.workflow.arguments import parse
-from configs.workflow.begun import begin, begun, check_disk, documents_of
+from configs.workflow.begun import begin, begun, check_disk
 from configs.workflow.claims import claim, failure, note_failure
 from configs.workflow.dispatch import WorkerDied, Workers, in_words, may_pass
 from configs.workflow.display import clock
-from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, lost, settle
+from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, judge, lost, settle
 from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
@@ -128,7 +129,7 @@ class Work:
             assert self.documents is not None
             generate(self.documents, self.study.data.megabytes_per_source)
             write_json(self.runs / self.study.name / "declared.json", declared(self.study.mixtures))
-        tokenize_study(self.study, self.documents or Path(), self.data, use_ray=self.on_ray)
+        tokenize_study(self.study, self.documents, self.data, use_ray=self.on_ray)
 
     def _pretrain(self, unit: Unit) -> None:
         from megatron_train import pretrain
@@ -180,10 +181,11 @@ def run(
     began, folder = time.monotonic(), runs / study.name
     documents = documents_of(study, given, data)
     print(describe(plan_study(study)), flush=True)
-    check_disk(study, runs)
+    check_disk(study, documents, data, runs)
     with signals.awaited(), alone(folder):
-        begin(study, documents, runs)
         units = study_units(study, runs, documents)
+        if judge(folder, units, stale):
+            begin(study, documents, runs)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
         page = Page(folder, units)
 
@@ -202,6 +204,7 @@ def run(
                     missing = dict.fromkeys((unit.name for unit in gone), State("missing"))
                     seconds |= drive(folder, gone, missing, team, work.remove, tick)
                 found, units = settle(folder, units, stale)
+                begin(study, documents, runs)
                 seconds |= drive(folder, units, found, team, work.remove, tick)
         finally:
             page.keep(at_once=True)
@@ -269,12 +272,25 @@ def _do_unit(name: str, unit: str, data: Path, runs: Path, again: bool, main_ran
         finish(folder, by_name[unit], product, time.monotonic() - began)
 
 
-def emit_slurm(study: StudyConfig, given: str | None, data: Path, runs: Path, out: Path, cluster: slurm.Cluster) -> str:
+def emit_slurm(
+    study: StudyConfig,
+    given: str | None,
+    data: Path,
+    runs: Path,
+    out: Path,
+    cluster: slurm.Cluster,
+    stale: Stale = "refuse",
+) -> str:
     """Begin a study, and write what Slurm needs to do all of it; returns what to type."""
+    if stale == "redo":
+        raise ConfigError("--stale redo with --emit-slurm", hint=f"study.py unit {study.name} UNIT --again, for each")
     documents, folder = documents_of(study, given, data), runs / study.name
     with alone(folder):
+        units = study_units(study, runs, documents)
+        judge(folder, units, stale)
+        if stale == "keep":
+            settle(folder, units, stale)
         begin(study, documents, runs)
-    units = study_units(study, runs, documents)
     places = {"runs": runs, "data": data, "python": Path(sys.executable)}
     return f"bash {slurm.emit(out.resolve(), study.name, units, places, cluster)}"
 
@@ -313,8 +329,9 @@ def _plan(args: argparse.Namespace, runs: Path) -> None:
 def _run(args: argparse.Namespace, runs: Path) -> None:
     study, data = load_study(args.study, parse_overrides(args.overrides)), data_root(args.data)
     if args.emit_slurm:
-        cluster = slurm.Cluster(args.gpus_per_node, hours=args.hours, options=tuple(args.slurm))
-        print(emit_slurm(study, args.documents, data, runs, args.emit_slurm, cluster))
+        given = {name: value for name in ("gpus_per_node", "hours") if (value := getattr(args, name)) is not None}
+        cluster = slurm.Cluster(**given, options=tuple(args.slurm))
+        print(emit_slurm(study, args.documents, data, runs, args.emit_slurm, cluster, args.stale))
     else:
         print(f"report: {run(study, args.documents, data, runs, args.workers, args.stale)}")
 

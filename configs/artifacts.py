@@ -7,6 +7,7 @@ A file that exists under its final name is complete. A folder of files is comple
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -77,6 +78,8 @@ def replace_folder(new: Path, path: Path) -> None:
 def lock_folder(folder: Path) -> int:
     """An open descriptor that locks a folder until it is closed, or its process has ended, however that happened.
 
+    Over NFS it holds on this machine only (`lock_file` between machines).
+
     Raises BlockingIOError where another process holds the lock, FileNotFoundError where the folder has gone, another
     OSError on a filesystem that knows no locks.
     """
@@ -87,6 +90,22 @@ def lock_folder(folder: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def lock_file(descriptor: int) -> bool:
+    """Lock an open file until it is closed or its process has ended; False where another process holds it.
+
+    The file must be open for writing: over NFS such a lock holds between machines, that of a folder does not. On a
+    filesystem that knows no locks nobody is turned away.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    return True
 
 
 def remove_abandoned(path: Path, pattern: str = "") -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 
+from configs.arguments import count
 from configs.errors import ConfigError, user_errors
 from configs.gpus import GPUS, find_gpu
 from configs.load import find_config, load_study, load_train, parse_overrides, read_yaml
 from configs.model_cost import Flops, Memory, Parameters, flops_per_token, memory, parameters
-from configs.plan import Hardware, RunPlan, StudyPlan, plan_run, plan_study, training_steps
+from configs.plan import BYTES_PER_TOKEN, Hardware, RunPlan, StudyPlan, plan_run, plan_study, training_steps
 
 __all__ = [
     "Flops",
@@ -106,8 +107,19 @@ def _study_lines(plan: StudyPlan) -> list[str]:
         f"runs         {plan.num_runs}, {_count(plan.tokens)} tokens",
         f"scoring      {plan.exports} checkpoints, {plan.evaluations:,} evaluations",
         f"disk         {_gib(plan.disk_bytes)} with every resume point kept until its run ends",
+        f"token shards {_shards(plan)}",
         f"compute      {_compute(plan)}",
     ]
+
+
+def _shards(plan: StudyPlan) -> str:
+    known = [tokens for tokens in plan.shard_tokens.values() if tokens is not None]
+    tokens = sum(known)
+    parts = [f"{_gib(tokens * plan.id_bytes)}: {_count(tokens)} tokens of {plan.id_bytes} bytes"] if known else []
+    if whole := len(plan.shard_tokens) - len(known):
+        each = f"{plan.id_bytes / BYTES_PER_TOKEN:g} bytes for each byte of text"
+        parts.append(f"{'all local documents' if not known else f'all of {whole} local sources'}, about {each}")
+    return f"{', and '.join(parts)}, where --data is"
 
 
 def _fit(plan: RunPlan) -> str:
@@ -156,7 +168,7 @@ def add_hardware_options(parser: argparse.ArgumentParser) -> None:
     default = Hardware()
     parser.add_argument("--gpu", default=default.gpu.name, metavar="NAME", help=f"GPU to plan for: {', '.join(GPUS)}")
     parser.add_argument(
-        "--gpus", type=int, default=default.count, metavar="N", help="number of GPUs that work together"
+        "--gpus", type=count, default=default.count, metavar="N", help="number of GPUs that work together"
     )
     parser.add_argument(
         "--peak-tflops", type=float, metavar="X", help="dense bf16 peak of one, if not the data sheet's"
@@ -171,8 +183,8 @@ def hardware_of(options: argparse.Namespace) -> Hardware:
     gpu = find_gpu(options.gpu)
     if options.peak_tflops is not None:
         gpu = gpu._replace(peak_flops=options.peak_tflops * 1e12)
-    if not (gpu.peak_flops > 0 and options.gpus > 0 and 0 < options.mfu <= 1):
-        raise ConfigError("--peak-tflops and --gpus must be positive, --mfu above 0 and at most 1")
+    if not (gpu.peak_flops > 0 and 0 < options.mfu <= 1):
+        raise ConfigError("--peak-tflops must be positive, --mfu above 0 and at most 1")
     return Hardware(gpu, options.gpus, options.mfu)
 
 

@@ -30,6 +30,18 @@ LONGEST_MESSAGE = 10_000
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What could move a terminal's cursor, change its state or the order of its letters; and what no encoding holds."""
 
+UNUSABLE = {
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
+"""What the system says of a path that a user named and that cannot be what it should."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -134,6 +146,9 @@ def user_errors(main: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 fail(ResourceError("no space left on device", where=error.filename, hint="free disk space, then rerun"))
+            if error.errno in UNUSABLE and error.filename is not None:
+                problem = os.strerror(error.errno)
+                fail(ResourceError(problem[0].lower() + problem[1:], where=error.filename, hint="name another path"))
             raise
 
     return wrapped

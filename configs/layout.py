@@ -53,6 +53,10 @@ def study_of(given: str, runs: Path) -> tuple[Path, str]:
     return folder.parent, folder.name
 
 
+def microworld_dir(data: Path) -> Path:
+    return data / "microworld"
+
+
 def revisions_file(data: Path) -> Path:
     return data / "revisions.json"
 

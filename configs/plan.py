@@ -7,6 +7,7 @@ which configs.cost prints. Everything derived is derived here, so that no two pl
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ from configs.model_cost import (
     parameters,
 )
 from configs.schema import StudyConfig, TrainConfig
+
+BYTES_PER_TOKEN = 4.0
+"""Of text, where only its size is known."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,35 @@ class StudyPlan:
     @property
     def disk_bytes(self) -> int:
         return sum(plan.disk_bytes * count for plan, count in self.runs)
+
+    @property
+    def shard_tokens(self) -> dict[str, int | None]:
+        """Tokens on disk of each source: as many as a run trains, or all that are generated; None: all of local files.
+
+        A hundredth more is held out, and the indices come to about as much.
+        """
+        trained: dict[str, int] = defaultdict(int)
+        for plan, _ in self.runs:
+            for source, tokens in plan.source_tokens.items():
+                trained[source] = max(tokens, trained[source])
+        data, known = self.study.data, load_sources().sources
+        found: dict[str, int | None] = {}
+        for source, tokens in trained.items():
+            streamed = data.kind == "hub" and known[source].files is None
+            if not tokens:
+                continue
+            if streamed or data.sample:
+                found[source] = min(tokens, (known[source].published_tokens if streamed else None) or tokens)
+            elif self.study.synthetic and known[source].files is None:
+                found[source] = round(data.megabytes_per_source * 1e6 / BYTES_PER_TOKEN)
+            else:
+                found[source] = None
+        return found
+
+    @property
+    def id_bytes(self) -> int:
+        """Of a token in a shard."""
+        return 2 if self.study.tokenizer.vocab <= 2**16 else 4
 
     @property
     def exports(self) -> int:

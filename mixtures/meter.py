@@ -13,13 +13,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from configs.plan import BYTES_PER_TOKEN
 from mixtures.progress import Progress
 
 if TYPE_CHECKING:
     from mixtures.assembly import Assembly
 
 LOOK_EVERY_S = 1.0
-BYTES_PER_TOKEN = 4.0
 TEXT_PER_FILE_BYTE = 2.0
 """Before anything is seen: of compressed Parquet."""
 

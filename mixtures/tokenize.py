@@ -19,10 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.arguments import count
 from configs.artifacts import MANIFEST, fingerprint, read_object
-from configs.errors import ConfigError, DataError, ResourceError, user_errors
+from configs.documents import documents_of
+from configs.errors import ConfigError, ResourceError, user_errors
 from configs.layout import contamination_dir, data_root, sft_dir, shards_dir, tokenizer_dir
 from configs.load import load_mixture, load_sources, load_study, parse_overrides, pretrain_config, sft_config
+from configs.plan import BYTES_PER_TOKEN
 from configs.schema import SourceSpec, StudyConfig
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ EXAMPLES = """examples:
 
 def tokenize_study(
     study: StudyConfig,
-    documents: Path,
+    documents: Path | None,
     data: Path,
     progress: Say | None = None,
     workers: int | None = None,
@@ -56,7 +59,7 @@ def tokenize_study(
 ) -> None:
     """Make what is missing or outdated.
 
-    documents: folder with corpora/; a study on the Hub does not read it.
+    documents: folder with corpora/; None on the Hub, where a study does not read it.
     progress: takes plain lines; without it, a terminal shows a bar and a log gets lines.
     workers: processes, or tasks on Ray; None: one for each CPU, but fewer where there is little to do.
     use_ray: on the connected cluster, else the one RAY_ADDRESS names, else one of this machine.
@@ -139,7 +142,6 @@ def sample_of(study: StudyConfig, source: Source) -> Sample | None:
     The size of a source on the Hub is what its publisher states. Otherwise it is the files' bytes at 4 to a token; for
     compressed files that is too small a size and so too large a sample, which reads fewer files.
     """
-    from mixtures.meter import BYTES_PER_TOKEN
     from mixtures.sampling import Sample
 
     if not source.streamed and not study.data.sample:
@@ -262,18 +264,6 @@ def _disk_full(data: Path) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------- command line
 
 
-def documents_root(study: StudyConfig, given: Path | None, data: Path) -> Path:
-    if given is not None:
-        return given
-    if study.data.kind == "local" and study.data.root is None:
-        raise DataError(
-            f"study {study.name!r} reads a local folder, and none was named",
-            valid="a folder with corpora/<source>/",
-            hint="--documents DIR",
-        )
-    return Path(study.data.root) if study.data.root else data / "microworld"
-
-
 @user_errors
 def main(argv: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -285,13 +275,13 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser.add_argument("--study", required=True, metavar="NAME", help="name in configs/studies, or a YAML file")
     parser.add_argument("--documents", type=Path, metavar="DIR", help="folder with corpora/ (default: the study's)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="where artefacts go (default: MAGIC_DATA or ./data)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes at a time (default: one for each CPU)")
+    parser.add_argument("--workers", type=count, metavar="N", help="processes at a time (default: one for each CPU)")
     parser.add_argument("--ray", action="store_true", help="work on Ray: RAY_ADDRESS, else a cluster of this machine")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the study")
     arguments = parser.parse_args(None if argv is None else list(argv))
     data = data_root(arguments.data)
     study = load_study(arguments.study, parse_overrides(arguments.overrides))
-    documents = documents_root(study, arguments.documents, data)
+    documents = documents_of(study, arguments.documents, data, parts=("corpora",))
     tokenize_study(study, documents, data, workers=arguments.workers, use_ray=arguments.ray)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs.arguments import count
 from configs.errors import ConfigError, user_errors
 from configs.layout import data_root, sft_dir, shards_dir, tokenizer_dir
 
@@ -54,7 +55,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     )
     parser.add_argument("--study", metavar="NAME", help="what this study uses")
     parser.add_argument("--data", type=Path, metavar="DIR", help="made artefacts (default: MAGIC_DATA or ./data)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each CPU)")
+    parser.add_argument("--workers", type=count, metavar="N", help="processes (default: one for each CPU)")
     arguments = parser.parse_args(None if argv is None else list(argv))
     data = data_root(arguments.data)
     folders = [folder.resolve() for folder in arguments.folders]

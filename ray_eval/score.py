@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if not __package__:  # started as a script: imports must find the project, not the folder of this file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from configs.arguments import count
 from configs.errors import ArtifactError, ConfigError, ResourceError, user_errors
 from configs.layout import runs_root
 
@@ -92,8 +93,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="of the weights (default: the study's; of a --model, as stored)",
     )
     add("--trust-remote-code", action="store_true", help="run the Python code that comes with a --model (recorded)")
-    add("--checkpoints", metavar="N", type=int, help="score at most N checkpoints of a study")
-    add("--workers", metavar="N", type=int, help="actors (default: one for each GPU, else for each CPU)")
+    add("--checkpoints", metavar="N", type=count, help="score at most N checkpoints of a study")
+    add("--workers", metavar="N", type=count, help="actors (default: one for each GPU, else for each CPU)")
     add(
         "--gpus-per-worker",
         metavar="F",

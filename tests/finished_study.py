@@ -19,6 +19,7 @@ from configs.artifacts import MANIFEST, describe_file, fingerprint, read_json, s
 from configs.layout import RunFolder, scores_dir
 from configs.load import load_benchmarks, load_study
 from configs.schema import StudyConfig
+from configs.workflow.driver import LOCK
 from configs.workflow.products import Products
 from configs.workflow.records import read_record, write_record
 from configs.workflow.units import Unit, study_units
@@ -58,6 +59,7 @@ def write_finished(root: Path, **overrides: object) -> Finished:
     config_files.save(study, made.folder / "study.yaml")
     write_json(made.folder / "study.json", {"documents_root": str(made.data / "microworld")})
     write_json(made.folder / "declared.json", {"learnable": {}})
+    write_text(made.folder / LOCK, "")  # which nobody holds
     for unit in made.units:
         product = fingerprint(unit.name)
         if unit.kind in ("pretrain", "finetune", "score"):

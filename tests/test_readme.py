@@ -93,6 +93,22 @@ def test_files_and_folders_named_exist() -> None:
         assert (PROJECT / name).is_file(), name
 
 
+@pytest.mark.parametrize(
+    ("variables", "started"),
+    [
+        ([], "configs/studies/mini.yaml"),
+        (["DATA=/x"], "configs/studies/real_small.yaml --documents /x"),  # the miniature one generates its documents
+        (["DATA=/x", "STUDY=mine"], "mine --documents /x"),
+    ],
+)
+def test_make_study_runs_one_that_reads_the_folder(variables: list[str], started: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    said = subprocess.run(
+        ["make", "-n", "study", *variables], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines()[-1].strip().endswith(f"study.py run {started}")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_commands_run_in_order(tmp_path: Path) -> None:

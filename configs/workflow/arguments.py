@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.arguments import count
 from configs.cost import add_hardware_options
 
 EXAMPLES = """examples:
@@ -95,13 +96,18 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.cell = [*args.cell, *rest]
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if args.command == "run":
+        slurm = args.emit_slurm is not None
+        for option in ("workers",) if slurm else ("gpus_per_node", "hours", "slurm"):
+            if getattr(args, option) not in (None, []):
+                parser.error(f"--{option.replace('_', '-')} is of no use {'with' if slurm else 'without'} --emit-slurm")
     return args
 
 
 def _add_run_options(running: argparse.ArgumentParser) -> None:
     running.add_argument("--documents", metavar="DIR", help="folder with corpora/ and benchmarks/ (local data)")
     running.add_argument(
-        "--workers", type=int, help="units at a time where there is no GPU (default: one for each CPU)"
+        "--workers", type=count, metavar="N", help="units at a time where there is no GPU (default: one for each CPU)"
     )
     running.add_argument(
         "--stale",
@@ -114,7 +120,7 @@ def _add_run_options(running: argparse.ArgumentParser) -> None:
         "--emit-slurm", type=Path, metavar="DIR", help="run nothing: write sbatch scripts and submit.sh"
     )
     running.add_argument(
-        "--gpus-per-node", type=int, default=8, metavar="N", help="GPUs of each node of the Slurm cluster (default: 8)"
+        "--gpus-per-node", type=count, metavar="N", help="GPUs of each node of the Slurm cluster (default: 8)"
     )
-    running.add_argument("--hours", type=float, default=24.0, help="time limit of a Slurm job (default: 24)")
+    running.add_argument("--hours", type=float, metavar="X", help="time limit of a Slurm job (default: 24)")
     running.add_argument("--slurm", action="append", default=[], metavar="OPTION", help="e.g. --slurm=--partition=a100")

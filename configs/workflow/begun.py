@@ -6,47 +6,50 @@ In: a study and the folder of its documents. Out: <runs>/<study>/study.yaml and 
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 from configs import load as config_files
 from configs.artifacts import read_json, write_json
-from configs.errors import ArtifactError, ConfigError, DataError, ResourceError
-from configs.plan import plan_study
+from configs.errors import ArtifactError, ResourceError
+from configs.layout import shards_dir
+from configs.plan import BYTES_PER_TOKEN, plan_study
 from configs.schema import StudyConfig
+from configs.workflow.clean import size
+from configs.workflow.inputs import source_bytes
 from configs.workflow.units import Unit, study_units
 
 SPARE_BYTES = 500e6
-"""Kept free on the disk besides what the plan needs."""
+"""Kept free on each disk besides what the plan needs."""
 
 
-def documents_of(study: StudyConfig, given: str | None, data: Path) -> Path | None:
-    """The folder with corpora/ and benchmarks/; None on the Hub. Raises DataError where it is not there."""
-    if study.synthetic:
-        return data / "microworld"  # generated when it is tokenised
-    if study.data.kind == "hub":
-        return None
-    root = Path(given or study.data.root or "")
-    if not str(given or study.data.root or ""):
-        raise ConfigError(
-            f"study {study.name} reads local documents, and none are named",
-            hint=f"study.py run {study.name} --documents <folder>, or make study STUDY=... DATA=<folder>",
-        )
-    for part in ("corpora", "benchmarks"):
-        if not (root / part).is_dir():
-            raise DataError("data folder is missing", where=root / part, valid="a folder with corpora/ and benchmarks/")
-    return root.resolve()
+def check_disk(study: StudyConfig, documents: Path | None, data: Path, runs: Path) -> None:
+    """Refuse to start a study that the disks cannot hold: token shards and runs, without what is there of them."""
+    plan = plan_study(study)
+    tokens = {
+        source: source_bytes(source, documents) / BYTES_PER_TOKEN if count is None else count
+        for source, count in plan.shard_tokens.items()
+    }
+    shards = {shards_dir(data, study.tokenizer.name, source): count * plan.id_bytes for source, count in tokens.items()}
+    need: dict[int, float] = defaultdict(float)
+    places: dict[int, dict[str, Path]] = defaultdict(dict)
+    for option, root, folders in (("--data", data, shards), ("--runs", runs, {runs / study.name: plan.disk_bytes})):
+        there = next(path for path in (root, *root.parents) if path.exists())
+        disk = _disk(there)
+        places[disk][option] = there
+        need[disk] += sum(max(0.0, wanted - size(path.resolve())) for path, wanted in folders.items())
+    for disk, options in places.items():
+        free = shutil.disk_usage(next(iter(options.values()))).free
+        if need[disk] + SPARE_BYTES > free:
+            raise ResourceError(
+                f"the study needs about {(need[disk] + SPARE_BYTES) / 1e9:.1f} GB here, {free / 1e9:.1f} GB are free",
+                where=", ".join(map(str, dict.fromkeys(options.values()))),
+                hint=f"free disk space, or name another folder with {' or '.join(options)}",
+            )
 
 
-def check_disk(study: StudyConfig, runs: Path) -> None:
-    """Refuse to start a study that the disk cannot hold."""
-    runs.mkdir(parents=True, exist_ok=True)
-    need, free = plan_study(study).disk_bytes + SPARE_BYTES, shutil.disk_usage(runs).free
-    if need > free:
-        raise ResourceError(
-            f"the study needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
-            where=runs,
-            hint="free disk space, or name another folder with --runs",
-        )
+def _disk(path: Path) -> int:
+    return path.stat().st_dev
 
 
 def begin(study: StudyConfig, documents: Path | None, runs: Path) -> None:

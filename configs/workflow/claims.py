@@ -7,7 +7,6 @@ that nobody holds tells that the unit was begun once. <unit>.failed: the error t
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import functools
 import json
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from configs.artifacts import read_json, write_json
+from configs.artifacts import lock_file, read_json, write_json
 from configs.errors import ResourceError
 from configs.versions import git_commit, machine
 from configs.workflow.records import units_dir
@@ -61,7 +60,7 @@ def claim(folder: Path, unit: str, wait_s: float = WAIT_S) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as stream:
         deadline = time.monotonic() + wait_s
-        while not _locked(stream.fileno()):
+        while not lock_file(stream.fileno()):
             if time.monotonic() > deadline:
                 stream.seek(0)
                 other = _claim_in(stream)
@@ -81,17 +80,6 @@ def claim(folder: Path, unit: str, wait_s: float = WAIT_S) -> Iterator[None]:
 @functools.cache
 def _here() -> tuple[str, str, str | None]:
     return socket.gethostname(), machine(), git_commit()
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            raise
-    return True
 
 
 def at_work(folder: Path, unit: str) -> Claim | None:

@@ -85,14 +85,22 @@ def clean(
             raise ResourceError(f"another process is at work on {busy[0]}", where=folder, hint="wait for it, or end it")
         found = removals(folder, units, data, exports, everything)
         for removal in found:
-            remove(removal.path)
+            if removal.path != folder:
+                remove(removal.path)
+        doomed = _aside(folder) if everything else None
+    if doomed is not None:  # over NFS the lock's open file would keep its folder
+        shutil.rmtree(doomed)
     return found
+
+
+def _aside(path: Path) -> Path:
+    """The temporary name that it has now."""
+    return path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old.tmp"))
 
 
 def remove(path: Path) -> None:
     """A file or folder, links inside it as links."""
-    doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old.tmp")
-    path.rename(doomed)
+    doomed = _aside(path)
     if doomed.is_dir() and not doomed.is_symlink():
         shutil.rmtree(doomed)
     else:
@@ -100,10 +108,14 @@ def remove(path: Path) -> None:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of the files of a folder; links count for themselves."""
-    if path.is_symlink() or not path.is_dir():
-        return path.lstat().st_size
-    return sum((Path(at) / name).lstat().st_size for at, _, names in os.walk(path) for name in names)
+    """Bytes of a file, or of the files of a folder; links count for themselves, and what just goes for nothing."""
+    walked = path.is_dir() and not path.is_symlink()
+    files = (Path(at) / name for at, _, names in os.walk(path) for name in names) if walked else [path]
+    total = 0
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            total += file.lstat().st_size
+    return total
 
 
 def said(found: Sequence[Removal], folder: Path, removed: bool) -> str:

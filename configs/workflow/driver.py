@@ -7,7 +7,6 @@ works on a study.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from configs.artifacts import lock_folder
+from configs.artifacts import lock_file
 from configs.errors import MagicError, ResourceError
 from configs.workflow.claims import last_claim, note_failure
 from configs.workflow.dispatch import Event, Workers, dispatch, in_words
@@ -32,6 +31,8 @@ from configs.workflow.records import (
 )
 from configs.workflow.units import Unit
 
+LOCK = "driver.lock"
+"""In <runs>/<study>: held by the one that drives it."""
 CHECKED = ("tokenise", "analyse")
 """Kinds that compare what is there by its content, and keep what is still right; doing them again loses nothing."""
 SHOWN = 10
@@ -50,18 +51,14 @@ class UnitsFailed(MagicError):
 def alone(folder: Path) -> Iterator[None]:
     """Raises ResourceError where another process drives the study in this folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = lock_folder(folder)
-    except BlockingIOError:
-        raise ResourceError(
-            "another process is at work on this study",
-            where=folder,
-            hint="wait for it, or end it; status tells how far it is",
-        ) from None
-    try:
+    with (folder / LOCK).open("a") as stream:
+        if not lock_file(stream.fileno()):
+            raise ResourceError(
+                "another process is at work on this study",
+                where=folder,
+                hint="wait for it, or end it; status tells how far it is",
+            )
         yield
-    finally:
-        os.close(lock)
 
 
 def lost(folder: Path, units: Sequence[Unit], intact: Callable[[Unit, str, Sequence[Unit]], bool]) -> list[Unit]:
@@ -107,6 +104,18 @@ def settle(folder: Path, units: Sequence[Unit], stale: Stale) -> tuple[dict[str,
         where=folder,
         hint="--stale redo makes them again, --stale keep takes them as they are and says so in their records",
     )
+
+
+def judge(folder: Path, units: Sequence[Unit], stale: Stale) -> bool:
+    """Before anything is done: is it certain that `settle` will refuse nothing? Raises ResourceError where it must.
+
+    What follows from tokenising again, or from files that have gone, shows once they are there.
+    """
+    names = {unit.name for unit in units if unit.kind not in CHECKED and record_file(folder, unit.name).is_file()}
+    if stale == "refuse":
+        made = [unit for unit in units if unit.name in names]
+        settle(folder, [replace(u, inputs=tuple(name for name in u.inputs if name in names)) for u in made], stale)
+    return stale != "refuse" or not names
 
 
 def finish(folder: Path, unit: Unit, product: str, seconds: float) -> None:

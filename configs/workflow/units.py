@@ -18,6 +18,7 @@ from configs.layout import PROJECT_ROOT, RunFolder
 from configs.load import load_benchmarks, load_mixture, load_sources, pretrain_config, sft_config
 from configs.plan import Hardware, RunPlan, plan_run
 from configs.schema import StudyConfig
+from configs.workflow.inputs import benchmark_rows, document_files, tokenizer_file
 
 KINDS = ("tokenise", "pretrain", "finetune", "score", "analyse")
 ROOMS = {
@@ -49,7 +50,6 @@ class Unit:
     tokens: int = 0
     """Trained, or forwarded to score."""
     flops: float = 0.0
-    disk_bytes: int = 0
     run: RunPlan | None = None
     """Of a training."""
     folder: RunFolder | None = None
@@ -74,8 +74,8 @@ class Unit:
 
 def study_units(study: StudyConfig, runs: Path, documents: Path | None = None) -> list[Unit]:
     """Of the whole study; documents: folder of local ones. Raises ConfigError as `plan_run` does."""
-    found = [Unit("tokenise", (), _documents(study, documents))]
-    questions = _questions(study)
+    questions = _questions(study, documents)
+    found = [Unit("tokenise", (), _documents(study, documents, questions))]
     for scale in study.scales:
         tunings = {recipe: plan_run(sft_config(study, scale, recipe, seed=0)) for recipe in study.recipes}
         for mixture in study.mixtures:
@@ -96,11 +96,12 @@ class _Questions:
     """Forwarded to score one checkpoint."""
 
 
-def _questions(study: StudyConfig) -> _Questions:
+def _questions(study: StudyConfig, documents: Path | None) -> _Questions:
     specs = load_benchmarks(study.benchmarks)
     sample = study.scoring.sample or math.inf
     identity = {
         "benchmarks": {spec.slug: fingerprint(spec.model_dump(mode="json"))[:12] for spec in specs},
+        **benchmark_rows(study, documents),
         "scoring": study.scoring.model_dump(mode="json"),
         "data": study.data.model_dump(mode="json"),
     }
@@ -138,7 +139,7 @@ class _Model:
         identity = plan.config.identity()
         if plan.config.stage == "pt":
             identity["weights"] = load_mixture(plan.config.data.mixture).weights
-        yield Unit(name, inputs, identity, gpus, plan.tokens, plan.total_flops, plan.disk_bytes, plan, folder)
+        yield Unit(name, inputs, identity, gpus, plan.tokens, plan.total_flops, plan, folder)
         for step in (*plan.export_steps[:-1], None):
             what = "last" if step is None else f"step-{step:07d}"
             yield Unit(
@@ -154,24 +155,21 @@ class _Model:
             )
 
 
-def _documents(study: StudyConfig, documents: Path | None) -> dict[str, Any]:
-    """Which documents, by size and time, and what becomes of them; tokenising itself looks at every byte."""
+def _documents(study: StudyConfig, documents: Path | None, questions: _Questions) -> dict[str, Any]:
+    """Which documents, and what becomes of them."""
     known = load_sources()
     sources = sorted({s for name in study.mixtures for s, weight in load_mixture(name).weights.items() if weight > 0})
     sets = {sft_config(study, scale, recipe, seed=0).data.sft_set for scale in study.scales for recipe in study.recipes}
+    left_out = ("benchmarks", "rows") if study.data.decontaminate is not None else ()
     return {
         "data": study.data.model_dump(mode="json"),
         "tokenizer": study.tokenizer.model_dump(mode="json"),
+        "tokenizer_file": tokenizer_file(study),
         "sources": {name: known.sources[name].model_dump(mode="json") for name in sources},
         "sft": {name: known.sft[name].model_dump(mode="json") for name in sorted(sets)},
-        "files": _listing(documents) if documents and not study.synthetic else "",
+        "files": document_files(study, documents, sources, sorted(sets)),
+        **{key: questions.identity[key] for key in left_out},
     }
-
-
-def _listing(folder: Path) -> str:
-    """Fingerprint of the names, sizes and times of the files below corpora/."""
-    files = sorted(path for path in (folder / "corpora").rglob("*") if path.is_file())
-    return fingerprint([(str(path.relative_to(folder)), (at := path.stat()).st_size, at.st_mtime_ns) for path in files])
 
 
 @functools.cache

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from configs.arguments import count
+from configs.documents import documents_of
 from configs.errors import ConfigError, user_errors
 from configs.layout import data_root
 from configs.load import load_study, parse_overrides
@@ -32,12 +34,11 @@ def main(argv: Iterable[str] | None = None) -> None:
     from mixtures.contamination.report import lines, read_summary
     from mixtures.contamination.search import Rule
     from mixtures.contamination.study import search_study
-    from mixtures.tokenize import documents_root
 
     with cluster(arguments.workers) if arguments.ray else contextlib.nullcontext():
         folder = search_study(
             study,
-            documents_root(study, arguments.documents, data),
+            documents_of(study, arguments.documents, data),
             data,
             Rule(arguments.ngram, arguments.min_words),
             workers=arguments.workers,
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--min-words", type=int, default=8, metavar="N", help="shorter texts are not assessable (default: 8)"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each CPU)")
+    parser.add_argument("--workers", type=count, metavar="N", help="processes (default: one for each CPU)")
     parser.add_argument("--ray", action="store_true", help="on Ray instead of processes of this machine")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the study")
     return parser

@@ -21,7 +21,7 @@ from mixtures.tokenize import sample_of, sft_sets_of, sources_of
 
 def search_study(
     study: StudyConfig,
-    documents_root: Path,
+    documents_root: Path | None,
     data: Path,
     rule: Rule = GPT3_RULE,
     *,
@@ -31,7 +31,7 @@ def search_study(
 ) -> Path:
     """Bring <data>/contamination/<study> up to date and return it.
 
-    documents_root: folder with corpora/ and benchmarks/; a study on the Hub does not read it.
+    documents_root: folder with corpora/ and benchmarks/; None on the Hub, where a study does not read it.
     """
     root = None if study.data.kind == "hub" else documents_root
     folder = contamination_dir(data, study.name)

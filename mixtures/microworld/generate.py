@@ -15,7 +15,7 @@ from typing import Any
 
 from configs.artifacts import MANIFEST, atomic_folder, describe_file, fingerprint, read_object, verify_files, write_json
 from configs.errors import user_errors
-from configs.layout import data_root
+from configs.layout import data_root, microworld_dir
 from configs.load import BENCHMARKS, load_benchmark
 from mixtures.microworld import benchmarks, conversations, registers, world
 from mixtures.microworld.declaration import FILE, shares
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to write (default: <data>/microworld)")
     parser.add_argument("--megabytes", type=float, default=2.5, help="text of each source, in millions of bytes")
     args = parser.parse_args()
-    print(generate(args.folder or data_root() / "microworld", args.megabytes))
+    print(generate(args.folder or microworld_dir(data_root()), args.megabytes))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from configs.arguments import count
+from configs.documents import documents_of
 from configs.errors import ConfigError, user_errors
 from configs.layout import data_root
 from configs.load import load_study, parse_overrides
@@ -29,26 +31,21 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser.add_argument("--documents", type=Path, metavar="DIR", help="folder with corpora/ (default: the study's)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="where artefacts lie (default: MAGIC_DATA or ./data)")
     parser.add_argument("--share", type=float, default=1.0, metavar="X", help="of the documents, by hash (default: 1)")
-    parser.add_argument("--units", type=int, metavar="N", help="files of each source, by hash (default: all)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes at a time (default: one for each CPU)")
+    parser.add_argument("--units", type=count, metavar="N", help="files of each source, by hash (default: all)")
+    parser.add_argument("--workers", type=count, metavar="N", help="processes at a time (default: one for each CPU)")
     parser.add_argument("--ray", action="store_true", help="work on Ray: RAY_ADDRESS, else a cluster of this machine")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the study")
     arguments = parser.parse_args(None if argv is None else list(argv))
     if not 0 < arguments.share <= 1:
         raise ConfigError(f"--share {arguments.share}: not a share of the documents", valid="above 0, at most 1")
-    for option in ("units", "workers"):
-        value = getattr(arguments, option)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{option} {value}: nothing would be measured", valid="1 or more")
     data = data_root(arguments.data)
     study = load_study(arguments.study, parse_overrides(arguments.overrides))
 
     from mixtures.statistics.study import measure_study
-    from mixtures.tokenize import documents_root
 
     measure_study(
         study,
-        documents_root(study, arguments.documents, data),
+        documents_of(study, arguments.documents, data, parts=("corpora",)),
         data,
         share=arguments.share,
         max_units=arguments.units,

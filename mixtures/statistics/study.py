@@ -36,7 +36,7 @@ STATISTICS_VERSION = 1
 
 def measure_study(
     study: StudyConfig,
-    documents_root: Path,
+    documents_root: Path | None,
     data: Path,
     say: Callable[[str], None] | None = None,
     *,
@@ -47,7 +47,7 @@ def measure_study(
 ) -> Path:
     """Measure the study's sources; return the folder, which is complete once its manifest is there.
 
-    documents_root: folder with corpora/; a study on the Hub does not read it.
+    documents_root: folder with corpora/; None on the Hub, where a study does not read it.
     say: takes plain lines; without it, a terminal shows a bar and a log gets lines.
     share: of the documents, chosen by the hash of their text.
     max_units: of a source, chosen by the hash of their name; None: all.
@@ -84,7 +84,7 @@ def measure_study(
     return folder
 
 
-def _sources(study: StudyConfig, root: Path, data: Path, say: Callable[[str], None]) -> list[Source]:
+def _sources(study: StudyConfig, root: Path | None, data: Path, say: Callable[[str], None]) -> list[Source]:
     place = None if study.data.kind == "hub" else root
     return [Source(name, load_sources().sources[name], place).pinned(data, say) for name in sources_of(study)]
 

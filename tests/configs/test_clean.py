@@ -163,3 +163,12 @@ def test_all_of_it_goes_but_not_while_somebody_works_on_it(made: Finished) -> No
     assert kinds(made, everything=True) == {"study": {"."}, "index": {f"index/{BLEND}"}}
     clean(made.folder, made.units, made.data, everything=True)
     assert not made.folder.exists() and [p.name for p in (made.data / "index").iterdir()] == ["c" * 64]
+
+
+def test_sizes_can_be_asked_for_while_somebody_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").write_bytes(b"12345")
+    assert size(tmp_path) == 5 and size(tmp_path / "nowhere") == 0
+    monkeypatch.setattr(module.os, "walk", lambda path: [(str(path), [], ["there", "renamed since"])])
+    assert size(tmp_path) == 5
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert size(tmp_path / "link") == (tmp_path / "link").lstat().st_size

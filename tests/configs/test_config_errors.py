@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import subprocess
@@ -247,6 +248,11 @@ def test_only_rank_0_speaks_and_a_full_disk_is_the_machines_fault() -> None:
     assert not quiet.value.stderr
     full = run("-c", script.format("OSError(28, 'No space left on device', 'x.bin')"))
     assert full.returncode == 2 and "x.bin: no space left" in full.stderr and "Traceback" not in full.stderr
+    for code in (errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EROFS, errno.ENAMETOOLONG, errno.EISDIR):
+        path = run("-c", script.format(f"OSError({code}, 'as the system says', 'x/y')"))
+        assert path.returncode == 2 and path.stderr.startswith("error: x/y: ") and "Traceback" not in path.stderr
+    for ours in ("FileNotFoundError(2, 'No such file', 'x')", "OSError(20, 'no path is named')"):
+        assert "Traceback" in run("-c", script.format(ours)).stderr
     bug = run("-c", script.format("KeyError('a bug of ours')"))
     assert bug.returncode == 1 and "Traceback" in bug.stderr
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from configs import cost
 from configs.cost import describe, flops_per_token, memory, parameters, plan_run, plan_study, training_steps
 from configs.errors import ConfigError
 from configs.gpus import GPUS
+from configs.layout import CONFIG_ROOT
 from configs.load import load_study, load_train
 from configs.plan import Hardware
 from configs.schema import ModelShape
@@ -117,6 +119,32 @@ def test_memory_and_disk() -> None:
     assert plan.exports == 3  # two milestones fall on the same step; the last step comes besides
     assert plan.disk_bytes == 3 * (12 + 2) * count.total + 3 * 12 * count.total  # two are kept while one is written
     assert plan_run(load_train("1b.yaml", {"checkpoint_every_steps": 0})).disk_bytes == 14 * count.total
+
+
+def test_token_shards_hold_what_the_mixtures_need_and_no_more() -> None:
+    """Table 3 by hand: the largest share of each source in any mixture, of the 52B tokens of the large scale."""
+    table = [
+        yaml.safe_load(path.read_text())["weights"] for path in (CONFIG_ROOT / "mixtures").glob("V[123]P[012].yaml")
+    ]
+    most = {source: max(weights.get(source, 0) for weights in table) for weights in table for source in weights}
+    assert len(table) == 9 and sum(most.values()) == pytest.approx(3 * 0.65 + 2 * 0.45 + 4 * 0.075)
+    plan = plan_study(load_study("paper"))
+    assert plan.shard_tokens == {source: pytest.approx(52e9 * share, rel=1e-4) for source, share in most.items()}
+    assert plan.id_bytes * sum(filter(None, plan.shard_tokens.values())) / 2**30 == pytest.approx(
+        52e9 * 3.15 * 4 / 2**30, rel=1e-4
+    )
+    assert "token shards 610.2 GiB: 163.8B tokens of 4 bytes" in describe(plan)
+    # A source that ends before that is taken whole.
+    longer = plan_study(load_study("paper", {"recipes": [], "overrides": {"budget.tokens": 500_000_000_000}}))
+    assert longer.shard_tokens["arxiv"] == 28_000_000_000 < 0.075 * 500e9 == pytest.approx(longer.shard_tokens["books"])
+
+    whole = plan_study(load_study("paper", {"data.kind": "local"}))
+    assert set(whole.shard_tokens.values()) == {None}
+    assert "token shards all local documents, about 1 bytes for each byte of text" in describe(whole)
+    part = plan_study(load_study("paper", {"data.kind": "local", "data.sample": True}))
+    assert part.shard_tokens == plan.shard_tokens
+    mini = plan_study(load_study("mini"))  # 2.5 MB of text for each of nine sources, two bytes for each 4 of them
+    assert sum(filter(None, mini.shard_tokens.values())) * mini.id_bytes == 9 * 2.5e6 / 4 * 2
 
 
 def test_gpu_hours_follow_the_stated_assumptions() -> None:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import functools
+import os
+import stat
 import sys
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from finished_study import write_finished
 from test_dispatch import unit
 
 from configs.errors import ResourceError
+from configs.load import load_study
 from configs.workflow import driver
-from configs.workflow.claims import Failure, failure
+from configs.workflow.begun import begun
+from configs.workflow.claims import Failure, claim, failure
 from configs.workflow.dispatch import Event, WorkerDied, dispatch
 from configs.workflow.local import LocalWorkers
-from configs.workflow.records import State, read_record, record_file
+from configs.workflow.records import State, read_record, record_file, states
+from configs.workflow.slurm import Cluster
 from configs.workflow.units import Unit
+from study import emit_slurm, run
 
 
 class Scripted:
@@ -133,3 +143,70 @@ def test_a_unit_of_several_gpus_is_asked_to_end_and_leaves_nobody(tmp_path: Path
     while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_study_has_one_driver_over_nfs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with driver.alone(tmp_path):
+        with pytest.raises(ResourceError, match="another process is at work on this study"), driver.alone(tmp_path):
+            pass
+        with claim(tmp_path, "analyse", wait_s=0.0), pytest.raises(ResourceError), claim(tmp_path, "analyse", 0.0):
+            pass
+    seen: list[int] = []
+
+    def as_nfs(descriptor: int, operation: int) -> None:
+        """An exclusive lock between machines is a POSIX lock: of a file, open for writing."""
+        at = os.fstat(descriptor)
+        writable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        assert stat.S_ISREG(at.st_mode) and writable
+        seen.append(at.st_ino)
+
+    monkeypatch.setattr("configs.artifacts.fcntl.flock", as_nfs)
+    with driver.alone(tmp_path), claim(tmp_path, "analyse"):
+        assert seen == [path.stat().st_ino for path in (tmp_path / driver.LOCK, tmp_path / "units/analyse.lock")]
+
+    def without_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("configs.artifacts.fcntl.flock", without_locks)
+    with driver.alone(tmp_path), claim(tmp_path, "analyse"):
+        pass
+
+
+def test_what_must_be_refused_is_before_anything_is_done(tmp_path: Path) -> None:
+    units = [
+        Unit("tokenise", (), {"vocab": 1}),
+        Unit("pretrain/x", ("tokenise",), {"lr": 1}),
+        Unit("score/x", ("pretrain/x",), {"rows": 1}),
+    ]
+    assert driver.judge(tmp_path, units, "refuse")  # nothing is finished
+    driver.finish(tmp_path, units[0], "shards", 1.0)
+    assert driver.judge(tmp_path, units, "refuse")  # only what is brought up to date anyway
+    for done in units[1:]:
+        driver.finish(tmp_path, done, "product", 1.0)
+    assert not driver.judge(tmp_path, units, "refuse")
+    other = [replace(units[0], identity={"vocab": 2}), *units[1:]]
+    assert not driver.judge(tmp_path, other, "refuse")  # the shards may come out as they were
+    changed = [*units[:2], replace(units[2], identity={"rows": 2})]
+    with pytest.raises(ResourceError, match=r"1 finished units no longer match[^:]*\n  score/x: rows 1 -> 2"):
+        driver.judge(tmp_path, changed, "refuse")
+    assert driver.judge(tmp_path, changed, "redo") and driver.judge(tmp_path, changed, "keep")
+    record_file(tmp_path, "pretrain/x").unlink()
+    assert not driver.judge(tmp_path, units, "refuse")  # it is made again first
+
+
+@pytest.mark.parametrize("slurm", [False, True])
+def test_a_refused_study_is_as_it_was(tmp_path: Path, slurm: bool) -> None:
+    made = write_finished(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    study = load_study(tmp_path / "tiny_study.yaml", {"scoring.sample": 4})
+    with pytest.raises(ResourceError, match="6 finished units no longer match"):
+        if slurm:
+            emit_slurm(study, None, made.data, made.runs, tmp_path / "jobs", Cluster())
+        else:
+            run(study, None, made.data, made.runs, workers=1)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert {state.kind for state in states(made.folder, begun("tiny", made.runs)[2]).values()} == {"done"}
+    if slurm:  # taken as they are, it is begun with what was asked
+        emit_slurm(study, None, made.data, made.runs, tmp_path / "jobs", Cluster(), "keep")
+        assert begun("tiny", made.runs)[0].scoring.sample == 4
+        assert {state.kind for state in states(made.folder, begun("tiny", made.runs)[2]).values()} == {"done"}

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_study import write_study
 
 from configs.errors import ArtifactError, ConfigError
 from configs.gpus import find_gpu
-from configs.load import load_study
+from configs.layout import CONFIG_ROOT
+from configs.load import load_sources, load_study
 from configs.plan import Hardware
+from configs.schema import StudyConfig
 from configs.workflow import records
 from configs.workflow.driver import lost
 from configs.workflow.plan import plan_lines, seconds_of
@@ -51,6 +56,89 @@ def test_seeds_change_a_training_and_how_it_is_shown_does_not(tmp_path: Path) ->
     plain, shown, other = identity(), identity(log_every_steps=7), identity(precision="bf16")
     assert plain == shown and list(plain) == list(other)
     assert [name for name in plain if plain[name] != other[name]] == [n for n in plain if n[0] in "pf"]
+
+
+def local_study(folder: Path, **overrides: object) -> tuple[StudyConfig, Path]:
+    """A study on documents of its own, and their folder."""
+    documents = folder / "documents"
+    for slug, split in (("arc_easy", "test"), ("winogrande", "validation"), ("rte", "validation")):
+        for name in (split, "train"):
+            path = documents / "benchmarks" / slug / f"{name}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{name} of {slug}")
+    (documents / "corpora/books").mkdir(parents=True, exist_ok=True)
+    (documents / "corpora/books/part-00000.txt").write_text("a book")
+    return load_study(write_study(folder, kind="local"), overrides), documents
+
+
+def identities(study: StudyConfig, documents: Path | None) -> dict[str, Mapping[str, object]]:
+    return {unit.name: unit.identity for unit in study_units(study, Path("runs"), documents)}
+
+
+def test_other_rows_of_a_benchmark_change_its_scores_and_touched_ones_do_not(tmp_path: Path) -> None:
+    study, documents = local_study(tmp_path)
+    before = identities(study, documents)
+    rows = documents / "benchmarks/rte/validation.parquet"
+    os.utime(rows, (1e9, 1e9))
+    (rows.with_name("train.parquet")).write_text("no shots are drawn from it")
+    assert identities(study, documents) == before
+    rows.write_text("other rows")
+    after = identities(study, documents)
+    assert [name for name in before if before[name] != after[name]] == [n for n in before if n.startswith("score/")]
+    ((key, old, new),) = changes(before["score/tiny/V1P0/seed0/pt/last"], after["score/tiny/V1P0/seed0/pt/last"])
+    assert key == "rows.rte" and old != new
+    shutil.copytree(documents, tmp_path / "copy")
+    scores = "score/tiny/V1P0/seed0/pt/last"
+    assert identities(study, tmp_path / "copy")[scores] == after[scores]  # the same rows, elsewhere
+    rows.unlink()
+    assert identities(study, documents)[scores]["rows"]["rte"] == "missing"  # type: ignore[index]
+
+    shots, documents = local_study(tmp_path, **{"scoring.shots": 2})
+    before = identities(shots, documents)
+    (documents / "benchmarks/rte/train.parquet").write_text("other examples")
+    after = identities(shots, documents)
+    assert [key for key, _, _ in changes(before[scores], after[scores])] == ["shots.rte"]
+    assert "rte" not in identities(load_study(write_study(tmp_path)), documents)[scores]["rows"]  # type: ignore[operator]
+
+
+def test_rows_in_a_file_of_ones_own_count_wherever_the_documents_are(tmp_path: Path) -> None:
+    spec = yaml.safe_load((CONFIG_ROOT / "benchmarks/rte.yaml").read_text())
+    spec |= {"slug": "mine", "files": {spec["split"]: "mine.jsonl"}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(spec))
+    (tmp_path / "mine.jsonl").write_text("{}")
+    study = load_study(write_study(tmp_path), {"benchmarks": [str(tmp_path / "mine.yaml")]})
+    before = identities(study, tmp_path / "microworld")
+    (tmp_path / "mine.jsonl").write_text("{}{}")
+    after = identities(study, tmp_path / "microworld")
+    assert {name.partition("/")[0] for name in before if before[name] != after[name]} == {"score"}
+
+
+def test_documents_and_a_tokenizer_of_ones_own_count_for_tokenising(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.jsonl").write_text("{}")
+    known = load_sources()
+    own = known.sources["books"].model_copy(update={"folder": None, "files": str(tmp_path / "notes/**/*.jsonl")})
+    sources = known.model_copy(update={"sources": known.sources | {"books": own}})
+    for module in ("units", "inputs"):
+        monkeypatch.setattr(f"configs.workflow.{module}.load_sources", lambda: sources)
+    study, documents = local_study(
+        tmp_path, **{"tokenizer.file": str(tmp_path / "tokenizer.json"), "data.decontaminate": 0.5}
+    )
+
+    def changed_by(path: Path) -> list[str]:
+        before = identities(study, documents)["tokenise"]
+        path.write_text("something else")
+        return [key for key, _, _ in changes(before, identities(study, documents)["tokenise"])]
+
+    assert changed_by(tmp_path / "tokenizer.json") == ["tokenizer_file"]
+    assert changed_by(tmp_path / "notes/b.jsonl") == ["files.sources.books"]
+    assert changed_by(documents / "corpora/books/part-00000.txt") == ["files.corpora"]
+    assert changed_by(documents / "benchmarks/rte/validation.parquet") == ["rows.rte"]  # its items are left out
+    shutil.rmtree(tmp_path / "notes")
+    assert identities(study, documents)["tokenise"]["files"]["sources.books"] == "missing"  # type: ignore[index]
 
 
 # ---------------------------------------------------------------------------------------------- the plan
@@ -89,6 +177,7 @@ def test_lines_of_the_plan() -> None:
     text = "\n".join(plan_lines(load_study("paper"), Path("runs"), H100, dollars_an_hour=2.5))
     assert "18 pretrain, 54 finetune, 72 score" in text and "$2.5 a GPU-hour" in text
     assert "critical     46.4 h: pretrain/1b/V1P0/seed0 36.9 h -> finetune/1b" in text and "on 64 H100" in text
+    assert "token shards 610.2 GiB: 163.8B tokens of 4 bytes" in text
     assert "not known" in plan_lines(load_study("mini"), Path("runs"), H100)[-1]
     with pytest.raises(ConfigError, match="works on 8 GPUs, 4 are given"):
         plan_lines(load_study("paper"), Path("runs"), replace(H100, count=4))

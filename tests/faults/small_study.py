@@ -22,9 +22,10 @@ import psutil
 import yaml
 from tiny_study import write_study
 
-from configs.artifacts import fingerprint, lock_folder, read_json, sha256_file
+from configs.artifacts import fingerprint, lock_file, read_json, sha256_file
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
+from configs.workflow.driver import LOCK
 from configs.workflow.records import states
 from configs.workflow.units import KINDS, study_units
 
@@ -85,11 +86,10 @@ class Place:
         return (self.folder / "units/analyse.json").is_file()
 
     def lock_is_free(self) -> bool:
-        try:
-            os.close(lock_folder(self.folder))
-        except BlockingIOError:
-            return False
-        return True
+        if not self.folder.is_dir():
+            return True
+        with (self.folder / LOCK).open("a") as stream:
+            return lock_file(stream.fileno())
 
 
 def artefacts(place: Place) -> dict[str, str]:

@@ -249,9 +249,9 @@ def test_a_further_feature_is_one_class(tmp_path: Path, world: Path, trained: Pa
 def test_mistakes_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, trained: Path) -> None:
     cases = {
         ("--share", "0"): "--share 0.0",
-        ("--units", "0"): "--units 0",
+        ("--units", "0"): "--units: '0' is not a whole number of at least 1",
         ("--data", str(tmp_path)): "no tokenizer here",
-        ("--data", str(trained), "--documents", str(tmp_path), "tokenizer.name=tiny"): "no data folder with corpora",
+        ("--data", str(trained), "--documents", str(tmp_path), "data.kind=local"): "data folder is missing",
     }
     for arguments, message in cases.items():
         with pytest.raises(SystemExit) as end:
@@ -263,7 +263,8 @@ def test_mistakes_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
 def test_the_command_measures_and_help_does_not_import_the_heavy(measured: Path, world: Path) -> None:
     command = [sys.executable, "-m", "mixtures.statistics"]
     arguments = ["--study", "mini", "--documents", str(world), "--data", str(measured.parents[1]), "--workers", "1"]
-    done = subprocess.run([*command, *arguments, "tokenizer.name=tiny"], capture_output=True, text=True, check=True)
+    arguments += ["tokenizer.name=tiny", "data.kind=local"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
     assert "unchanged, 18 units of 9 sources" in done.stdout
     heavy = {"numpy", "pyarrow", "matplotlib", "tokenizers", "ray", "torch"}
     probe = (

@@ -191,9 +191,11 @@ def test_help_answers_without_heavy_imports() -> None:
 
 
 def test_mistakes_end_with_one_message_and_exit_code_2(tmp_path: Path) -> None:
-    result = command_line("--study", "mini", "--documents", str(tmp_path / "nowhere"), "--data", str(tmp_path / "data"))
+    place = ["--documents", str(tmp_path / "nowhere"), "--data", str(tmp_path / "data")]
+    result = command_line("--study", "mini", *place, "data.kind=local")
     assert result.returncode == 2
-    assert result.stderr.startswith(f"error: {tmp_path / 'nowhere'}: no data folder with corpora/ here")
+    assert result.stderr.startswith(f"error: {tmp_path / 'nowhere'}: data folder is missing")
+    assert "generates its documents" in command_line("--study", "mini", *place).stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "data").exists()
 

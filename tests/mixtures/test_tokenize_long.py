@@ -47,7 +47,7 @@ def test_twenty_kills_at_random_moments_change_no_byte(tmp_path: Path) -> None:
 
     def start(data: Path) -> subprocess.Popen[str]:
         options = ["tokenizer.name=tiny", "tokenizer.vocab=400", "tokenizer.sample_megabytes=0.01"]
-        options += ["mixtures=[V1P0]", "extra_seeds={}", "checkpoint_tokens={}"]
+        options += ["data.kind=local", "mixtures=[V1P0]", "extra_seeds={}", "checkpoint_tokens={}"]
         command = [sys.executable, "-m", "mixtures.tokenize", "--study", "mini", "--documents", str(root)]
         command += ["--data", str(data), "--workers", "2", *options]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pyarrow.parquet as pq
@@ -21,8 +22,11 @@ from ray_head import head_node, submitted
 from tiny_study import BENCHMARKS, write_study
 
 from configs.artifacts import read_json, sha256_file
+from configs.errors import ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
+from configs.plan import plan_study
+from configs.workflow.begun import SPARE_BYTES, check_disk
 from configs.workflow.driver import alone
 from configs.workflow.progress import last_step, share_done
 from configs.workflow.units import study_units
@@ -78,6 +82,16 @@ def test_last_step_ignores_a_half_written_line_and_validation(tmp_path: Path) ->
         (["run", "mini", "--workers", "1", "scoring.sampel=3"], "did you mean sample?"),
         (["unit", "mini", "pretrain/x"], "no such study"),
         (["plan", "paper", "--gpus", "4"], "works on 8 GPUs, 4 are given"),
+        (["run", "mini", "--documents", "/nowhere"], "real_small"),
+        (["run", "paper", "--documents", "/nowhere"], "data.kind=local --documents /nowhere"),
+        (["run", "mini", "--workers", "-1"], "'-1' is not a whole number of at least 1"),
+        (["run", "mini", "--hours", "2"], "--hours is of no use without --emit-slurm"),
+        (["run", "mini", "--gpus-per-node", "8"], "--gpus-per-node is of no use without --emit-slurm"),
+        (["run", "mini", "--slurm=--partition=a"], "--slurm is of no use without --emit-slurm"),
+        (["run", "mini", "--emit-slurm", "jobs", "--workers", "2"], "--workers is of no use with --emit-slurm"),
+        (["run", "mini", "--emit-slurm", "jobs", "--stale", "redo"], "study.py unit mini UNIT --again"),
+        (["run", "mini", "--runs", "/etc/passwd"], "/etc/passwd"),
+        (["status", "mini", "--runs", "/etc/passwd/x"], "/etc/passwd/x"),
     ],
 )
 def test_mistakes_get_one_message_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -87,16 +101,43 @@ def test_mistakes_get_one_message_and_exit_code_2(arguments: list[str], message:
     )
     assert result.returncode == 2
     assert message in result.stderr and "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import study as module
-    from configs.errors import ResourceError
 
     monkeypatch.setattr("configs.workflow.begun.SPARE_BYTES", 1e18)
     with pytest.raises(ResourceError, match="GB are free"):
         module.run(load_study("mini"), None, tmp_path / "data", tmp_path / "runs", 1)
-    assert not (tmp_path / "data").exists() and not list((tmp_path / "runs").iterdir())
+    assert not list(tmp_path.iterdir())
+
+
+def test_token_shards_count_where_they_go_and_what_is_there_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study(write_study(tmp_path), {"data.megabytes_per_source": 200})
+    shards = 8 * 200e6 / 4 * 2  # V1P0 and V2P2 have eight sources, and 4 bytes of text make a token of two bytes
+    runs, data = tmp_path / "runs", tmp_path / "data"
+
+    def free(count: float) -> None:
+        monkeypatch.setattr("configs.workflow.begun.shutil.disk_usage", lambda path: SimpleNamespace(free=count))
+        check_disk(study, data / "microworld", data, runs)
+
+    free(shards + SPARE_BYTES + plan_study(study).disk_bytes)
+    with pytest.raises(ResourceError, match=r"needs about 1\.3 GB here, 1\.3 GB are free[^!]*--data or --runs"):
+        free(shards + SPARE_BYTES)
+    there = data / "tokens/tiny/books/part-00000.bin"
+    there.parent.mkdir(parents=True)
+    with there.open("wb") as stream:
+        stream.truncate(int(plan_study(study).disk_bytes) + 1)  # as much, of one of the sources, is there
+    free(shards + SPARE_BYTES)
+    there.unlink()
+
+    monkeypatch.setattr("configs.workflow.begun._disk", lambda path: int(path.is_relative_to(data)))
+    free(shards + SPARE_BYTES)
+    with pytest.raises(ResourceError, match=r"1\.3 GB here, 1\.2 GB are free\n[^!]*folder with --data$"):
+        free(shards + SPARE_BYTES - 1e8)
 
 
 @pytest.mark.slow
@@ -150,10 +191,15 @@ def test_what_changed_is_refused_redone_or_kept_and_a_second_driver_is_turned_aw
     first, folder = scores(tmp_path), tmp_path / "runs" / "tiny"
     stamp = (folder / "tiny/V1P0/seed0/pt/DONE").stat().st_mtime_ns
 
+    saved = (folder / "study.yaml").read_bytes()
     changed = run(study, tmp_path, "overrides={optimizer.lr: 0.02}")
     assert changed.returncode == 2 and "10 finished units no longer match" in changed.stderr
     assert "pretrain/tiny/V1P0/seed0: optimizer.lr 0.01 -> 0.02" in changed.stderr and "--stale redo" in changed.stderr
     assert scores(tmp_path) == first
+    late = run(study, tmp_path, "tokenizer.sample_megabytes=0.03")  # known only once the shards are there
+    assert late.returncode == 2 and "tokenise was made again, and came out otherwise" in late.stderr
+    assert (folder / "study.yaml").read_bytes() == saved and run(study, tmp_path).returncode == 0
+    assert scores(tmp_path) == first and "stale" not in status(tmp_path)
 
     kept = run(study, tmp_path, "overrides={optimizer.lr: 0.02}", "--stale", "keep")
     assert kept.returncode == 0 and scores(tmp_path) == first
