@@ -158,6 +158,7 @@ class Work:
             scoring=self.study.scoring,
             checkpoints=[read_export(unit.folder.export(step_of(unit)))],
             use_ray=False,
+            data=self.data,
         )
 
     def _analyse(self, unit: Unit) -> None:

@@ -19,7 +19,7 @@ if not __package__:  # started as a script: imports must find the project, not t
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from configs.errors import ArtifactError, ConfigError, ResourceError, user_errors
-from configs.layout import runs_root
+from configs.layout import data_root, runs_root
 
 if TYPE_CHECKING:
     from configs.errors import MagicError
@@ -76,6 +76,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--out", metavar="DIR", type=Path, help="write plans and scores below DIR/<study> (default: --runs)")
     add("--data-root", metavar="DIR", type=Path, help="folder that holds benchmarks/ (default: as the study says)")
+    add("--data", metavar="DIR", help="keeps the commits of benchmarks of the Hub (default: MAGIC_DATA, else ./data)")
     add("--benchmarks", metavar="A,B", help="slugs, or YAML files with benchmarks of your own (default: the study's)")
     add("--prompt", metavar="SET", help="prompt set, e.g. lettered (default: the study's, else each benchmark's first)")
     add("--shots", metavar="K", type=int, help="solved train rows in front of each example (default: the study's)")
@@ -220,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from ray_eval.scoring import score_study
     from ray_eval.summary import print_summary
 
-    runs = runs_root(given.runs)
+    runs, data = runs_root(given.runs), data_root(given.data)
     out = given.out.expanduser().resolve() if given.out else None  # at once: a job runs in a folder that is thrown away
     chosen, errors = find_checkpoints(given, runs, out)
     if not chosen and not errors:
@@ -247,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 limit=given.checkpoints,
                 replace=given.replace,
                 progress=Display(),
+                data=data,
             )
         except ArtifactError as error:  # of some checkpoints; those of the next study can still be scored
             errors.append(str(error))
