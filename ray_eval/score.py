@@ -20,6 +20,7 @@ if not __package__:  # started as a script: imports must find the project, not t
 
 from configs.errors import ArtifactError, ConfigError, ResourceError, user_errors
 from configs.layout import data_root, runs_root
+from ray_eval.options import check_found, check_together
 
 if TYPE_CHECKING:
     from configs.errors import MagicError
@@ -80,7 +81,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--benchmarks", metavar="A,B", help="slugs, or YAML files with benchmarks of your own (default: the study's)")
     add("--prompt", metavar="SET", help="prompt set, e.g. lettered (default: the study's, else each benchmark's first)")
     add("--shots", metavar="K", type=int, help="solved train rows in front of each example (default: the study's)")
-    add("--chat", action="store_true", help="ask fine-tuned checkpoints in the chat format of their training")
+    add("--chat", action="store_true", help="ask fine-tuned checkpoints of ours in the chat format of their training")
     add(
         "--limit",
         metavar="N",
@@ -210,12 +211,15 @@ def find_checkpoints(
             exports, damaged = inspect_exports(runs, study, out)
             chosen[runs, study] = [*exports]
             errors.extend(damaged)
+    if given.study and (runs, given.study) not in chosen and given.model:  # without models, `main` says more
+        errors.append(ArtifactError("no export of this study", where=runs / given.study))
     return chosen, [str(error) for error in errors]
 
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
+    check_together(given)
     expect_packages(*PACKAGES, *(() if given.no_ray else ("ray",)))
 
     from ray_eval.scoring import score_study
@@ -224,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs, data = runs_root(given.runs), data_root(given.data)
     out = given.out.expanduser().resolve() if given.out else None  # at once: a job runs in a folder that is thrown away
     chosen, errors = find_checkpoints(given, runs, out)
+    check_found(given, runs, chosen)
     if not chosen and not errors:
         raise ArtifactError(
             f"no complete export{f' of study {given.study}' if given.study else ''} is here",
