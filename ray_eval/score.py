@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if not __package__:  # started as a script: imports must find the project, not the folder of this file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from configs.clock import clock
 from configs.errors import ArtifactError, ConfigError, ResourceError, user_errors
 from configs.layout import data_root, runs_root
 from ray_eval.options import check_found, check_together
@@ -157,7 +158,7 @@ class Display:
         self._said_s = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        eta = "" if progress.eta_s is None else f" | ETA {int(progress.eta_s) // 60}:{int(progress.eta_s) % 60:02d}"
+        eta = "" if progress.eta_s is None else f" | ETA {clock(progress.eta_s)}"
         line = (
             f"scoring {progress.study}: {progress.done}/{progress.total} checkpoints x {progress.num_benchmarks}"
             f" benchmarks, {progress.share:.0%} | {progress.examples_per_s:,.0f} examples/s"
