@@ -23,6 +23,7 @@ from pathlib import Path
 from configs import cluster as ray_cluster
 from configs import signals
 from configs.artifacts import write_json, write_text
+from configs.clock import clock
 from configs.cost import describe, hardware_of, plan_study
 from configs.documents import documents_of
 from configs.errors import ArtifactError, ConfigError, MagicError, Preempted, ResourceError, user_errors
@@ -43,7 +44,6 @@ from configs.workflow.arguments import parse
 from configs.workflow.begun import begin, begun, check_disk
 from configs.workflow.claims import claim, failure, note_failure
 from configs.workflow.dispatch import WorkerDied, Workers, in_words, may_pass
-from configs.workflow.display import clock
 from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, judge, lost, settle
 from configs.workflow.local import LocalWorkers
 from configs.workflow.on_ray import RayWorkers
@@ -159,6 +159,7 @@ class Work:
             scoring=self.study.scoring,
             checkpoints=[read_export(unit.folder.export(step_of(unit)))],
             use_ray=False,
+            data=self.data,
         )
 
     def _analyse(self, unit: Unit) -> None:

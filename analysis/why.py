@@ -16,8 +16,8 @@ from typing import Any
 from analysis.lookup import METRICS, find, metrics_sheet, table_named
 from analysis.origins import Facts, doubts, place_of, runs_behind, score_files_behind, units_behind
 from configs.artifacts import sha256_file
+from configs.clock import clock
 from configs.layout import runs_root
-from configs.workflow.display import clock
 
 UNKNOWN = "not recorded"
 SHOWN = 8

@@ -75,17 +75,17 @@ def replace_folder(new: Path, path: Path) -> None:
     shutil.rmtree(old)
 
 
-def lock_folder(folder: Path) -> int:
+def lock_folder(folder: Path, *, wait: bool = False) -> int:
     """An open descriptor that locks a folder until it is closed, or its process has ended, however that happened.
 
-    Over NFS it holds on this machine only (`lock_file` between machines).
+    Over NFS it holds on this machine only (`lock_file` between machines). wait: until another process has let it go.
 
-    Raises BlockingIOError where another process holds the lock, FileNotFoundError where the folder has gone, another
-    OSError on a filesystem that knows no locks.
+    Raises BlockingIOError where, without it, another process holds the lock, FileNotFoundError where the folder has
+    gone, another OSError on a filesystem that knows no locks.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BaseException:
         os.close(descriptor)
         raise

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from configs.artifacts import atomic_folder, describe_file, read_object, sha256_files, verify_files, write_json
 from configs.errors import ArtifactError, ConfigError
+from configs.llama import not_plain, rope_base
 from configs.load import validate
 from configs.schema import ModelShape
 from configs.untrusted import inside, shown, understood
@@ -47,6 +48,7 @@ OUTER_NAMES = {
     "decoder.final_layernorm.weight": "model.norm.weight",
     "output_layer.weight": "lm_head.weight",
 }
+TIED = ("model.embed_tokens.weight", "lm_head.weight")
 QKV = "self_attention.linear_qkv.weight"
 
 
@@ -189,18 +191,14 @@ def shape_of(folder: Path) -> ModelShape:
 
 def _shape_keys(found: dict[str, Any], path: Path) -> dict[str, Any]:
     """What config.json says, under the names of `ModelShape`."""
-    heads, rope = found.get("num_attention_heads"), found.get("rope_parameters") or found.get("rope_scaling") or {}
-    unlike = {
-        "model_type": found.get("model_type") != "llama",
-        "num_key_value_heads": found.get("num_key_value_heads", heads) != heads,
-        "attention_bias": found.get("attention_bias", False),
-        "mlp_bias": found.get("mlp_bias", False),
-        "hidden_act": found.get("hidden_act") not in ("silu", "gelu"),
-        "rope_scaling": rope.get("rope_type", rope.get("type", "default")) != "default",
-    }
-    if different := [key for key, unfit in unlike.items() if unfit]:
+    heads, wrong = found.get("num_attention_heads"), {}
+    if (found.get("num_key_value_heads") or heads) != heads:
+        wrong["num_key_value_heads"] = found["num_key_value_heads"]
+    if found.get("hidden_act") not in ("silu", "gelu"):
+        wrong["hidden_act"] = found.get("hidden_act")
+    if wrong := wrong | not_plain(found):
         raise ConfigError(
-            f"{', '.join(f'{key} {shown(found.get(key))}' for key in different)} cannot be loaded",
+            f"{', '.join(f'{key} {shown(value)}' for key, value in wrong.items())} cannot be loaded",
             where=path,
             valid="Llama with as many key as query heads, no biases, silu or gelu, plain rotary positions",
         )
@@ -214,7 +212,7 @@ def _shape_keys(found: dict[str, Any], path: Path) -> dict[str, Any]:
         "context_tokens": found["max_position_embeddings"],
         "activation": "swiglu" if found["hidden_act"] == "silu" else "geglu",
         "norm_eps": found["rms_norm_eps"],
-        "rope_base": rope.get("rope_theta", found.get("rope_theta", 10_000.0)),
+        "rope_base": rope_base(found),
         "tied_embeddings": found.get("tie_word_embeddings", False),
     }
 
@@ -240,6 +238,8 @@ def load_export(folder: Path, model: LanguageModel, shape: ModelShape, ranks: Ra
     where = weight_files(folder)
     with contextlib.ExitStack() as opened:
         files = {path: opened.enter_context(safe_open(path, framework="pt")) for path in set(where.values())}
+        if shape.tied_embeddings:
+            _check_tied(folder, {name: files[path] for name, path in where.items() if name in TIED})
         for name, parameter in model.named_parameters():
             for piece, (values, dim) in pieces(name, parameter, parameter.data).items():
                 names = _hf_names(piece)
@@ -259,3 +259,17 @@ def load_export(folder: Path, model: LanguageModel, shape: ModelShape, ranks: Ra
                     problem = f"tensor {names[0]} is not of config.json's shape, or unreadable ({error})"
                     raise ArtifactError(problem, where=folder, hint="copy the model again") from None
                 values.copy_(whole)
+
+
+def _check_tied(folder: Path, files: dict[str, Any]) -> None:
+    """Refuse a model whose config ties its output layer to the embedding while its weights hold another one.
+
+    files: open file of each of `TIED` that is there.
+    """
+    tensors = [files[name].get_tensor(name) for name in TIED if name in files]
+    if len(tensors) == 2 and (tensors[0].dtype != tensors[1].dtype or not torch.equal(*tensors)):
+        raise ConfigError(
+            f"tie_word_embeddings is true, but {' and '.join(TIED)} differ",
+            where=folder / "config.json",
+            hint="say tie_word_embeddings: false there (transformers does not tie them either)",
+        )

@@ -16,6 +16,7 @@ import torch
 from configs import load as config_files
 from configs import signals
 from configs.artifacts import read_object, write_json
+from configs.clock import clock
 from configs.cost import flops_per_token
 from configs.errors import ArtifactError, Preempted
 from megatron_train import checkpoint, parallel, watchdog
@@ -25,7 +26,7 @@ from megatron_train.device import peak_flops
 from megatron_train.export import export, load_export
 from megatron_train.job import Job
 from megatron_train.kernels import choose_kernels
-from megatron_train.metrics import Metrics, clock, keep_until
+from megatron_train.metrics import Metrics, keep_until
 from megatron_train.model import LanguageModel, build_model
 from megatron_train.optimizer import learning_rate
 from megatron_train.parallel import Ranks

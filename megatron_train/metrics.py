@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from configs.artifacts import write_json, write_text
+from configs.clock import clock
 from configs.cost import Flops
 from configs.errors import DivergedError
 from configs.untrusted import parse_json
@@ -165,10 +166,3 @@ class Metrics:
             stream.flush()
             os.fsync(stream.fileno())
         self.tracking.log(lines)
-
-
-def clock(seconds: float) -> str:
-    """75 -> 1:15."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

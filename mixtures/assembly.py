@@ -281,18 +281,6 @@ def assemble(
             assembly.release()
 
 
-def tokenize_source(
-    source: Source, tokenizer: Tokenizer, folder: Path, *, sample: Sample | None = None, workers: int | None = 1
-) -> Shards:
-    """The shards of one source in `folder`: those that are there if nothing changed, else made now."""
-    assembly = Assembly(source, tokenizer, folder, sample)
-    shards = assembly.existing() if folder.parent.is_dir() else None
-    if shards is None:
-        assemble([assembly], workers=workers)
-        shards = Shards.open(folder)
-    return shards
-
-
 def _remove_records(folder: Path) -> None:
     """The records of parts, once the manifest has taken them in."""
     for path in folder.glob("part-*.json"):

@@ -39,8 +39,26 @@ def evaluation_split(root: Path | None, spec: BenchmarkConfig) -> str:
     return spec.split_in(local=root is not None and not spec.files)
 
 
+def on_hub(spec: BenchmarkConfig, root: Path | None) -> bool:
+    """Are its rows read from the Hub? root: as of `read_rows`."""
+    return root is None and not spec.files and spec.hub is not None
+
+
+def pinned(spec: BenchmarkConfig, root: Path | None, data: Path, say: Callable[[str], None]) -> BenchmarkConfig:
+    """The same benchmark at the commit that its revision stood for when `data` first saw it (`mixtures.hub.pin`).
+
+    root: as of `read_rows`. Raises DataError where the commit must be asked for and cannot.
+    """
+    if spec.hub is None or not on_hub(spec, root):
+        return spec
+    from mixtures.hub import pin
+
+    # A study asks for it anew with every checkpoint, and no benchmark is to change in between.
+    return spec.model_copy(update={"revision": pin(spec.hub, spec.revision, data, say, look=False)})
+
+
 def source_identity(root: Path | None, spec: BenchmarkConfig, *, train: bool = False) -> str:
-    """What the rows (or the train rows) depend on: the file's sha256, or the Hub's id and where in it they are."""
+    """What the rows (or the train rows) of a pinned benchmark depend on: the file's sha256, or the place on the Hub."""
     split = spec.train_split if train else evaluation_split(root, spec)
     path = _file(root, spec, split)
     return sha256_file(path) if path else f"{spec.hub}/{spec.config}/{split}@{spec.revision}"
@@ -49,7 +67,7 @@ def source_identity(root: Path | None, spec: BenchmarkConfig, *, train: bool = F
 def read_rows(root: Path | None, spec: BenchmarkConfig, sample: int | None = None, seed: int = 0) -> Rows:
     """All rows of the evaluation split, or the fixed sample of `sample` of them, in row order.
 
-    root: folder that holds benchmarks/; None reads the Hub.
+    root: folder that holds benchmarks/; None reads the Hub, of a benchmark that is `pinned`.
     Raises DataError for a missing file, a missing column or an empty split.
     """
     split = evaluation_split(root, spec)
@@ -149,6 +167,9 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 def _hub_table(spec: BenchmarkConfig, split: str) -> pa.Table:
     import datasets
 
+    from mixtures.hub import COMMIT
+
+    assert COMMIT.fullmatch(spec.revision), "pinned first"
     try:
         rows = datasets.load_dataset(spec.hub, spec.config, split=split, revision=spec.revision)
     except Exception as error:  # the Hub's client raises a dozen unrelated types, all of them the user's to mend

@@ -2,8 +2,8 @@
 
 In: an entry of configs/sources.yaml. Out: the files of its split, each of which streams its own rows, so that workers
 share a data set without listing or downloading the whole of it. A branch or tag is resolved to its commit once, in
-`<data>/revisions.json`; a newer commit is reported and never read unasked. Whatever keeps a data set from being read
-(no network, terms not accepted, a revision that is gone, ...) is said in one message with the next step.
+`<data>/revisions.json`, that of a benchmark too; a newer commit is never read unasked. Whatever keeps a data set from
+being read (no network, terms not accepted, a revision that is gone, ...) is said in one message with the next step.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.artifacts import fingerprint, read_json, read_object, write_json
+from configs.artifacts import fingerprint, lock_folder, read_json, read_object, write_json
 from configs.errors import DataError, MagicError
 from configs.layout import hub_listing, revisions_file
 from configs.schema import SftSpec, SourceSpec
@@ -168,23 +169,30 @@ def _file(hub: str, revision: str, url: str, form: str) -> HubFile:
 # ---------------------------------------------------------------------------------------------- revisions
 
 
-def pin(hub: str, revision: str, data: Path, say: Callable[[str], None]) -> str:
+def pin(hub: str, revision: str, data: Path, say: Callable[[str], None], *, look: bool = True) -> str:
     """The commit that `revision` stood for when `data` first saw it.
 
     The first call records it in `<data>/revisions.json`; a later one that finds the branch elsewhere says so and keeps
-    the record, and without a network takes it as it is. Raises DataError where a commit must be asked for and cannot.
+    the record, and without a network takes it as it is. look: whether the branch has moved since; else nobody is asked.
+    Raises DataError where a commit must be asked for and cannot.
     """
     if COMMIT.fullmatch(revision):
         return revision
     path, key = revisions_file(data), f"{hub}@{revision}"
-    pins: dict[str, dict[str, str]] = read_object(path) if path.is_file() else {}
+    pins = _pins(path)
     if key not in pins:
-        pins[key] = {"commit": _commit(hub, revision), "date": datetime.date.today().isoformat()}
-        write_json(path, pins)
-        say(f"{hub}: {revision} is commit {pins[key]['commit']}, recorded in {path}")
-        return pins[key]["commit"]
+        commit = _commit(hub, revision)
+        with _alone(data):  # those who score at the same time must agree, and keep each other's records
+            pins = _pins(path)
+            if key not in pins:
+                pins[key] = {"commit": commit, "date": datetime.date.today().isoformat()}
+                write_json(path, pins)
+                say(f"{hub}: {revision} is commit {commit}, recorded in {path}")
+        look = False
     with understood(path, hint=f"mend or delete {key!r} in it"):
         pinned, date = pins[key]["commit"], pins[key]["date"]
+    if not look:
+        return pinned
     with contextlib.suppress(DataError):  # what the record says may be complete on this disk
         newest = _commit(hub, revision)
         if newest != pinned:
@@ -193,6 +201,20 @@ def pin(hub: str, revision: str, data: Path, say: Callable[[str], None]) -> str:
                 f"{date} (to move it, delete {key!r} from {path})"
             )
     return pinned
+
+
+def _pins(path: Path) -> dict[str, dict[str, str]]:
+    return read_object(path) if path.is_file() else {}
+
+
+@contextlib.contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """No other process is in here meanwhile, where the filesystem knows locks."""
+    data.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            held.callback(os.close, lock_folder(data, wait=True))
+        yield
 
 
 def _commit(hub: str, revision: str) -> str:

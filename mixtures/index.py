@@ -8,8 +8,9 @@ In: lengths of the sources' documents, the schedule, a context length and a seed
     <source>.documents.npy   int32 [places]           documents in the order of training, epoch after epoch
     <source>.windows.npy     int32 [windows + 1, 2]   place in `documents`, and offset, of each window's first token
 
-These are the arrays of megatron-core's BlendedDataset and GPTDataset (`mixtures.megatron_index` hands them over). The
-folder's name is a fingerprint of everything they follow from, never a path; the folder may be deleted at any time.
+These are the arrays of megatron-core's BlendedDataset and GPTDataset; handed over (tests/mixtures/megatron_index.py),
+they make its own datasets serve our samples. The folder's name is a fingerprint of everything they follow from, never a
+path; the folder may be deleted at any time.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from configs.clock import clock
+
 LINE_EVERY_S = 5.0
 SCALES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 
@@ -80,13 +82,6 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         if self._total is not None and speed > 0:
             text += f", ETA {clock(max(0, self._total - self._done) / speed)}"
         return text
-
-
-def clock(seconds: float) -> str:
-    """3725.2 -> 1:02:05"""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def _print(text: str) -> None:

@@ -82,7 +82,7 @@ def tokenize_study(
         for source in [*sources, *(source for source, _ in sft_sets)]:
             source.units()  # what is missing ends the run before anything is written
         tokenizer = _tokenizer(study, sources, data, show.line)
-        cleaning = _cleaning(study, root, data)
+        cleaning = _cleaning(study, root, data, show.line)
         todo = []
         for source in sources:
             folder = shards_dir(data, study.tokenizer.name, source.name)
@@ -187,14 +187,15 @@ def _tokenizer(study: StudyConfig, sources: Sequence[Source], data: Path, say: S
     return make_tokenizer(study.tokenizer, sources, inputs, folder)
 
 
-def _cleaning(study: StudyConfig, root: Path | None, data: Path) -> Cleaning | None:
+def _cleaning(study: StudyConfig, root: Path | None, data: Path, say: Say) -> Cleaning | None:
     """What `data.decontaminate` leaves out: documents with items of the benchmarks that the study is scored on."""
     if study.data.decontaminate is None:
         return None
     from mixtures.contamination.clean import cleaning_of
     from mixtures.contamination.study import benchmarks_of
 
-    return cleaning_of(benchmarks_of(study), root, contamination_dir(data, study.name), study.data.decontaminate)
+    benchmarks = benchmarks_of(study, root, data, say)
+    return cleaning_of(benchmarks, root, contamination_dir(data, study.name), study.data.decontaminate)
 
 
 def _sft(study: StudyConfig, source: Source, tokenizer: Tokenizer, context_tokens: int, data: Path, say: Say) -> None:

@@ -86,15 +86,15 @@ class Checkpoint(Protocol):
 def is_plain_llama(folder: Path) -> bool:
     """Can our own code run it (`llama`), which is faster than transformers?"""
     from ray_eval.llama_shape import read_shape
+    from ray_eval.weights import OUTPUT_LAYER, weight_names
 
-    config = read_object(folder / "config.json")
-    if config.get("auto_map") or config.get("quantization_config"):
+    if read_object(folder / "config.json").get("auto_map"):
         return False
     try:
-        read_shape(folder)
+        # Where a tied output layer has weights too, transformers ties it only if they are the embedding's.
+        return not (read_shape(folder).tied and OUTPUT_LAYER in weight_names(folder))
     except ArtifactError:  # or transformers knows a default for what the config leaves out
         return False
-    return True
 
 
 def verify_weights(folder: Path, checkpoint: str, said: str, hint: str) -> None:

@@ -184,6 +184,9 @@ class _Pool:
 
         self._unit_work, self._num_gpus = unit_work, gpus_to_share(gpus_per_worker)
         total = ray.cluster_resources()
+        if gpus_per_worker != 1 and not total.get("GPU"):
+            problem = f"{gpus_per_worker:g} GPUs for a worker, and the Ray cluster has none"
+            raise ResourceError(problem, hint="leave out --gpus-per-worker: one worker for each CPU")
         resource, each = ("GPU", gpus_per_worker) if total.get("GPU") else ("CPU", 1.0)
         room = int(total.get(resource, 0)) * int(1 / each) if each <= 1 else int(total[resource] / each)
         if not room:

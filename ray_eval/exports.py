@@ -96,11 +96,6 @@ class Export:
         return Llama(self.folder, weights, dtype=dtype, devices=devices)
 
 
-def find_exports(runs: Path, study: str) -> list[Export]:
-    """Every export of a study that can be scored, by path."""
-    return inspect_exports(runs, study)[0]
-
-
 def inspect_exports(runs: Path, study: str, out: Path | None = None) -> tuple[list[Export], list[ArtifactError]]:
     """Every export of a study that can be scored, by path, and for each of the others why not (out: `read_export`)."""
     exports, errors = [], []

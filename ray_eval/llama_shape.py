@@ -12,6 +12,7 @@ from torch import Tensor
 
 from configs.artifacts import read_object
 from configs.errors import ArtifactError
+from configs.llama import not_plain, rope_base
 from configs.untrusted import shown, understood
 from ray_eval.checkpoints import positive
 
@@ -55,19 +56,13 @@ def read_shape(export: Path) -> Shape:
 
 
 def _shape(config: dict[str, Any], path: Path) -> Shape:
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    unsupported = {
-        "model_type": config.get("model_type") != "llama",
-        "hidden_act": config.get("hidden_act") not in ACTIVATIONS,
-        "attention_bias": bool(config.get("attention_bias")),
-        "mlp_bias": bool(config.get("mlp_bias")),
-        "rope_type": rope.get("rope_type", "default") != "default",
-    }
-    for key, wrong in unsupported.items():
-        if wrong:
-            found = rope if key == "rope_type" else config.get(key)
-            valid = f"a Llama without biases, plain rotary positions, activation {', '.join(ACTIVATIONS)}"
-            raise ArtifactError(f"{key} is {shown(found)}, which the scorer does not know", where=path, valid=valid)
+    wrong = not_plain(config)
+    if config.get("hidden_act") not in ACTIVATIONS:
+        wrong["hidden_act"] = config.get("hidden_act")
+    if wrong:
+        problem = ", ".join(f"{key} is {shown(found)}" for key, found in wrong.items())
+        valid = f"a Llama without biases, plain rotary positions, activation {', '.join(ACTIVATIONS)}"
+        raise ArtifactError(f"{problem}, which the scorer does not know", where=path, valid=valid)
     sizes = {"num_key_value_heads": "num_attention_heads"}  # what the config leaves out is as large as another
     keys = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
     layers, hidden, ffn, heads, kv_heads = (
@@ -87,7 +82,7 @@ def _shape(config: dict[str, Any], path: Path) -> Shape:
         vocab=positive(config, "vocab_size", path),
         context_tokens=positive(config, "max_position_embeddings", path),
         norm_eps=float(config["rms_norm_eps"]),
-        rope_base=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
+        rope_base=rope_base(config),
         activation=config["hidden_act"],
         tied=bool(config.get("tie_word_embeddings")),
     )

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ class Plan:
     """Flat arrays; `candidate_offsets[e]:candidate_offsets[e + 1]` are the candidates of example e."""
 
     info: dict[str, Any]
-    """benchmarks [{slug, category, split, variant}], tokenizer, context length, BOS policy, least_tokens, hash."""
+    """benchmarks [{slug, category, split, variant}], tokenizer, context length, BOS policy, least_tokens, commits
+    {slug: Hub id@commit}, hash."""
     rows: Rows
     """What is fed to a model."""
 
@@ -90,8 +91,12 @@ def compile_plan(
     benchmarks: Iterable[tuple[BenchmarkConfig, Sequence[Example]]],
     tokenizer: Encoder,
     context_tokens: int,
+    commits: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Tokenise and lay out every example. context_tokens: the model's longest input."""
+    """Tokenise and lay out every example. context_tokens: the model's longest input.
+
+    commits: of benchmarks of the Hub; recorded, and no part of the hash, since questions are equal wherever they lie.
+    """
     asked = _Asked(tokenizer, context_tokens)
     described, parts = [], []
     for spec, examples in benchmarks:
@@ -108,6 +113,7 @@ def compile_plan(
         "bos_policy": tokenizer.bos_policy,
     }
     identity = {"hash": _hash(info, columns, asked.sequences), "least_tokens": asked.least_tokens}
+    identity["commits"] = dict(commits or {})
     return Plan(info | identity, concatenate(parts), **columns)
 
 

@@ -46,7 +46,7 @@ SCHEMA = pa.schema(
 )
 PACKAGES = ("numpy", "pyarrow", "torch", "transformers")
 """Packages a score may depend on; the versions of those there are, are recorded."""
-DESCRIPTIVE = ("versions", "model")
+DESCRIPTIVE = ("versions", "model", "benchmark_commits")
 """Keys of the metadata that may differ between equal scores."""
 
 
@@ -60,6 +60,7 @@ def score_metadata(plan: Plan, checkpoint: Checkpoint, precision: str) -> dict[s
         "bos_policy": str(plan.info["bos_policy"]),
         "tokenizer_sha256": str(plan.info["tokenizer_sha256"]),
         **checkpoint.facts,
+        **({"benchmark_commits": json.dumps(plan.info["commits"], sort_keys=True)} if plan.info["commits"] else {}),
         "versions": json.dumps({name: version for name in PACKAGES if (version := _version(name))}),
     }
 

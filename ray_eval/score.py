@@ -19,8 +19,10 @@ if not __package__:  # started as a script: imports must find the project, not t
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from configs.arguments import count
+from configs.clock import clock
 from configs.errors import ArtifactError, ConfigError, ResourceError, user_errors
-from configs.layout import runs_root
+from configs.layout import data_root, runs_root
+from ray_eval.options import check_found, check_together
 
 if TYPE_CHECKING:
     from configs.errors import MagicError
@@ -77,10 +79,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--out", metavar="DIR", type=Path, help="write plans and scores below DIR/<study> (default: --runs)")
     add("--data-root", metavar="DIR", type=Path, help="folder that holds benchmarks/ (default: as the study says)")
+    add("--data", metavar="DIR", help="keeps the commits of benchmarks of the Hub (default: MAGIC_DATA, else ./data)")
     add("--benchmarks", metavar="A,B", help="slugs, or YAML files with benchmarks of your own (default: the study's)")
     add("--prompt", metavar="SET", help="prompt set, e.g. lettered (default: the study's, else each benchmark's first)")
     add("--shots", metavar="K", type=int, help="solved train rows in front of each example (default: the study's)")
-    add("--chat", action="store_true", help="ask fine-tuned checkpoints in the chat format of their training")
+    add("--chat", action="store_true", help="ask fine-tuned checkpoints of ours in the chat format of their training")
     add(
         "--limit",
         metavar="N",
@@ -156,7 +159,7 @@ class Display:
         self._said_s = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        eta = "" if progress.eta_s is None else f" | ETA {int(progress.eta_s) // 60}:{int(progress.eta_s) % 60:02d}"
+        eta = "" if progress.eta_s is None else f" | ETA {clock(progress.eta_s)}"
         line = (
             f"scoring {progress.study}: {progress.done}/{progress.total} checkpoints x {progress.num_benchmarks}"
             f" benchmarks, {progress.share:.0%} | {progress.examples_per_s:,.0f} examples/s"
@@ -210,20 +213,24 @@ def find_checkpoints(
             exports, damaged = inspect_exports(runs, study, out)
             chosen[runs, study] = [*exports]
             errors.extend(damaged)
+    if given.study and (runs, given.study) not in chosen and given.model:  # without models, `main` says more
+        errors.append(ArtifactError("no export of this study", where=runs / given.study))
     return chosen, [str(error) for error in errors]
 
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
+    check_together(given)
     expect_packages(*PACKAGES, *(() if given.no_ray else ("ray",)))
 
     from ray_eval.scoring import score_study
     from ray_eval.summary import print_summary
 
-    runs = runs_root(given.runs)
+    runs, data = runs_root(given.runs), data_root(given.data)
     out = given.out.expanduser().resolve() if given.out else None  # at once: a job runs in a folder that is thrown away
     chosen, errors = find_checkpoints(given, runs, out)
+    check_found(given, runs, chosen)
     if not chosen and not errors:
         raise ArtifactError(
             f"no complete export{f' of study {given.study}' if given.study else ''} is here",
@@ -248,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 limit=given.checkpoints,
                 replace=given.replace,
                 progress=Display(),
+                data=data,
             )
         except ArtifactError as error:  # of some checkpoints; those of the next study can still be scored
             errors.append(str(error))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from configs.artifacts import fingerprint, sha256_files
 from configs.cluster import cluster
 from configs.errors import ArtifactError, ConfigError, MagicError
-from configs.layout import PROJECT_ROOT
+from configs.layout import PROJECT_ROOT, data_root
 from configs.load import load_benchmarks
 from configs.schema import StudyScoring
 from ray_eval.checkpoints import Checkpoint
@@ -95,11 +95,13 @@ def score_study(
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = print,
     unit_work: float | None = None,
+    data: Path | None = None,
 ) -> Summary:
     """Score every complete export of a study (or the given ones) that has no up-to-date score file.
 
     checkpoints: with this study in their columns.   out: folder of the studies that gets plans and scores (None: runs).
-    documents_root: folder that holds benchmarks/; None: the Hub.   benchmarks: slugs or one's own files; empty: all 20.
+    documents_root: folder that holds benchmarks/; None: the Hub, at the commits that `data` (None: MAGIC_DATA, else
+    ./data) has recorded or records now.   benchmarks: slugs or one's own files; empty: all 20.
     limit: at most so many checkpoints.   replace: overwrite scores of the same checkpoint made with other settings
     (scores of a checkpoint that has since changed are always replaced).   say: gets lines for the user's attention.
     unit_work: floating-point operations of what is kept if everything dies; None: about a second's.
@@ -127,7 +129,7 @@ def score_study(
     work = []
     for (_, _, chat), group in groups.items():
         asking = scoring.model_copy(update={"chat": chat})
-        plan = study_plan(out, study, group[0], documents_root, benchmarks, asking)
+        plan = study_plan(out, study, group[0], documents_root, benchmarks, asking, data, say)
         work.append((plan, _pending(plan, group, scoring.precision, replace)))
     skipped = len(found) - sum(len(jobs) for _, jobs in work)
     engine = Work(_first(work, len(found) if limit is None else limit))
@@ -199,13 +201,15 @@ def study_plan(
     documents_root: Path | None,
     benchmarks: Sequence[str],
     scoring: StudyScoring,
+    data: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> Plan:
     """The plan for checkpoints with this tokenizer and context length, from <runs>/<study>/plans or compiled now."""
-    from mixtures.benchmark_rows import source_identity
+    from mixtures.benchmark_rows import on_hub, pinned, source_identity
     from ray_eval.benchmarks import load_examples, variant
     from ray_eval.plan import compile_plan, load_plan, save_plan
 
-    specs = load_benchmarks(benchmarks)
+    specs = [pinned(spec, documents_root, data_root(data), say) for spec in load_benchmarks(benchmarks)]
     here = Path(__file__).parent
     code = sorted([*here.glob("benchmarks/*.py"), here / "encoding.py", here / "plan.py", here / "trees.py"])
     code.append(PROJECT_ROOT / "mixtures" / "benchmark_rows.py")
@@ -236,7 +240,8 @@ def study_plan(
         )
         for spec in specs
     )
-    plan = compile_plan(zip(specs, examples, strict=True), checkpoint.encoder(), checkpoint.context_tokens)
+    commits = {spec.slug: f"{spec.hub}@{spec.revision}" for spec in specs if on_hub(spec, documents_root)}
+    plan = compile_plan(zip(specs, examples, strict=True), checkpoint.encoder(), checkpoint.context_tokens, commits)
     save_plan(plan, path)
     return plan
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ray_eval.checkpoints import Checkpoint
 
 BLOCK_BYTES = 1 << 22
+OUTPUT_LAYER = "lm_head.weight"
 ON_DISK = not hasattr(os, "memfd_create")
 
 
@@ -85,6 +86,20 @@ def read_weights(checkpoint: Checkpoint) -> Weights:
         checkpoint.verify()  # says it in its own words
         raise ArtifactError("the weights were changed while they were read", where=checkpoint.folder, hint="rerun")
     return weights
+
+
+def weight_names(folder: Path) -> set[str]:
+    """Of every *.safetensors of a folder. Raises ArtifactError for a file that is none."""
+    from safetensors import SafetensorError, safe_open
+
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, framework="pt") as file:
+                names |= set(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise ArtifactError(f"not a readable safetensors file ({error})", where=path) from None
+    return names
 
 
 def _copy(path: Path, digest: Any) -> IO[bytes]:

@@ -73,13 +73,13 @@ class Worker:
     """Does orders. Holds one model, and the weights of one more checkpoint in the machine's memory."""
 
     def __init__(self, work: float | None = None, num_gpus: int = 1) -> None:
-        """work: as `Scorer.units`; num_gpus: that share a model, where there are GPUs.
+        """work: as `Scorer.units`; num_gpus: that share a model; 1: or a CPU.
 
-        Raises ResourceError where there are GPUs, but fewer.
+        Raises ResourceError where fewer are here.
         """
         import torch
 
-        if 0 < torch.cuda.device_count() < num_gpus:
+        if 1 < num_gpus > torch.cuda.device_count():
             problem = f"{num_gpus} GPUs are to share a model, {torch.cuda.device_count()} are here"
             raise ResourceError(problem, hint="fewer --gpus-per-worker")
         self._work = work

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hub_branches import Branches
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED_DATA = PROJECT.parent / "shared" / "data"
@@ -35,3 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared_data() -> Path:
     """The folder of real corpora and benchmarks (tests that use it carry the marker `shared_data`)."""
     return SHARED_DATA
+
+
+@pytest.fixture
+def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Branches:
+    """In the place of huggingface_hub's client."""
+    fake = Branches()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: fake)
+    return fake

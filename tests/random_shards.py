@@ -6,10 +6,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from token_shards import write_source
+from token_shards import tokenize_source, write_source
 
 from configs.layout import shards_dir, tokenizer_dir
-from mixtures.assembly import tokenize_source
 from mixtures.new_tokenizer import train_tokenizer
 
 VOCAB = 512

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.schema import SourceSpec
-from mixtures.assembly import tokenize_source
+from mixtures.assembly import Assembly, assemble
+from mixtures.sampling import Sample
 from mixtures.shards import Shards
 from mixtures.sources import Source
 from mixtures.tokenizer import Tokenizer
@@ -25,6 +26,18 @@ def write_source(root: Path, name: str, texts: Sequence[str | None], files: int 
         table = pa.table({"text": pa.array(texts[number * size : (number + 1) * size], pa.string())})
         pq.write_table(table, folder / f"part-{number:05d}.parquet")
     return Source(name, SourceSpec(kind="web", display=name, folder=name), root)
+
+
+def tokenize_source(
+    source: Source, tokenizer: Tokenizer, folder: Path, *, sample: Sample | None = None, workers: int | None = 1
+) -> Shards:
+    """The shards of one source in `folder`: those that are there if nothing changed, else made now."""
+    assembly = Assembly(source, tokenizer, folder, sample)
+    shards = assembly.existing() if folder.parent.is_dir() else None
+    if shards is None:
+        assemble([assembly], workers=workers)
+        shards = Shards.open(folder)
+    return shards
 
 
 def make_shards(

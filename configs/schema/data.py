@@ -130,6 +130,7 @@ class BenchmarkConfig(Model):
     """Data set id on the Hub."""
     config: str | None = None
     revision: str = "main"
+    """As of a corpus: what a tag or branch stood for is recorded at the first read and kept."""
     files: dict[str, str] = Field(default_factory=dict)
     """Split -> Parquet or JSON-lines file that is read instead of Hub and local data; `~` works, relative ones start
     in the folder of this YAML file."""

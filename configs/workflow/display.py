@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from configs.clock import clock
 from configs.workflow.dispatch import Event, in_words
 from configs.workflow.progress import overall_share, words_of
 from configs.workflow.units import KINDS, Unit
@@ -66,9 +67,3 @@ class Display:
         counts = " ".join(f"{kind} {done[kind]}/{total[kind]}" for kind in KINDS if total[kind] > done[kind])
         now = ", ".join(words_of(unit, self._folder) for unit in self._running.values())
         return f"{share:.0%} ETA {eta}  {counts}  {now}"
-
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

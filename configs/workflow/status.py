@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from configs.workflow.display import clock
+from configs.clock import clock
 from configs.workflow.survey import STATES, Standing, StateOf, Survey
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import Any
 from configs.layout import contamination_dir, shards_dir
 from configs.load import BENCHMARKS, load_benchmark, load_sources
 from configs.schema import BenchmarkConfig, StudyConfig
+from mixtures.benchmark_rows import pinned
 from mixtures.contamination.search import GPT3_RULE, Extract, Rule, search
 from mixtures.shards import KINDS, VALIDATION, part_name, read_manifest
 from mixtures.sources import Source
@@ -36,12 +37,17 @@ def search_study(
     root = None if study.data.kind == "hub" else documents_root
     folder = contamination_dir(data, study.name)
     extracts = [extract for source in _sources(study, root) for extract in _extracts(study, source, data, say)]
-    search(extracts, benchmarks_of(study), root, folder, rule, workers=workers, use_ray=use_ray, say=say)
+    search(
+        extracts, benchmarks_of(study, root, data, say), root, folder, rule, workers=workers, use_ray=use_ray, say=say
+    )
     return folder
 
 
-def benchmarks_of(study: StudyConfig) -> list[BenchmarkConfig]:
-    return [load_benchmark(slug) for slug in study.benchmarks or BENCHMARKS]
+def benchmarks_of(
+    study: StudyConfig, root: Path | None, data: Path, say: Callable[[str], None]
+) -> list[BenchmarkConfig]:
+    """At their commits; root: folder that holds benchmarks/, None: the Hub."""
+    return [pinned(load_benchmark(slug), root, data, say) for slug in study.benchmarks or BENCHMARKS]
 
 
 def _sources(study: StudyConfig, root: Path | None) -> list[Source]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from torch import nn
 
 from configs.artifacts import read_json, write_json
 from configs.errors import ArtifactError
+from configs.llama import OFF
 from ray_eval import hf_model
 from ray_eval.batches import assemble, batch_rows
 from ray_eval.checkpoints import is_plain_llama
 from ray_eval.encoding import Scored
 from ray_eval.hf_model import HFModel
+from ray_eval.llama import Llama
 from ray_eval.scorer import Model
 from ray_eval.trees import lay_out
 
@@ -76,17 +79,93 @@ def test_log_probabilities_are_those_of_plain_forward_passes(family: str, tmp_pa
     assert model.operations_per_token > 1e4 and model.operations_per_head >= 2 * VOCAB * 16
 
 
+def saved_llama(root: Path, **options: Any) -> Path:
+    """A random Llama with large weights, so that it has something to say."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"vocab_size": VOCAB, "max_position_embeddings": CONTEXT_TOKENS}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**sizes, initializer_range=0.3, **options)).save_pretrained(root / "llama")
+    return root / "llama"
+
+
 def test_a_plain_llama_is_scored_by_our_own_code(tmp_path: Path) -> None:
     folder = random_model(tmp_path / "model", "Qwen2", VOCAB)
     assert not is_plain_llama(folder)
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    plain = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
-    LlamaForCausalLM(LlamaConfig(vocab_size=VOCAB, **plain)).save_pretrained(tmp_path / "llama")
+    saved_llama(tmp_path)
     assert is_plain_llama(tmp_path / "llama")
     config = read_json(tmp_path / "llama" / "config.json")
     write_json(tmp_path / "llama" / "config.json", {k: v for k, v in config.items() if k != "rms_norm_eps"})
     assert not is_plain_llama(tmp_path / "llama")  # transformers knows the default
+
+
+OPTIONS: dict[str, tuple[bool, dict[str, Any]]] = {
+    "base of old": (True, {"rope_theta": 50.0}),
+    "base of old, no scaling": (True, {"rope_theta": 50.0, "rope_scaling": None}),
+    "base of new": (True, {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}),
+    "base in both": (True, {"rope_theta": 50.0, "rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}),
+    "default of old": (True, {"rope_theta": 50.0, "rope_scaling": {"type": "default"}}),
+    "head size": (True, {"head_dim": 8, "num_key_value_heads": None}),
+    "what transformers leaves unread": (True, {"rope_interleaved": False, "pretraining_tp": 2}),
+    "linear, old": (False, {"rope_scaling": {"type": "linear", "factor": 4.0}}),
+    "linear, between old and new": (False, {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
+    "linear beside a default": (
+        False,
+        {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_parameters": {"rope_type": "default"}},
+    ),
+    "dynamic, old": (False, {"rope_scaling": {"type": "dynamic", "factor": 4.0}, "max_position_embeddings": 24}),
+    "two bases": (False, {"rope_theta": 9e3, "rope_scaling": {"type": "default", "rope_theta": 50.0}}),
+    "one base a place": (False, {"rope_theta": 50.0, "rope_parameters": {"rope_type": "default", "rope_theta": 9e3}}),
+    "sees what follows": (False, {"is_causal": False}),
+    "half of it turned": (False, {"partial_rotary_factor": 0.5}),
+    "of Granite": (False, {"logits_scaling": 3.0, "attention_multiplier": 0.1}),
+    "window": (False, {"sliding_window": 4}),
+}
+"""What config.json of a small Llama may say besides its sizes -> is it a plain one?"""
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_a_llama_means_what_transformers_makes_of_its_config(case: str, tmp_path: Path) -> None:
+    """Whoever scores it: our own code if it is a plain one, else transformers."""
+    plain, options = OPTIONS[case]
+    folder, asked = saved_llama(tmp_path), sequences((3, 9, 18))
+    config = {k: v for k, v in read_json(folder / "config.json").items() if k not in ("rope_parameters", "head_dim")}
+    write_json(folder / "config.json", config | options)
+    assert is_plain_llama(folder) == plain
+    model: Model = Llama(folder) if plain else HFModel(folder)
+    expected = reference(folder, asked)
+    assert score(model, asked) == pytest.approx(expected, abs=TOLERANCE_NATS)
+    if "linear" in case:  # the scaling tells
+        write_json(folder / "config.json", config)
+        assert np.abs(np.subtract(reference(folder, asked), expected)).max() > 0.1
+
+
+def test_a_tied_output_layer_with_weights_of_its_own(tmp_path: Path) -> None:
+    """transformers ties it only where the weights are equal."""
+    from safetensors.torch import load_file, save_file
+
+    folder, asked = saved_llama(tmp_path, tie_word_embeddings=True), sequences()
+    assert is_plain_llama(folder)
+    weights = load_file(folder / "model.safetensors")
+    own = weights["model.embed_tokens.weight"].flip(0).contiguous()
+    save_file(weights | {"lm_head.weight": own}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert not is_plain_llama(folder)
+    assert score(HFModel(folder), asked) == pytest.approx(reference(folder, asked), abs=TOLERANCE_NATS)
+    assert np.abs(score(Llama(folder), asked) - reference(folder, asked)).max() > 0.1
+
+
+def test_every_option_of_transformers_llama_is_known() -> None:
+    """A new version may bring one that changes the model."""
+    from transformers import LlamaConfig, PreTrainedConfig
+
+    changing_nothing = {"use_cache", "attention_dropout", "initializer_range", "pretraining_tp"}
+    ids = {"bos_token_id", "eos_token_id", "pad_token_id"}
+    read = {"hidden_act", "rms_norm_eps", "tie_word_embeddings", "head_dim", "rope_parameters", "vocab_size"}
+    sizes = {"hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings"}
+    heads = {"num_attention_heads", "num_key_value_heads"}
+    fields = {f.name for f in dataclasses.fields(LlamaConfig)} - {f.name for f in dataclasses.fields(PreTrainedConfig)}
+    assert fields - set(OFF) == changing_nothing | ids | read | sizes | heads
 
 
 @pytest.mark.parametrize("family", ["Qwen2", "Gemma 2: soft caps, eager attention, windows", "GPT-J: output bias"])

@@ -23,7 +23,7 @@ from configs.load import BENCHMARKS
 from configs.schema import StudyScoring
 from ray_eval import engine
 from ray_eval.engine import Step, Work, score_on_ray
-from ray_eval.exports import find_exports
+from ray_eval.exports import inspect_exports
 from ray_eval.scoring import Progress, score_study, study_plan
 from ray_eval.task_queue import DEATHS
 from ray_eval.worker import Job, Order, Reply, Worker
@@ -81,7 +81,7 @@ def files(runs: Path) -> dict[str, bytes]:
 
 
 def work_of(runs: Path, root: Path) -> Work:
-    exports = find_exports(runs, "trial")
+    exports = inspect_exports(runs, "trial")[0]
     plan = study_plan(runs, "trial", exports[0], root, BENCHMARKS, SCORING)
     return Work([(plan, [Job(export, "fp32") for export in exports])])
 
@@ -163,7 +163,7 @@ def test_a_full_cluster_is_waited_for(runs: Path, benchmark_root: Path, monkeypa
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_cluster")
 def test_a_corrupt_checkpoint_on_an_actor_is_a_user_error(runs: Path, benchmark_root: Path) -> None:
-    bad = find_exports(runs, "trial")[2].folder
+    bad = inspect_exports(runs, "trial")[0][2].folder
     (bad / "model.safetensors").write_bytes(b"half a file")
     with pytest.raises(ArtifactError, match="1 of 4 checkpoints were not scored") as error:
         score_study(runs, "trial", documents_root=benchmark_root, scoring=SCORING, num_workers=2)

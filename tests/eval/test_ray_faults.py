@@ -30,7 +30,7 @@ from configs.load import BENCHMARKS
 from configs.schema import StudyScoring
 from mixtures.tokenizer import Tokenizer
 from ray_eval.engine import Work, score_on_ray
-from ray_eval.exports import find_exports
+from ray_eval.exports import inspect_exports
 from ray_eval.plan import Plan
 from ray_eval.scoring import Progress, score_study, study_plan
 from ray_eval.worker import Job, Worker
@@ -137,7 +137,7 @@ def files(runs: Path) -> dict[str, bytes]:
 
 
 def plan_of(runs: Path, root: Path) -> Plan:
-    return study_plan(runs, "trial", find_exports(runs, "trial")[0], root, BENCHMARKS, StudyScoring())
+    return study_plan(runs, "trial", inspect_exports(runs, "trial")[0][0], root, BENCHMARKS, StudyScoring())
 
 
 def disturbed(
@@ -145,7 +145,7 @@ def disturbed(
 ) -> list[str]:
     """Score on two workers; soon after some step, kill. What the engine said."""
     folder.mkdir()
-    work = Work([(plan_of(runs, root), [Job(export, "fp32") for export in find_exports(runs, "trial")])])
+    work = Work([(plan_of(runs, root), [Job(export, "fp32") for export in inspect_exports(runs, "trial")[0]])])
 
     class Here(Together):
         def __init__(self, work: float | None = None, num_gpus: int = 1) -> None:

@@ -23,7 +23,7 @@ from configs.layout import PROJECT_ROOT, RunFolder
 from configs.load import BENCHMARKS, load_benchmark, load_study, save
 from configs.schema import StudyScoring
 from ray_eval.benchmarks import DELIMITER, load_examples
-from ray_eval.exports import find_exports, read_export
+from ray_eval.exports import inspect_exports, read_export
 from ray_eval.results import SCHEMA, metadata_of, read_scores
 from ray_eval.score import main
 from ray_eval.scoring import Progress, Summary, score_study
@@ -325,7 +325,7 @@ def test_unusable_exports_are_refused(
 
 def test_exports_are_named_by_their_run_folder(make_export: ExportMaker, tmp_path: Path) -> None:
     folder = make_export(run_folder(tmp_path, "sft-equal", seed=2).export(7), step=7)
-    (export,) = find_exports(tmp_path, "trial")
+    (export,) = inspect_exports(tmp_path, "trial")[0]
     assert export == read_export(folder)
     assert (export.run, export.stage, export.recipe) == (run_folder(tmp_path, "sft-equal", seed=2), "SFT", "equal")
     with pytest.raises(ArtifactError, match="not the export of a run"):

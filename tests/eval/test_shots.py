@@ -21,7 +21,7 @@ from mixtures.benchmark_rows import read_train_rows, sample_rows, source_identit
 from mixtures.tokenizer import Tokenizer
 from ray_eval.benchmarks import DELIMITER, load_examples
 from ray_eval.encoding import Encodings
-from ray_eval.exports import find_exports
+from ray_eval.exports import inspect_exports
 from ray_eval.results import read_scores
 from ray_eval.score import main
 from ray_eval.scoring import score_study, study_plan
@@ -304,7 +304,7 @@ def test_a_plan_is_of_its_variant_and_of_the_train_rows(
     folder = tmp_path / "data"
     shutil.copytree(root / "benchmarks" / "rte", folder / "benchmarks" / "rte")
     make_export(RunFolder(tmp_path, "trial", "mini_s", "V1P0", 0, "sft-tulu").path / "export" / "step-0000001")
-    (export,) = find_exports(tmp_path, "trial")
+    (export,) = inspect_exports(tmp_path, "trial")[0]
 
     def plan(**asked: Any) -> str:
         return study_plan(tmp_path, "trial", export, folder, ["rte"], StudyScoring(**asked)).hash

@@ -13,7 +13,7 @@ from analysis.metrics import compute
 from analysis.scores import read_scores as read_study
 from configs.layout import RunFolder
 from configs.load import BENCHMARKS
-from ray_eval.exports import find_exports
+from ray_eval.exports import inspect_exports
 from ray_eval.results import read_scores
 from ray_eval.score import main
 from ray_eval.summary import FEW, lines, print_summary
@@ -32,7 +32,7 @@ def test_the_numbers_are_those_of_the_analysis(
 ) -> None:
     scored(make_export, benchmark_root, tmp_path, 1)
     printed = capsys.readouterr().out
-    (export,) = find_exports(tmp_path, "trial")
+    (export,) = inspect_exports(tmp_path, "trial")[0]
     found = {line.benchmark: line for line in lines(read_scores(export.score_file))}
     assert sorted(found) == sorted(BENCHMARKS)
     frame = compute(gather(read_study(tmp_path, "trial"))).set_index(["benchmark", "metric", "normalisation"])
@@ -57,7 +57,7 @@ def test_many_checkpoints_get_a_line_each(
 ) -> None:
     scored(make_export, benchmark_root, tmp_path, FEW + 1)
     printed = capsys.readouterr().out
-    exports = find_exports(tmp_path, "trial")
+    exports = inspect_exports(tmp_path, "trial")[0]
     for export in exports:
         of_export = lines(read_scores(export.score_file))
         mean = math.fsum(line.accuracy for line in of_export) / len(of_export)
@@ -74,7 +74,7 @@ def test_only_scores_of_these_weights_are_shown(
 ) -> None:
     scored(make_export, benchmark_root, tmp_path, 2)
     make_export(RunFolder(tmp_path, "trial", "mini_s", "V1P0", 0, "pt").export(7), seed=9, step=7)
-    find_exports(tmp_path, "trial")[1].score_file.unlink()
+    inspect_exports(tmp_path, "trial")[0][1].score_file.unlink()
     capsys.readouterr()
-    print_summary(find_exports(tmp_path, "trial"))
+    print_summary(inspect_exports(tmp_path, "trial")[0])
     assert capsys.readouterr().out.strip() == ""

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from token_shards import tokenize_source
 
 from configs.errors import ConfigError, DataError
 from configs.schema import SourceSpec
-from mixtures.assembly import tokenize_source
 from mixtures.blend import Blend, samples_of_step, validation_samples
 from mixtures.index import cut, shuffled
 from mixtures.shards import Shards

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from megatron_index import JoinedParts, prefix, write_megatron_index
+from token_shards import tokenize_source
 
 from configs.load import load_mixture
 from configs.schema import SourceSpec
-from mixtures.assembly import tokenize_source
 from mixtures.blend import Blend
-from mixtures.megatron_index import JoinedParts, prefix, write_megatron_index
 from mixtures.schedule import quotas, schedule
 from mixtures.shards import Shards
 from mixtures.sources import Source

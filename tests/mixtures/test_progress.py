@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mixtures.progress import Progress, clock
+from mixtures.progress import Progress
 
 
 class Clock:
@@ -53,7 +53,3 @@ def test_a_terminal_gets_a_bar_and_lines_above_it(monkeypatch: pytest.MonkeyPatc
         progress.line("a line")
     assert "a line\n" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
     assert "tokenising web" in terminal.getvalue()
-
-
-def test_clock() -> None:
-    assert [clock(s) for s in (0, 59.6, 3725.2)] == ["0:00", "1:00", "1:02:05"]

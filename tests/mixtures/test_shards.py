@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_shards import contents, make_shards, write_source
+from token_shards import contents, make_shards, tokenize_source, write_source
 
 from configs.artifacts import lock_folder, sha256_file
 from configs.errors import ArtifactError, DataError, ResourceError
 from configs.schema import SourceSpec
-from mixtures.assembly import Assembly, assemble, tokenize_source
+from mixtures.assembly import Assembly, assemble
 from mixtures.parts import held_out_hash, write_part
 from mixtures.sampling import HASHES, Sample, sampling_hash
 from mixtures.shards import Shards

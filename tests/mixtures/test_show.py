@@ -11,12 +11,12 @@ from typing import Any, cast
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from token_shards import tokenize_source
 
 from configs.layout import shards_dir, tokenizer_dir
 from configs.load import load_mixture, load_sources, load_train
 from configs.schema import TrainConfig
 from mixtures import show
-from mixtures.assembly import tokenize_source
 from mixtures.blend import Blend, open_blend, open_shards
 from mixtures.show import read_sample
 from mixtures.sources import Source

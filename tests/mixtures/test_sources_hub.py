@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from datasets import IterableDataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
+from hub_branches import FIRST, SECOND, Branches
 from huggingface_hub import errors as hf
 
 from configs.errors import DataError
@@ -26,7 +27,6 @@ from mixtures import hub
 from mixtures.sources import Dropped, Source
 
 Writer = Callable[..., Path]
-FIRST, SECOND = "a" * 40, "b" * 40
 
 
 def web(repository: Path | str, **fields: Any) -> Source:
@@ -217,27 +217,6 @@ def test_a_full_disk_is_not_the_hubs_fault(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 # ---------------------------------------------------------------------------------------------- revisions
-
-
-class Branches:
-    """In the place of HfApi: `head` is where every branch stands, or what asking raises."""
-
-    def __init__(self) -> None:
-        self.head: str | Exception = FIRST
-        self.asked: list[tuple[str, str]] = []
-
-    def dataset_info(self, hub: str, revision: str) -> Any:
-        self.asked.append((hub, revision))
-        if isinstance(self.head, Exception):
-            raise self.head
-        return type("Info", (), {"sha": self.head})
-
-
-@pytest.fixture
-def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Branches:
-    fake = Branches()
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda: fake)
-    return fake
 
 
 def test_a_branch_is_pinned_at_its_first_commit(fake_hub: Branches, tmp_path: Path) -> None:

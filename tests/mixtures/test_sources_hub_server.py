@@ -152,8 +152,9 @@ for fields in map(json.loads, wanted):
 TOKENIZE = """
 import json, pathlib, sys
 from configs.schema import SourceSpec
-from mixtures.assembly import tokenize_source
+from mixtures.assembly import Assembly, assemble
 from mixtures.sampling import Sample
+from mixtures.shards import Shards
 from mixtures.sources import Source
 from mixtures.tokenizer import Tokenizer
 
@@ -163,7 +164,11 @@ if __name__ == "__main__":
     source = Source("web", spec, None).pinned(pathlib.Path(data), lambda line: None)
     sample = Sample.of(int(needed), int(available))
     folder = pathlib.Path(data) / "tokens" / "web"
-    shards = tokenize_source(source, Tokenizer.load(pathlib.Path(tokenizer)), folder, sample=sample, workers=2)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    assembly = Assembly(source, Tokenizer.load(pathlib.Path(tokenizer)), folder, sample)
+    if assembly.existing() is None:
+        assemble([assembly], workers=2)
+    shards = Shards.open(folder)
     print(json.dumps([shards.num_tokens, shards.manifest]))
 """
 

@@ -211,9 +211,9 @@ def test_a_local_study_without_a_folder_says_which_option_names_it(capsys: pytes
 def test_a_real_source_goes_through(shared_data: Path, tmp_path: Path) -> None:
     """Real documents: tiktoken and tokenizers agree on each, and the shards decode to them."""
     import tokenizers
+    from token_shards import tokenize_source
 
     from configs.load import load_sources
-    from mixtures.assembly import tokenize_source
     from mixtures.new_tokenizer import SPECIAL_TOKENS, train_tokenizer
     from mixtures.sources import Source
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from token_shards import contents, write_source
+from token_shards import contents, tokenize_source, write_source
 
 from configs.cluster import cluster
-from mixtures.assembly import Assembly, assemble, tokenize_source
+from mixtures.assembly import Assembly, assemble
 from mixtures.new_tokenizer import train_tokenizer
 from mixtures.shards import Shards
 from mixtures.tokenizer import Tokenizer
@@ -105,14 +105,17 @@ import json, resource, sys
 from pathlib import Path
 
 from configs.schema import SourceSpec
-from mixtures.assembly import tokenize_source
+from mixtures.assembly import Assembly, assemble
+from mixtures.shards import Shards
 from mixtures.sources import Source
 from mixtures.tokenizer import Tokenizer
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     source = Source("web", SourceSpec(kind="web", display="web", folder="web"), root)
-    shards = tokenize_source(source, Tokenizer.load(Path(sys.argv[2])), root / "tokens" / "x" / "web", workers=2)
+    folder = root / "tokens" / "x" / "web"
+    assemble([Assembly(source, Tokenizer.load(Path(sys.argv[2])), folder)], workers=2)
+    shards = Shards.open(folder)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     found = {"bytes": shards.manifest["utf8_bytes"], "documents": shards.manifest["kept"]}
     print(json.dumps({"peak_mib": peak / 1024, **found}))

@@ -96,7 +96,7 @@ class Ours:
         from score_inputs import STUDY
 
         from configs.schema import StudyScoring
-        from ray_eval.exports import Export, find_exports
+        from ray_eval.exports import Export, inspect_exports
         from ray_eval.scoring import score_study
 
         class Ready(Export):
@@ -105,7 +105,7 @@ class Ours:
             def encoder(self) -> Tokenizer:
                 return tokenizer
 
-        exports = [Ready(**vars(export)) for export in find_exports(self._runs, STUDY)]
+        exports = [Ready(**vars(export)) for export in inspect_exports(self._runs, STUDY)[0]]
         tokenizer = Export.encoder(exports[0])
         with clock() as turn:
             summary = score_study(
@@ -123,22 +123,22 @@ class Ours:
     def _score_py(self) -> Turn:
         from score_inputs import STUDY
 
-        from ray_eval.exports import find_exports
+        from ray_eval.exports import inspect_exports
 
         command = [sys.executable, "ray_eval/score.py", "--no-ray", "--data-root", str(self._inputs.root)]
         command += ["--benchmarks", ",".join(self._inputs.workload.benchmarks)]
-        command += ["--exports", *(str(export.folder) for export in find_exports(self._runs, STUDY))]
+        command += ["--exports", *(str(export.folder) for export in inspect_exports(self._runs, STUDY)[0])]
         return run(command, self._inputs.bytecode)
 
     def found(self) -> Found:
         """Of the last turn."""
         from score_inputs import STUDY
 
-        from ray_eval.exports import find_exports
+        from ray_eval.exports import inspect_exports
         from ray_eval.results import read_scores
 
         found: Found = {}
-        for number, export in enumerate(find_exports(self._runs, STUDY)):
+        for number, export in enumerate(inspect_exports(self._runs, STUDY)[0]):
             for row in read_scores(export.score_file).to_pylist():
                 key = (number, row["benchmark"], int(row["example_id"].split("/")[1]))
                 found[key] = Row(np.array(row["logprob_sum"]), np.array(row["num_chars"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from token_shards import write_source
+from token_shards import tokenize_source, write_source
 from train_runs import TOKENIZER
 
 from configs.layout import sft_dir, shards_dir, tokenizer_dir
@@ -17,7 +17,6 @@ from configs.load import load_mixture
 from configs.schema import ModelShape, SftSpec
 from megatron_train import parallel
 from megatron_train.parallel import Ranks
-from mixtures.assembly import tokenize_source
 from mixtures.new_tokenizer import train_tokenizer
 from mixtures.sft import prepare_sft
 from mixtures.sources import Source

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from train_runs import TOKENIZER
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -126,6 +129,42 @@ def test_somebody_elses_llama_can_be_loaded(shape: ModelShape, ranks: Ranks, str
     with torch.no_grad():
         torch.testing.assert_close(model.logits(tokens), theirs(tokens).logits, atol=1e-4, rtol=0)
     assert len(read_export(stranger)["checkpoint"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "rope_scaling {'type': 'linear'"),
+        ({"rope_scaling": {"rope_type": "default", "rope_theta": 5e5}}, "rope_theta ["),
+        ({"rope_scaling": "linear"}, "rope_scaling 'linear'"),
+        ({"is_causal": False}, "is_causal False"),
+        ({"per_layer_config": {"1": {"intermediate_size": 8}}}, "per_layer_config {"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config {"),
+        ({"logits_scaling": 8.0, "sliding_window": 16}, "logits_scaling 8.0, sliding_window 16"),
+    ],
+)
+def test_options_that_are_not_built_are_named(options: dict[str, Any], named: str, stranger: Path) -> None:
+    config = json.loads((stranger / "config.json").read_text())
+    (stranger / "config.json").write_text(json.dumps(config | options))
+    with pytest.raises(ConfigError) as error:
+        shape_of(stranger)
+    assert f"config.json: {named}" in str(error.value)
+
+
+def test_a_tied_output_layer_with_weights_of_its_own_is_refused(
+    shape: ModelShape, ranks: Ranks, stranger: Path, tmp_path: Path
+) -> None:
+    """transformers ties it only where they are equal."""
+    theirs = LlamaForCausalLM.from_pretrained(stranger)
+    weights = {name: weight.clone() for name, weight in theirs.state_dict().items()}
+    model = build_model(shape, tensor_parallel=1, device=ranks.device, seed=1)
+    for twin, weight in enumerate((weights["lm_head.weight"].flip(0), weights["lm_head.weight"])):
+        folder = shutil.copytree(stranger, tmp_path / f"twin{twin}", ignore=shutil.ignore_patterns("*.safetensors*"))
+        save_file(weights | {"lm_head.weight": weight.contiguous()}, folder / "model.safetensors")
+        if twin == 0:
+            with pytest.raises(ConfigError, match=r"embed_tokens\.weight and lm_head\.weight differ"):
+                load_export(folder, model, shape, ranks)
+    load_export(folder, model, shape, ranks)
 
 
 def test_a_llama_of_another_kind_is_refused(stranger: Path) -> None:
