@@ -130,13 +130,18 @@ def noise(panel: Panel, scale: str, stage: str, metric: str) -> Noise:
     within = _seeds_by_examples(panel, scale, stage, metric)
     spread = seed_spread(panel, scale, stage, metric) ** 2
     share = _share_of_a_seed(panel, np.isfinite(panel.over_seeds(scale, stage, metric)))
-    freedom, there = seed_freedom(panel, scale, stage, metric), np.isfinite(values)
-    repeats = tuple(
+    seeds, crossed = np.maximum(share * (spread - within), 0.0), np.clip(share * within, 0.0, np.nan_to_num(examples))
+    return Noise(examples, crossed, seeds, observed, _repeats(panel, scale, stage, metric))
+
+
+def _repeats(panel: Panel, scale: str, stage: str, metric: str) -> tuple[Repeats, ...]:
+    """Of each benchmark."""
+    freedom = seed_freedom(panel, scale, stage, metric)
+    there = np.isfinite(panel.matrix(scale, stage, metric))
+    return tuple(
         Repeats(int((mine > 0).sum()), int(measured.sum()), int(mine.sum()))
         for mine, measured in zip(freedom.T, there.T, strict=True)
     )
-    seeds, crossed = np.maximum(share * (spread - within), 0.0), np.clip(share * within, 0.0, np.nan_to_num(examples))
-    return Noise(examples, crossed, seeds, observed, repeats)
 
 
 def _seeds_by_examples(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:
@@ -259,12 +264,16 @@ class Draws:
     """(scale, stage, metric) -> float64 [draws, mixtures, benchmarks]; NaN where not measured."""
     what: str
     """examples, or examples and seeds."""
+    few: Repeats | None = None
+    """The fewest seeds that stand for all, where they are too few."""
 
     @property
     def caveat(self) -> str:
         """What "same mixtures" means of an interval."""
         known = f"interval, same mixtures: other {self.what} for these very mixtures"
-        return known if "seeds" in self.what else f"{known}; no mixture has two seeds: their noise is not measured"
+        if "seeds" not in self.what:
+            return f"{known}; no mixture has two seeds: their noise is not measured"
+        return f"{known}; {self.few}" if self.few else known
 
     def interval(self, value: float, drawn: np.ndarray) -> tuple[float, float] | None:
         """95 % interval of a correlation whose draws are given, [draws].
@@ -302,7 +311,9 @@ def draw(panel: Panel, metrics: tuple[str, ...] = ("accuracy", "confidence"), dr
             for side, part in zip(mine, np.split(means, len(mine), axis=1), strict=True):
                 values[side][:, :, b] = part
     seeded = _add_seeds(panel, values, random)
-    return Draws(values, "examples and seeds" if seeded else "examples")
+    repeated = (repeats for side in sides for repeats in _repeats(panel, *side) if repeats.freedom)
+    few = min((some for some in repeated if not some.enough), key=lambda some: some.freedom, default=None)
+    return Draws(values, "examples and seeds" if seeded else "examples", few)
 
 
 def _resampled_means(columns: np.ndarray, random: np.random.Generator, draws: int) -> np.ndarray:

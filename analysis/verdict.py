@@ -206,11 +206,11 @@ def verdicts(panel: Panel, table5: Table, decisions: Table) -> dict[tuple[str, P
 
 def _unmeasured(sides: tuple[Noise, Noise], b: int) -> Iterator[str]:
     """Of one benchmark, what is not known of the noise at its worse end."""
-    repeats = min((side.repeats[b] for side in sides), key=lambda end: end.freedom)
+    few = [side.repeats[b] for side in sides if not side.repeats[b].enough]
     if any(np.isnan(side.seeds[b]) for side in sides):
         yield "seeds were not repeated"
-    elif not all(side.repeats[b].enough for side in sides):
-        yield str(repeats)
+    elif few:
+        yield str(min(few, key=lambda end: end.freedom))
     if any(np.isnan(side.examples[b]) for side in sides):
         yield "single answers are not here"
 

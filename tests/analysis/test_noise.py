@@ -234,6 +234,15 @@ def test_seeds_deviate_alike_in_both_stages_and_as_much_as_they_are_seen_to() ->
     assert averaged.std(axis=0).mean() == pytest.approx(pooled / 2, rel=0.05)  # of a mean over four seeds
 
 
+def test_draws_say_that_few_seeds_stand_for_all() -> None:
+    table = np.random.default_rng(14).normal(size=(3, 9, 20))
+    whole = draw(study_of(table, table), ("accuracy",))
+    assert whole is not None and whole.caveat.endswith("for these very mixtures")
+    table[1:, 1:] = np.nan
+    first = draw(study_of(table, table), ("accuracy",))
+    assert first is not None and first.caveat.endswith("; seed noise from 1 of 9 mixtures, 2 degrees of freedom")
+
+
 def test_draws_vary_as_much_as_the_noise_that_is_measured() -> None:
     """Seeds x examples once, and not with the examples and again with the seeds."""
     random = np.random.default_rng(13)
