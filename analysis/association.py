@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from analysis import resampling
-from analysis.estimates import Estimate, absent, fisher_interval
+from analysis.estimates import CONSTANT, Estimate, absent, fisher_interval
 
 DUST = 1e-12
 """Share of the largest square below which a variance is rounding, not spread."""
@@ -175,7 +175,7 @@ def _associate(
     out = []
     for i in range(len(x)):
         if np.isnan(r[i]):
-            out.append(Association(absent("no variation", **known)))
+            out.append(Association(absent(CONSTANT, **known)))
             continue
         fisher = fisher_interval(float(r[i]), n)
         estimate = Estimate(

@@ -11,6 +11,7 @@ number of mixtures, since mixtures repeat the same benchmarks.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -19,12 +20,11 @@ import numpy as np
 from analysis import estimates as st
 from analysis import resampling as rs
 from analysis.association import Association, associate, associate_one, pearson, pearson_matrix, ranks, unit
-from analysis.estimates import Estimate
+from analysis.estimates import Estimate, mean_measured
 from analysis.panel import STAGES, Panel
 
 PROTOCOLS = ("PT", "SFT", "cross")
 READINGS = ("averaged", "pooled", "chance-adjusted")
-SPREADS_KNOWN = 2  # seeds of a mixture that seed noise needs
 
 
 # ---------------------------------------------------------------------------------------------- equations 1, 2
@@ -34,6 +34,23 @@ def cross_stage(panel: Panel, scale: str, metric: str) -> list[Association]:
     """Equations 1 (accuracy) and 2 (confidence): PT against SFT over mixtures, one association a benchmark."""
     pt, sft = (panel.matrix(scale, stage, metric).T for stage in STAGES)
     return associate(pt, sft, "mixtures", panel.web_blocks())
+
+
+def across_seeds(panel: Panel, scale: str, metric: str) -> np.ndarray:
+    """r over mixtures between PT of one seed and SFT of another, which share no run, [benchmarks].
+
+    Mean over the ordered pairs of different seeds that more than half of the mixtures have; NaN where there is none.
+    """
+    pt, sft = (panel.over_seeds(scale, stage, metric) for stage in STAGES)
+    found = []
+    for first, second in itertools.permutations(range(len(panel.seeds)), 2):
+        r = np.full(len(panel.benchmarks), math.nan)
+        both = np.isfinite(pt[first]) & np.isfinite(sft[second])
+        for b in np.flatnonzero((both.sum(axis=0) >= 3) & (2 * both.sum(axis=0) > len(panel.mixtures))):
+            x, y = (side[both[:, b], b][None] for side in (pt[first], sft[second]))
+            r[b] = pearson(x, y, np.ones(x.shape))[0, 0]
+        found.append(r)
+    return mean_measured(np.array(found).reshape(-1, len(panel.benchmarks)))
 
 
 def mean_cross_stage(panel: Panel, scale: str, metric: str) -> Estimate:
@@ -185,7 +202,7 @@ def alignment(
         cells = u[defined].T @ v[defined] / max(1, int(defined.sum())) if defined.any() else np.full((b, b), math.nan)
     value = np.trace(cells)
     if math.isnan(value):
-        return st.absent("no variation", **known)
+        return st.absent(st.CONSTANT, **known)
     value = np.clip(value, -1.0, 1.0)
     orders = rs.all_orders(b)
     p, smallest = orders.p_value(value, orders.sums(cells))
@@ -226,12 +243,16 @@ def seed_spread(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray
     """Standard deviation over seeds within a mixture, pooled by degrees of freedom, [benchmarks]; NaN: not measured."""
     values = panel.over_seeds(scale, stage, metric)
     n = np.isfinite(values).sum(axis=0)  # [mixtures, benchmarks]
+    freedom = seed_freedom(panel, scale, stage, metric).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.nansum(values, axis=0) / n
         square = np.nansum((values - mean) ** 2, axis=0)
-        enough = n >= SPREADS_KNOWN
-        freedom = np.where(enough, n - 1, 0).sum(axis=0)
-        return np.sqrt(np.where(freedom > 0, np.where(enough, square, 0).sum(axis=0) / freedom, np.nan))
+        return np.sqrt(np.where(freedom > 0, np.where(n > 1, square, 0).sum(axis=0) / freedom, np.nan))
+
+
+def seed_freedom(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:
+    """Degrees of freedom that each mixture gives `seed_spread`, int [mixtures, benchmarks]; 0: it has one seed."""
+    return np.maximum(np.isfinite(panel.over_seeds(scale, stage, metric)).sum(axis=0) - 1, 0)
 
 
 def declared_order(panel: Panel, learnable: dict[str, dict[str, float]], scale: str, stage: str) -> dict[str, Estimate]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis import resampling as rs
-from analysis.estimates import Estimate, absent
+from analysis.estimates import CONSTANT, Estimate, absent
 from analysis.panel import Panel
 
 TIED = 1e-12
@@ -88,14 +88,17 @@ def decide(early: np.ndarray, late: np.ndarray) -> Decision:
 def decide_on_average(early: np.ndarray, late: np.ndarray) -> Estimate:
     """Mean over benchmarks of their decision accuracies; early, late: [M, benchmarks].
 
-    Benchmarks that a mixture lacks are left out and counted. Interval: mixtures resampled for all benchmarks together.
-    Null: the late mixtures shuffled alike for all benchmarks.
+    Benchmarks that a mixture lacks are left out and counted, and so are those whose late scores are all alike: they
+    leave nothing to decide, and no correlation. Interval: mixtures resampled for all benchmarks together. Null: the
+    late mixtures shuffled alike for all benchmarks.
     """
     whole = np.isfinite(early).all(axis=0) & np.isfinite(late).all(axis=0)
+    reason = CONSTANT if whole.any() else "no benchmark measured on all mixtures"
+    whole[whole] = np.ptp(late[:, whole], axis=0) > TIED
     m = len(early)
     known = {"n": m, "points": f"mixtures, mean of {int(whole.sum())} benchmarks", "missing": int((~whole).sum())}
     if not whole.any() or m < 3:
-        return absent("no benchmark measured on all mixtures", **known)
+        return absent(reason, **known)
     pairs = list(zip(early[:, whole].T, late[:, whole].T, strict=True))
     agreements = np.mean([pair_agreement(a, b) for a, b in pairs], axis=0)
     value = float(_over_pairs(agreements, np.ones((1, m)))[0])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from analysis.correlations import mean_correlation
 from analysis.decisions import decide_on_average
+from analysis.estimates import Estimate
 from analysis.panel import Panel
 from analysis.table import Row, Table, with_interval, with_q_values
 
@@ -23,13 +24,13 @@ def early_table(panel: Panel) -> Table:
             flops = panel.flops_per_token.get(scale)
             for milestone in mine if len(mine) > 1 else ():
                 last, late = panel.matrix(scale, "PT"), panel.matrix(scale, "SFT")
+                decided = decide_on_average(milestone.accuracy, late)
                 extra = (
                     f"{100 * milestone.tokens / mine[-1].tokens:.0f}",
                     "" if flops is None else f"{flops * milestone.tokens:.1e}",
-                    with_interval(mean_correlation(milestone.accuracy, late)),
-                    with_interval(mean_correlation(milestone.accuracy, last)),
+                    *(_mean_r(mean_correlation(milestone.accuracy, end), decided) for end in (late, last)),
                 )
-                yield Row((scale, f"{milestone.tokens:,}"), decide_on_average(milestone.accuracy, late), extra=extra)
+                yield Row((scale, f"{milestone.tokens:,}"), decided, extra=extra)
 
     return with_q_values(
         "early",
@@ -41,6 +42,11 @@ def early_table(panel: Panel) -> Table:
         brief_extra=4,
         caveats=("checkpoints on the way have not been decayed to the final learning rate",),
     )
+
+
+def _mean_r(r: Estimate, decided: Estimate) -> str:
+    """With how many benchmarks it is over, where they are not as many as the decisions': r needs both ends to vary."""
+    return with_interval(r) + (f" ({r.points})" if r.value is not None and r.points != decided.points else "")
 
 
 MAKERS: dict[str, Callable[[Panel], Table]] = {"early": early_table}

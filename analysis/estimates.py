@@ -16,6 +16,8 @@ from scipy.special import stdtrit
 from analysis.resampling import TOLERANCE
 
 Z95 = 1.959963984540054
+CONSTANT = "no variation"
+"""Reason of a number that is missing because all points are alike, and not because one was not measured."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ from configs.load import BENCHMARKS
 
 NORMALISATIONS = ("sum", "char", "token", "byte", "pmi")
 READINGS = ("confidence", "confidence_joint")
+CONFIDENT = "sum"
+"""Normalisation of the answers that confidence is of: alignment is of these answers in every specification."""
 UNKNOWN = -1
 """Answer of a claim that cannot be judged; 0: it does not hold, 1: it holds."""
 
@@ -147,6 +149,7 @@ def multiverse_table(panel: Panel) -> Table:
     extra = ("in the reference", "in the paper's tables", "flipped by leaving out", "by normalisation", "by confidence")
     caveats = (
         "every specification counts alike, those too that leave out what a claim never looks at",
+        "alignment is of the answers that confidence is of, which are those by sum: normalisation does not vary it",
         "a claim that two things differ, or that a sign changes, holds often where there is nothing but noise",
     )
     return with_q_values(
@@ -160,15 +163,17 @@ MAKERS: dict[str, Callable[[Panel], Table]] = {"multiverse": multiverse_table}
 def _view(panel: Panel, normalisation: str, reading: str) -> View:
     """Nothing left out; a scale that the panel lacks is NaN."""
     shape = (len(METRICS), len(SCALES), len(STAGES), len(panel.mixtures), len(panel.benchmarks))
-    values = np.full(shape, np.nan)
+    values, answered = np.full(shape, np.nan), np.full(shape[1:], np.nan)
     for s, scale in _roles(panel):
         for t, stage in enumerate(STAGES):
             values[0, s, t] = panel.matrix(scale, stage, "accuracy", normalisation)
             values[1, s, t] = panel.matrix(scale, stage, reading)
+            answered[s, t] = panel.matrix(scale, stage, "accuracy", CONFIDENT)
     # The claims are of the paper's benchmarks.
     kept = [slug in BENCHMARKS for slug in panel.benchmarks]
     slugs = tuple(itertools.compress(panel.benchmarks, kept))
-    return View(values[..., kept], panel.mixtures, slugs, tuple(panel.design.get(m) for m in panel.mixtures))
+    designs = tuple(panel.design.get(m) for m in panel.mixtures)
+    return View(values[..., kept], panel.mixtures, slugs, designs, answered[..., kept])
 
 
 def _roles(panel: Panel) -> list[tuple[int, str]]:

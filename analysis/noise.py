@@ -9,7 +9,7 @@ same examples too, so their errors are correlated, and a correlation between sta
 
 Seeds. The spread of a mixture's seeds on the same examples holds the residual of seeds x examples, which the mixtures'
 residual holds too; it is counted once. With one seed, seed noise is not measured, which is not none: a reliability is
-then a ceiling.
+then a ceiling. It is pooled over mixtures, so that few seeds of few mixtures may speak for all: `Repeats` counts them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.correlations import seed_spread
+from analysis.correlations import seed_freedom, seed_spread
 from analysis.estimates import Z95, mean_measured
 from analysis.panel import STAGES, Panel
 from analysis.resampling import SEED
@@ -28,6 +28,9 @@ from analysis.resampling import SEED
 ITEM_DRAWS = 2000
 FLOOR = 0.2
 """Reliability below which a benchmark supports no claim about mixtures."""
+ENOUGH_FREEDOM = 8
+"""Degrees of freedom of seed noise below which it is only provisional. With 8 the true variance lies between 0.5 and
+3.7 times the one found (95 %), with 2 between 0.3 and 39 times."""
 
 
 # ---------------------------------------------------------------------------------------------- variances
@@ -47,20 +50,63 @@ def residual_covariance(x: np.ndarray, y: np.ndarray) -> float:
     return float((u * v).sum() / ((m - 1) * (e - 1)) / e)
 
 
+SEEDED = "seed noise from "
+
+
 @dataclass(frozen=True)
-class Noise:
-    """Variances between mixtures of one (scale, stage, metric), [benchmarks] each."""
+class Repeats:
+    """What seed noise rests on."""
+
+    mixtures: int
+    """With two seeds or more."""
+    of: int
+    """All that were measured."""
+    freedom: int
+    """Degrees of freedom: seeds less one, over those mixtures."""
+
+    @property
+    def enough(self) -> bool:
+        """Many seeds of few mixtures do not count: how far seeds move a mixture may depend on the mixture."""
+        return self.freedom >= ENOUGH_FREEDOM and 2 * self.mixtures >= self.of
+
+    def __str__(self) -> str:
+        freedom = f"{self.freedom} degree{'s' * (self.freedom != 1)} of freedom"
+        return f"{SEEDED}{self.mixtures} of {self.of} mixtures, {freedom}"
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Variances of the errors of one (scale, stage, metric), or covariances of PT's with SFT's; [benchmarks] each."""
+
+    examples: np.ndarray
+    """From the sample of examples; NaN where single answers are not here."""
+    crossed: np.ndarray
+    """Part of `examples` that is the seed's, seeds x examples; 0 where it is not known."""
+    seeds: np.ndarray
+    """What seeds add to `examples`; NaN where no mixture has two."""
+
+    def with_seeds(self, count: int) -> np.ndarray:
+        """Of a mean over so many seeds, where those here are of one; seeds that are not measured add nothing."""
+        return np.asarray(self.examples - self.crossed + (self.crossed + np.nan_to_num(self.seeds)) / count)
+
+
+@dataclass(frozen=True)
+class Noise(Errors):
+    """Of the variance between mixtures of one (scale, stage, metric)."""
 
     observed: np.ndarray
-    examples: np.ndarray
-    """Error from the sample of examples; NaN where single answers are not here."""
-    seeds: np.ndarray
-    """What seeds add to it; NaN where no mixture has two."""
+    repeats: tuple[Repeats, ...]
+    """What `seeds` rests on."""
 
     @property
     def measured(self) -> np.ndarray:
         """Are both kinds of noise measured? [benchmarks] bool"""
         return np.isfinite(self.examples) & np.isfinite(self.seeds)
+
+    @property
+    def settled(self) -> np.ndarray:
+        """Measured, and that of seeds on enough of them; [benchmarks] bool"""
+        return self.measured & np.array([repeats.enough for repeats in self.repeats], dtype=bool)
 
     @property
     def reliability(self) -> np.ndarray:
@@ -77,16 +123,31 @@ def noise(panel: Panel, scale: str, stage: str, metric: str) -> Noise:
     values = panel.matrix(scale, stage, metric)
     observed = np.array([_variance(column) for column in values.T])
     examples = np.full(len(panel.benchmarks), np.nan)
-    within = np.full(len(panel.benchmarks), np.nan)
     for b, slug in enumerate(panel.benchmarks):
         table = panel.answers(scale, stage, slug, metric)
         table = table[np.isfinite(table).all(axis=1)]
         examples[b] = residual_covariance(table, table)
-        seeds = panel.answers_over_seeds(scale, stage, slug, metric)
-        within[b] = _within_mixtures(seeds, seeds)
+    within = _seeds_by_examples(panel, scale, stage, metric)
     spread = seed_spread(panel, scale, stage, metric) ** 2
     share = _share_of_a_seed(panel, np.isfinite(panel.over_seeds(scale, stage, metric)))
-    return Noise(observed, examples, np.maximum(share * (spread - np.nan_to_num(within)), 0.0))
+    seeds, crossed = np.maximum(share * (spread - within), 0.0), np.clip(share * within, 0.0, np.nan_to_num(examples))
+    return Noise(examples, crossed, seeds, observed, _repeats(panel, scale, stage, metric))
+
+
+def _repeats(panel: Panel, scale: str, stage: str, metric: str) -> tuple[Repeats, ...]:
+    """Of each benchmark."""
+    freedom = seed_freedom(panel, scale, stage, metric)
+    there = np.isfinite(panel.matrix(scale, stage, metric))
+    return tuple(
+        Repeats(int((mine > 0).sum()), int(measured.sum()), int(mine.sum()))
+        for mine, measured in zip(freedom.T, there.T, strict=True)
+    )
+
+
+def _seeds_by_examples(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:
+    """Variance that the residual of seeds x examples gives one seed, [benchmarks]; 0 where it is not known."""
+    tables = (panel.answers_over_seeds(scale, stage, slug, metric) for slug in panel.benchmarks)
+    return np.nan_to_num(np.array([_within_mixtures(table, table) for table in tables]))
 
 
 def _within_mixtures(first: np.ndarray, second: np.ndarray) -> float:
@@ -129,50 +190,41 @@ class Corrected:
     """A cross-stage correlation without its noise (Spearman 1904, with correlated errors)."""
 
     value: float | None
+    """May lie beyond 1."""
     refused: str = ""
     """Why there is none."""
     provisional: bool = False
-    """Seed noise is not measured: only the examples' is taken out."""
+    """Seed noise is not measured, so that only the examples' is taken out, or it is measured on too few seeds."""
 
 
 def corrected(panel: Panel, scale: str, metric: str) -> list[Corrected]:
     """(covariance - that of the errors) / sqrt of the product of the true variances, for each benchmark.
 
-    Refused where a reliability is below `FLOOR`. The corrected value may leave [-1, 1] by chance; it is then refused
-    too, since it says that the noise was estimated too large or the spread too small.
+    Refused where a reliability is below `FLOOR`. The corrected value may leave [-1, 1] by chance and is then given as
+    it is: without it what is left would be too low on average.
     """
     sides = [noise(panel, scale, stage, metric) for stage in STAGES]
-    shared = _shared_seed_noise(panel, scale, metric)
+    errors = shared_errors(panel, scale, metric).with_seeds(1)
     pt, sft = (panel.matrix(scale, stage, metric) for stage in STAGES)
     found = []
     for b, slug in enumerate(panel.benchmarks):
-        tables = [panel.answers(scale, stage, slug, metric) for stage in STAGES]
         both = np.isfinite(pt[:, b]) & np.isfinite(sft[:, b])
-        asked = {panel.items.examples.get((scale, stage, slug)) if panel.items else None for stage in STAGES}
-        if both.sum() < 3 or len(asked) > 1 or None in asked:
+        if both.sum() < 3 or not _same_examples(panel, scale, slug):
             found.append(Corrected(None, "fewer than 3 mixtures, or not the same examples in both stages"))
             continue
         trust = [float(side.reliability[b]) for side in sides]
         if not min(trust) >= FLOOR:
             found.append(Corrected(None, f"reliability is below {FLOOR}"))
             continue
-        provisional = not all(side.measured[b] for side in sides)
+        provisional = not all(side.settled[b] for side in sides)
         covariance = np.cov(pt[both, b], sft[both, b])[0, 1]
-        errors = residual_covariance(tables[0][both], tables[1][both]) + (0.0 if provisional else float(shared[b]))
         true = math.prod(t * side.observed[b] for t, side in zip(trust, sides, strict=True))
-        value = (covariance - errors) / math.sqrt(true)
-        if abs(value) > 1:
-            found.append(Corrected(None, f"{value:+.2f} is beyond 1: too little spread for its noise", provisional))
-        else:
-            found.append(Corrected(float(value), provisional=provisional))
+        found.append(Corrected(float((covariance - errors[b]) / math.sqrt(true)), provisional=provisional))
     return found
 
 
-def _shared_seed_noise(panel: Panel, scale: str, metric: str) -> np.ndarray:
-    """Covariance that seeds add to PT and SFT, whose run is the same, [benchmarks]; NaN: no two seeds.
-
-    As in `noise`, without the residual of seeds x examples, which the mixtures' residual holds.
-    """
+def shared_errors(panel: Panel, scale: str, metric: str) -> Errors:
+    """Covariances of the errors of PT and SFT: of the same runs and examples; of other examples they are 0."""
     pt, sft = (panel.over_seeds(scale, stage, metric) for stage in STAGES)
     both = np.isfinite(pt) & np.isfinite(sft)
     n = both.sum(axis=0)
@@ -181,11 +233,24 @@ def _shared_seed_noise(panel: Panel, scale: str, metric: str) -> np.ndarray:
         products = np.where(both, (pt - means[0]) * (sft - means[1]), 0).sum(axis=0)
         freedom = np.where(n > 1, n - 1, 0).sum(axis=0)
         pooled = np.where(freedom > 0, np.where(n > 1, products, 0).sum(axis=0) / freedom, np.nan)
+    examples, crossed = np.zeros((2, len(panel.benchmarks)))
     for b, slug in enumerate(panel.benchmarks):
-        tables = [panel.answers_over_seeds(scale, stage, slug, metric) for stage in STAGES]
-        if tables[0].shape == tables[1].shape:
-            pooled[b] -= np.nan_to_num(_within_mixtures(*tables))
-    return _share_of_a_seed(panel, both) * pooled
+        if not _same_examples(panel, scale, slug):
+            continue
+        tables = [panel.answers(scale, stage, slug, metric) for stage in STAGES]
+        known = np.isfinite(tables).all(axis=(0, 2))
+        examples[b] = residual_covariance(tables[0][known], tables[1][known])
+        crossed[b] = np.nan_to_num(
+            _within_mixtures(*(panel.answers_over_seeds(scale, stage, slug, metric) for stage in STAGES))
+        )
+    share = _share_of_a_seed(panel, both)
+    return Errors(examples, share * crossed, share * (pooled - crossed))
+
+
+def _same_examples(panel: Panel, scale: str, slug: str) -> bool:
+    """Were both stages asked the same?"""
+    asked = {panel.items.examples.get((scale, stage, slug)) if panel.items else None for stage in STAGES}
+    return len(asked) == 1 and None not in asked
 
 
 # ---------------------------------------------------------------------------------------------- other examples, seeds
@@ -199,12 +264,16 @@ class Draws:
     """(scale, stage, metric) -> float64 [draws, mixtures, benchmarks]; NaN where not measured."""
     what: str
     """examples, or examples and seeds."""
+    few: Repeats | None = None
+    """The fewest seeds that stand for all, where they are too few."""
 
     @property
     def caveat(self) -> str:
         """What "same mixtures" means of an interval."""
         known = f"interval, same mixtures: other {self.what} for these very mixtures"
-        return known if "seeds" in self.what else f"{known}; no mixture has two seeds: their noise is not measured"
+        if "seeds" not in self.what:
+            return f"{known}; no mixture has two seeds: their noise is not measured"
+        return f"{known}; {self.few}" if self.few else known
 
     def interval(self, value: float, drawn: np.ndarray) -> tuple[float, float] | None:
         """95 % interval of a correlation whose draws are given, [draws].
@@ -242,7 +311,9 @@ def draw(panel: Panel, metrics: tuple[str, ...] = ("accuracy", "confidence"), dr
             for side, part in zip(mine, np.split(means, len(mine), axis=1), strict=True):
                 values[side][:, :, b] = part
     seeded = _add_seeds(panel, values, random)
-    return Draws(values, "examples and seeds" if seeded else "examples")
+    repeated = (repeats for side in sides for repeats in _repeats(panel, *side) if repeats.freedom)
+    few = min((some for some in repeated if not some.enough), key=lambda some: some.freedom, default=None)
+    return Draws(values, "examples and seeds" if seeded else "examples", few)
 
 
 def _resampled_means(columns: np.ndarray, random: np.random.Generator, draws: int) -> np.ndarray:
@@ -259,7 +330,10 @@ def _resampled_means(columns: np.ndarray, random: np.random.Generator, draws: in
 
 
 def _add_seeds(panel: Panel, values: dict[tuple[str, str, str], np.ndarray], random: np.random.Generator) -> bool:
-    """Add the deviation of a random run from the mean of its mixture's seeds; False where no mixture has two seeds."""
+    """Add the deviation of a random run from the mean of its mixture's seeds; False where no mixture has two seeds.
+
+    Less the residual of seeds x examples: the draws of the examples hold it already.
+    """
     found = False
     for scale in panel.scales:
         sides = [side for side in values if side[0] == scale and np.isfinite(panel.over_seeds(*side)).any()]
@@ -276,11 +350,13 @@ def _add_seeds(panel: Panel, values: dict[tuple[str, str, str], np.ndarray], ran
         picks = random.integers(0, len(chosen), (draws, mixtures))
         share = 1 / np.sqrt(np.maximum(there.sum(axis=0), 1)) if panel.average_seeds else np.ones(mixtures)
         for side, run in zip(sides, runs, strict=True):
+            spread = seed_spread(panel, *side) ** 2
+            own = np.clip(1 - _seeds_by_examples(panel, *side) / np.where(spread > 0, spread, np.nan), 0.0, 1.0)
             deviations = []
             for seed, mixture in chosen:
                 mine = run[there[:, mixture], mixture]
                 k = len(mine)
                 # Deviations from a mean of k are smaller than those from the truth by sqrt(1 - 1 / k).
                 deviations.append((run[seed, mixture] - mine.mean(axis=0)) * math.sqrt(k / (k - 1)))
-            values[side] += np.nan_to_num(np.array(deviations))[picks] * share[:, None]
+            values[side] += np.nan_to_num(np.array(deviations) * np.sqrt(own))[picks] * share[:, None]
     return found

@@ -96,8 +96,8 @@ def visible_difference(noise: float, power: float) -> float:
 def seeds_needed(examples: float, seeds: float, difference: float, power: float) -> int | None:
     """Fewest seeds of each of two mixtures with which `visible_difference` is at most `difference`.
 
-    examples, seeds: variances of the error of one score that come from the sample of examples and from one seed. None
-    where the examples alone hide it, however many seeds there are.
+    examples, seeds: variances of the error of one score that stay however many seeds there are, and that one seed gives
+    it, also on single examples. None where the examples alone hide it.
     """
     allowed = (difference / visible_difference(1.0, power)) ** 2 - examples
     return max(1, math.ceil(seeds / allowed - 1e-9)) if allowed > 0 else None
@@ -111,7 +111,11 @@ def decision_accuracy(r: float) -> float:
 def planner_table(
     panel: Panel, r: float, power: float, seeds: tuple[int, ...], metric: str = "accuracy", difference_pp: float = 2.0
 ) -> Table:
-    """The value of a row is the correlation that would be seen on average if the true one were r."""
+    """The value of a row is the correlation that would be seen on average if the true one were r.
+
+    Less than r by the noise of both stages, and more by what a run and its examples do to both. That part is no sign of
+    a true r, so that the mixtures needed are those that would tell the rest from 0.
+    """
     from analysis.table import with_q_values
 
     what = ("reliability PT", "reliability SFT", "mixtures needed", "pairs ranked alike, %", "visible after PT, pp")
@@ -127,29 +131,34 @@ def _rows(
     import numpy as np
 
     from analysis.estimates import Estimate, absent
-    from analysis.noise import noise
+    from analysis.noise import noise, shared_errors
     from analysis.panel import STAGES
     from analysis.table import Row
 
     for scale in panel.scales:
         sides = [noise(panel, scale, stage, metric) for stage in STAGES]
+        shared = shared_errors(panel, scale, metric)
         for b, slug in enumerate(panel.benchmarks):
             for count in seeds:
                 keys = scale, panel.displays[slug], str(count)
-                parts = [(float(side.examples[b]), float(side.seeds[b]), float(side.observed[b])) for side in sides]
-                if not np.isfinite([part[0] for part in parts]).all() or min(part[2] for part in parts) <= 0:
+                if any(not np.isfinite(side.examples[b]) or side.observed[b] <= 0 for side in sides):
                     yield Row(keys, absent("the noise of the examples is not measured"))
                     continue
-                unknown = any(math.isnan(part[1]) for part in parts)
+                unknown = any(math.isnan(side.seeds[b]) for side in sides)
                 if unknown and count != seeds[0]:
                     continue  # more seeds of unknown noise change nothing that is known
-                noises = [part[0] + np.nan_to_num(part[1]) / count for part in parts]
-                true = [part[2] - part[0] - np.nan_to_num(part[1]) for part in parts]
-                trust = [max(t, 0.0) / (max(t, 0.0) + n) for t, n in zip(true, noises, strict=True)]
-                seen = r * math.sqrt(trust[0] * trust[1])
-                needed = f"{mixtures_needed(seen, power):,}" if seen > 0.01 else "over 50,000"
-                enough = None if unknown else seeds_needed(*parts[0][:2], difference, power)
-                shown = (
+                noises = [float(side.with_seeds(count)[b]) for side in sides]
+                true = [max(float(side.observed[b] - side.with_seeds(1)[b]), 0.0) for side in sides]
+                shown = [t + n for t, n in zip(true, noises, strict=True)]
+                trust = [t / s for t, s in zip(true, shown, strict=True)]
+                signal = r * math.sqrt(math.prod(trust))
+                alike = float(shared.with_seeds(count)[b]) / math.sqrt(math.prod(shown))
+                seen = min(max(signal + alike, -1.0), 1.0)
+                needed = f"{mixtures_needed(signal, power):,}" if signal > 0.01 else "over 50,000"
+                pt = sides[0]
+                lasting, fading = float(pt.examples[b] - pt.crossed[b]), float(pt.crossed[b] + pt.seeds[b])
+                enough = None if unknown else seeds_needed(lasting, fading, difference, power)
+                extra = (
                     *(f"{t:.2f}" for t in trust),
                     needed,
                     f"{100 * decision_accuracy(seen):.0f}",
@@ -157,7 +166,7 @@ def _rows(
                     "not measured" if unknown else "more examples" if enough is None else f"{enough:,}",
                 )
                 why = "noise of seeds not measured: at best" if unknown else ""
-                yield Row(keys, Estimate(seen, n=len(panel.mixtures), points="mixtures"), extra=shown, no_claim=why)
+                yield Row(keys, Estimate(seen, n=len(panel.mixtures), points="mixtures"), extra=extra, no_claim=why)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ def category_means_table(panel: Panel) -> Table:
         rows(),
         ("weight of own mean", "SD of z between benchmarks"),
         brief_extra=2,
+        repeats_paper=True,
         caveats=(
             "partial pooling: Fisher's z, random effects of benchmarks and categories (DerSimonian-Laird); a weight of "
             "0 is a category that differs from the others by no more than nine mixtures make it differ",
@@ -119,6 +120,7 @@ def scale_table(panel: Panel) -> Table:
         rows(),
         ("r at the smaller", "r at the larger"),
         brief_extra=2,
+        repeats_paper=True,
         caveats=("paper: difference of its Table 5, rounded to ±0.01",),
     )
 
@@ -159,6 +161,7 @@ def code_means_table(panel: Panel) -> Table:
         "Correlation of code per cent and accuracy over the means by code share",
         "scale stage category benchmark",
         rows(),
+        repeats_paper=True,
         caveats=((few,) if three else ()) + share_confounds(panel),
     )
 
@@ -197,6 +200,7 @@ def web_means_table(panel: Panel) -> Table:
         "quantity scale stage category web_source",
         rows(),
         signed=False,
+        repeats_paper=True,
         caveats=source_confounds(panel),
     )
 
@@ -215,6 +219,7 @@ def web_table(panel: Panel) -> Table:
         "Differences of accuracy (pp) and alignment between web sources at equal code per cent (Table 7 extended)",
         "quantity scale stage category web_sources",
         rows(),
+        repeats_paper=True,
         caveats=(
             *source_confounds(panel),
             "paper: Table 7 where it has the difference, else that of the rounded means of Tables 8 and 11",

@@ -57,16 +57,16 @@ def file_names(runs: Path, study: str) -> list[str]:
     return [path.relative_to(runs / study).as_posix() for path in score_files(runs, study)]
 
 
-def commands(study: str, tables: Sequence[str], from_scores: bool) -> list[tuple[str, str]]:
+def commands(panel: Panel, tables: Sequence[str], from_scores: bool) -> list[tuple[str, str]]:
     """(command, what it makes), in the order of the data; tables: their names."""
-    example = tables[0].removeprefix("table")
+    study, example, seeds = panel.study, tables[0].removeprefix("table"), " --seeds mean" * panel.average_seeds
     lines = [
         (f"python -m analysis.metrics --study {study}", "metrics.parquet and answers.parquet from the score files")
     ]
     return [
         *(lines if from_scores else []),
-        (f"python -m analysis.tables --study {study} --out tables", "every table as CSV, Markdown and LaTeX"),
-        (f"python -m analysis.tables --study {study} --table {example} --format csv", "one table, at full precision"),
-        (f"python -m analysis.figures --study {study} --out figures", "every figure"),
-        (f"python -m analysis.report --study {study}", "this page"),
+        (f"python -m analysis.tables --study {study} --out tables{seeds}", "every table as CSV, Markdown and LaTeX"),
+        (f"python -m analysis.tables --study {study} --table {example} --format csv{seeds}", "one, at full precision"),
+        *(() if seeds else ((f"python -m analysis.figures --study {study} --out figures", "every figure"),)),
+        (f"python -m analysis.report --study {study}{seeds}", "this page"),
     ]

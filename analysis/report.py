@@ -62,8 +62,10 @@ NUMBERS = {
 """Figure -> the table that has its numbers or, where it shows single cells, what follows from them."""
 
 
-def build_report(runs: Path, study: str) -> Path:
+def build_report(runs: Path, study: str, average_seeds: bool = False) -> Path:
     """Write the report of <runs>/<study> and return the path of its index.html.
+
+    average_seeds: of each mixture's mean over its seeds, else of its first seed.
 
     Raises ArtifactError where scores are missing, damaged or incomplete.
     """
@@ -74,7 +76,7 @@ def build_report(runs: Path, study: str) -> Path:
     from analysis.training import loss_curves, loss_figure
     from analysis.writers import write_tables
 
-    panel = load_panel(runs, study)
+    panel = load_panel(runs, study, average_seeds=average_seeds)
     tables = build_tables(panel)
     loss = loss_figure(panel, loss_curves(runs, panel))
     drawn = sections(panel, {table.name: table for table in tables}) | {"loss": [loss] if loss else []}
@@ -97,6 +99,7 @@ def compose(
     """The page, and the figures that it alone has; drawn: by section."""
     from analysis import drawing, provenance
     from analysis import report_summary as summary
+    from analysis.noise import ENOUGH_FREEDOM, SEEDED
     from analysis.overview_figures import declared_order
     from analysis.report_benchmarks import pages
     from analysis.report_tables import grid, of_facts
@@ -120,6 +123,8 @@ def compose(
             pages=pages(panel, tables, found),
             choices=choices(panel, by_name["decisions"]),
             cost_notes=by_name["decisions"].caveats,
+            enough_freedom=ENOUGH_FREEDOM,
+            seed_notes=[note.removeprefix(SEEDED) for note in by_name["table5"].caveats if note.startswith(SEEDED)],
             tiles=summary.tiles(panel, declared),
             sentences=summary.sentences(by_name["table5"]),
             compared=summary.compared(by_name) if panel.beside_paper else [],
@@ -131,7 +136,7 @@ def compose(
             missing=provenance.missing_cells(panel),
             facts=provenance.facts(runs, panel),
             files=provenance.file_names(runs, panel.study),
-            commands=provenance.commands(panel.study, list(by_name), bool(provenance.file_names(runs, panel.study))),
+            commands=provenance.commands(panel, list(by_name), bool(provenance.file_names(runs, panel.study))),
             study_yaml=yaml.read_text() if yaml.is_file() else "",
         )
     )
@@ -174,22 +179,24 @@ def read_declared(runs: Path, panel: Panel) -> dict[tuple[str, str], dict[str, E
 
 @user_errors
 def main(argv: list[str] | None = None) -> None:
+    from analysis.tables import SEEDS, SEEDS_HELP, choose_study
+
     parser = argparse.ArgumentParser(
         prog="python -m analysis.report",
         description="Write a study's report: index.html (one file, opens anywhere), tables and figures.",
-        epilog="examples:\n  python -m analysis.report\n  python -m analysis.report --runs runs --study mini",
+        epilog="examples:\n  python -m analysis.report\n  python -m analysis.report --runs runs --study mini\n"
+        "  python -m analysis.report --seeds mean             each mixture's mean over its seeds",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
     parser.add_argument("--study", help="name of the study (default: the one scored last)")
+    parser.add_argument("--seeds", choices=SEEDS, default="first", help=SEEDS_HELP)
     args = parser.parse_args(argv)
-    from analysis.tables import choose_study
-
     runs = runs_root(args.runs)
     study = choose_study(runs, args.study)
     if study is None:
         raise ArtifactError("no study with scores", where=runs, hint="make study, or --runs DIR")
-    print(build_report(runs, study))
+    print(build_report(runs, study, args.seeds == "mean"))
 
 
 if __name__ == "__main__":

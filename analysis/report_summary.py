@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from analysis.decisions import Protocol, protocols
 from analysis.estimates import Estimate
 from analysis.panel import Panel
-from analysis.table import Table, signed, with_interval
+from analysis.table import Row, Table, signed, with_interval
 from analysis.verdict import DISCOVERED, HALF, Level, Verdict, above_chance
 
 MARKS = {Level.TRUST: "●", Level.WEAK: "◐", Level.NO: "○", Level.UNKNOWN: "–"}
 """So that a verdict is not told by its colour alone."""
+FEW = 4
+"""Points on which an interval of a correlation is so wide that hardly anything lies outside: r 0.5 is [-0.89, 0.99]."""
+SIDES = ("inside", "outside")
 RANK = {Level.TRUST: 3, Level.WEAK: 2, Level.NO: 1}
 """To sort by; what was not measured has none."""
 
@@ -54,6 +57,18 @@ def tallies(panel: Panel, found: dict[tuple[str, Protocol], Verdict]) -> list[Ta
         )
         for protocol in protocols(panel)
     ]
+
+
+def seeds_shown(panel: Panel) -> str:
+    """Which seeds the numbers are of, where there are several."""
+    if len(panel.seeds) < 2:
+        return f"One seed of each mixture (seed {panel.seeds[0]})." if panel.seeds else "No seed was scored."
+    if panel.average_seeds:
+        return "Each mixture's mean over its seeds; checkpoints on the way are of the first seed."
+    return (
+        f"Numbers are of seed {panel.seeds[0]} of every mixture; only whether a score is above chance, and the "
+        "declared order, are of means over all seeds."
+    )
 
 
 def named(some: Sequence[str], mixtures: Sequence[str], between: str) -> str:
@@ -99,7 +114,7 @@ def sentences(table5: Table) -> Iterator[str]:
     yield (
         f"Of {len(rows)} cross-stage correlations (accuracy and confidence) {significant} have q < {DISCOVERED:g}; "
         f"{unsupported} rest on benchmarks on which mixtures differ by little more than noise; for {unknown} part of "
-        "the noise is not measured."
+        "the noise is not measured, or that of seeds on too few."
     )
 
 
@@ -135,15 +150,26 @@ class Compared:
     no_claim: int
     no_interval: int
     missing: int
+    few: int
+    """Intervals, among those inside and outside, that rest on `FEW` points or fewer."""
 
 
 def compared(tables: dict[str, Table]) -> list[Compared]:
-    """Of the tables that have a number of the paper."""
+    """Of the tables that have a number of the paper; each number counts once.
+
+    Not where it stands beside a second reading of the same, nor in a table that repeats numbers of others.
+    """
     found = []
     for table in tables.values():
-        rows = [row for row in table.rows if row.paper is not None]
+        rows = [row for row in table.rows if row.paper is not None and not table.repeats_paper]
+        rows = list({_but_reading(table, row): row for row in reversed(rows)}.values())
         if rows:
             kinds = [row.verdict.partition(",")[0].partition(":")[0] for row in rows]
-            counts = (kinds.count(kind) for kind in ("inside", "outside", "no claim", "no interval", "missing"))
+            few = sum(row.estimate.n <= FEW for row, kind in zip(rows, kinds, strict=True) if kind in SIDES)
+            counts = [*map(kinds.count, ("inside", "outside", "no claim", "no interval", "missing")), few]
             found.append(Compared(table.name, table.title, *counts))
     return found
+
+
+def _but_reading(table: Table, row: Row) -> tuple[str, ...]:
+    return tuple(key for name, key in zip(table.keys, row.keys, strict=True) if name != "reading")

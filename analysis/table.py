@@ -66,7 +66,8 @@ class Table:
     """Numbers with their sign: correlations and differences."""
     brief_extra: int = 1
     """How many of `extra` are shown where there is little room: on the terminal, in LaTeX, in the report."""
-
+    repeats_paper: bool = False
+    """The paper's numbers in it stand in other tables, or follow from theirs."""
     caveats: tuple[str, ...] = ()
     """What the numbers alone would hide."""
 

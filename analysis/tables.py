@@ -35,6 +35,8 @@ EXAMPLES = """examples:
   python -m analysis.tables --paper --table 3 --format tex
 """
 FORMATS = ("text", "csv", "md", "tex")
+SEEDS = ("first", "mean")
+SEEDS_HELP = "first: the first seed of every mixture, as in the paper (default); mean: average over a mixture's seeds"
 
 
 @user_errors
@@ -56,12 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         "--out", type=Path, metavar="DIR", help="write files here instead: csv, md and tex of each table"
     )
     parser.add_argument("--recipe", help="SFT recipe to show (default: the study's first)")
-    parser.add_argument(
-        "--seeds",
-        choices=("first", "mean"),
-        default="first",
-        help="first: the first seed of every mixture, as in the paper (default); mean: average over a mixture's seeds",
-    )
+    parser.add_argument("--seeds", choices=SEEDS, default="first", help=SEEDS_HELP)
     args = parser.parse_args(argv)
     with contextlib.ExitStack() as stack:
         runs, study = runs_root(args.runs), args.study

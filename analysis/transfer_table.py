@@ -1,8 +1,8 @@
 """Table 5: does what is seen after pretraining survive fine-tuning? With everything that is known about each number.
 
 In: `Panel`; without single answers the noise of the examples is not measured. Out: `Table`. Two intervals are given:
-Fisher's over mixtures (what other mixtures would give), and one for these same mixtures (what other examples and seeds
-would give).
+Fisher's over mixtures (the true correlations that these mixtures are compatible with), and one for these same mixtures
+(what other examples and seeds would give).
 """
 
 from __future__ import annotations
@@ -14,48 +14,66 @@ import numpy as np
 
 from analysis import correlations as co
 from analysis.association import Association, pearson
-from analysis.noise import FLOOR, Draws, corrected, draw, in_words, noise
+from analysis.noise import ENOUGH_FREEDOM, FLOOR, Corrected, Draws, corrected, draw, in_words, noise
 from analysis.panel import STAGES, Panel
 from analysis.paper_numbers import TITLES
 from analysis.table import Row, Table, interval, signed, with_q_values, within_blocks
 
 OTHER_VIEWS = ("Spearman", "Kendall", "BCa interval", "p within web sources", "largest change without one mixture")
-PROVISIONAL = "provisional: noise of seeds, or of examples, is not measured; the reliability may be lower than shown"
+PROVISIONAL = (
+    "provisional: noise of seeds, or of examples, is not measured, or that of seeds on fewer than half of the mixtures "
+    f"or with fewer than {ENOUGH_FREEDOM} degrees of freedom; the reliability may be lower than shown"
+)
+SAME_RUN = (
+    "r, its interval and p compare PT and SFT of the same run on the same examples: what a seed or a sample of "
+    "examples does to both is in them, and lifts r"
+)
 SAME_MIXTURES = ("corrected for noise", "interval, same mixtures")
+OTHER_SEEDS = "r, PT and SFT of different seeds"
 
 
 def transfer_table(panel: Panel) -> Table:
     """Equations 1 and 2."""
     drawn = draw(panel)
+    repeated: dict[str, None] = {}
 
     def rows() -> Iterator[Row]:
         for metric in filter(panel.has, ("accuracy", "confidence")):
             for scale in panel.scales:
                 sides = [noise(panel, scale, stage, metric) for stage in STAGES]
-                trust, known = np.minimum(*(s.reliability for s in sides)), np.all([s.measured for s in sides], axis=0)
-                same = _same_mixtures(panel, drawn, scale, metric)
+                trust = np.minimum(*(s.reliability for s in sides))
+                known, settled = np.all([s.measured for s in sides], axis=0), np.all([s.settled for s in sides], axis=0)
+                repeated.update({str(some): None for s in sides for some in s.repeats if some.freedom})
+                same, others = _same_mixtures(panel, drawn, scale, metric), co.across_seeds(panel, scale, metric)
                 for b, association in enumerate(co.cross_stage(panel, scale, metric)):
                     slug = panel.benchmarks[b]
                     yield Row(
                         (scale, metric, panel.category_of[slug], panel.displays[slug]),
                         association.estimate,
                         panel.paper_number(scale, "5", metric, "{}", slug),
-                        (_reliability(trust[b], known[b]), *same[b], *_other_views(association)),
+                        (
+                            _reliability(trust[b], known[b]),
+                            *same[b],
+                            "" if math.isnan(others[b]) else signed(others[b]),
+                            *_other_views(association),
+                        ),
                         f"reliability {in_words(trust[b])}" if trust[b] < FLOOR else "",
-                        provisional=not known[b],
+                        provisional=not settled[b],
                     )
                 yield Row(
                     (scale, metric, "Mean", f"{len(panel.benchmarks)} benchmarks"),
                     co.mean_cross_stage(panel, scale, metric),
                     panel.paper_number(scale, "5", metric, "{}", "mean"),
-                    ("",) * (1 + len(SAME_MIXTURES) + len(OTHER_VIEWS)),
+                    ("",) * len(extra),
                 )
 
+    extra = ("reliability", *SAME_MIXTURES, OTHER_SEEDS, *OTHER_VIEWS)
     made = list(rows())
-    caveats = [PROVISIONAL] if any(row.provisional for row in made) else []
+    caveats = [SAME_RUN, *repeated]
+    if any(row.provisional for row in made):
+        caveats.append(PROVISIONAL)
     if drawn:
         caveats.append(drawn.caveat)
-    extra = ("reliability", *SAME_MIXTURES, *OTHER_VIEWS)
     title, keys = f"Table 5. {TITLES[5]}", "scale metric category benchmark"
     return with_q_values("table5", title, keys, made, extra, caveats=tuple(caveats))
 
@@ -80,9 +98,17 @@ def _same_mixtures(panel: Panel, drawn: Draws | None, scale: str, metric: str) -
         if keep.sum() > 2:
             value = _each_r(observed[0][None, keep, b], observed[1][None, keep, b])[0]
             ends = drawn.interval(value, _each_r(pt[:, keep, b], sft[:, keep, b]))
-        number = without.refused if without.value is None else signed(without.value)
-        found.append((number, "" if ends is None else interval(*ends)))
+        found.append((_without_noise(without), "" if ends is None else interval(*ends)))
     return found
+
+
+def _without_noise(without: Corrected) -> str:
+    """An estimate beyond 1 is what noise makes of one that is high: it is said, for the low ones are not left out."""
+    if without.value is None:
+        return without.refused
+    if abs(without.value) > 1:
+        return f"{'≥ 1' if without.value > 0 else '≤ −1'} ({signed(without.value)})"
+    return signed(without.value)
 
 
 def _each_r(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -7,18 +7,20 @@ The rule, of one benchmark and protocol. The number that decides is the correlat
 over mixtures (Table 5) or, between scales, where no table has one, the share of the pairs of mixtures that both scores
 rank alike (decisions). Beside a correlation that share can weaken a verdict and not better it.
 
-    not measured    there is no such number
-    do not trust    a score that is not clearly above chance, at either end; or a reliability below `noise.FLOOR`; or an
-                    interval of the number that decides which holds what no relation would give (r 0, half of the
-                    pairs); or an interval wholly below that
+    do not trust    a score that is not clearly above chance, at either end; or a reliability below `noise.FLOOR`; or
+                    mixtures that are all alike; or an interval of the number that decides which holds what no relation
+                    would give (r 0, half of the pairs); or an interval wholly below that
+    not measured    none of that, but cells are missing, so that there is no such number
     weak            none of that, but its q-value is 0.05 or more, the interval of the share holds a half, or something
-                    is not known: an interval, a test, chance, the noise of seeds or of examples
+                    is not known (provisional): an interval, a test, chance, the noise of examples, or that of seeds,
+                    which few seeds of few mixtures do not tell (`noise.Repeats`)
     trust           none of that
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,8 +28,8 @@ import numpy as np
 
 from analysis.decision_tables import REGRET_INTERVALS, REGRETS
 from analysis.decisions import Protocol, protocols
-from analysis.estimates import Estimate, mean_measured
-from analysis.noise import FLOOR, in_words, noise
+from analysis.estimates import CONSTANT, Estimate, mean_measured
+from analysis.noise import FLOOR, Noise, in_words, noise
 from analysis.panel import Panel
 from analysis.table import Row, Table, with_interval
 
@@ -58,7 +60,7 @@ class Signal:
     reliability: tuple[float, float]
     """Early and late; NaN: no noise is measured."""
     unmeasured: tuple[str, ...] = ()
-    """Kinds of noise that are not known."""
+    """Kinds of noise that are not known, or on too few seeds."""
     r: Estimate | None = None
     """Early with late over mixtures; None: no table has it."""
     r_q: float | None = None
@@ -96,10 +98,13 @@ class Verdict:
 def judge(signal: Signal, ends: tuple[str, str] = ("early", "late")) -> Verdict:
     """The rule above; ends: what the early and the late score are called."""
     decides, q, null = (signal.agreement, signal.agreement_q, HALF) if signal.r is None else (signal.r, signal.r_q, 0.0)
-    if decides.value is None:
-        return Verdict(Level.UNKNOWN, (Reason("no number", decides.reason or "not measured"),), ())
-    number = _said(decides, null)
     refusals, doubts = [*_at_chance(signal, ends), *_unreliable(signal, ends)], []
+    if decides.value is None:
+        if decides.reason == CONSTANT:
+            refusals.append(Reason(CONSTANT, "all mixtures score alike"))
+        missing = Reason("no number", decides.reason or "not measured")
+        return Verdict(Level.NO, tuple(refusals), ()) if refusals else Verdict(Level.UNKNOWN, (missing,), ())
+    number = _said(decides, null)
     where = _where(decides, null)
     if where == "no interval":
         doubts.append(Reason(where, number))
@@ -186,21 +191,28 @@ def verdicts(panel: Panel, table5: Table, decisions: Table) -> dict[tuple[str, P
             agreement = agreed[*names, panel.displays[slug]]
             row: Row | None = transfer[early[0], panel.displays[slug]] if early[0] == late[0] else None
             sides = noises[early], noises[late]
-            unmeasured = {
-                "seeds were not repeated": any(np.isnan(side.seeds[b]) for side in sides),
-                "single answers are not here": any(np.isnan(side.examples[b]) for side in sides),
-            }
             signal = Signal(
                 agreement.estimate,
                 agreement.q,
                 (float(above[early][b]), float(above[late][b])),
                 (float(sides[0].reliability[b]), float(sides[1].reliability[b])),
-                tuple(kind for kind, missing in unmeasured.items() if missing),
+                tuple(_unmeasured(sides, b)),
                 row.estimate if row else None,
                 row.q if row else None,
             )
             found[slug, protocol] = judge(signal, names)
     return found
+
+
+def _unmeasured(sides: tuple[Noise, Noise], b: int) -> Iterator[str]:
+    """Of one benchmark, what is not known of the noise at its worse end."""
+    few = [side.repeats[b] for side in sides if not side.repeats[b].enough]
+    if any(np.isnan(side.seeds[b]) for side in sides):
+        yield "seeds were not repeated"
+    elif few:
+        yield str(min(few, key=lambda end: end.freedom))
+    if any(np.isnan(side.examples[b]) for side in sides):
+        yield "single answers are not here"
 
 
 @dataclass(frozen=True)
@@ -226,6 +238,11 @@ class Choice:
     def right(self) -> bool:
         """Is every mixture that might be chosen among the best?"""
         return set(self.first) <= set(self.best)
+
+    @property
+    def may_be_noise(self) -> bool:
+        """Does the interval of what the choice truly costs reach 0, as it is shown, or is it not known?"""
+        return not self.regret_interval or self.regret_interval.startswith("[0.0,")
 
 
 def choices(panel: Panel, decisions: Table) -> list[Choice]:

@@ -36,20 +36,19 @@ class View(Evidence):
     """Slugs; their categories are those of Table 4."""
     designs: tuple[Design | None, ...]
     """Web source and code percent of each mixture; None: unknown."""
+    answered: np.ndarray | None = None
+    """Accuracy of the answers that confidence is of, [SCALES, STAGES, mixtures, benchmarks]; None: that of `values`."""
 
     def without(self, name: str) -> View:
         """The view without one benchmark or mixture."""
-        if name in self.benchmarks:
-            b = self.benchmarks.index(name)
-            kept = self.benchmarks[:b] + self.benchmarks[b + 1 :]
-            return replace(self, values=np.delete(self.values, b, axis=-1), benchmarks=kept)
-        m = self.mixtures.index(name)
-        return replace(
-            self,
-            values=np.delete(self.values, m, axis=-2),
-            mixtures=self.mixtures[:m] + self.mixtures[m + 1 :],
-            designs=self.designs[:m] + self.designs[m + 1 :],
-        )
+        at = self.benchmarks.index(name) if name in self.benchmarks else self.mixtures.index(name)
+        axis = -1 if name in self.benchmarks else -2
+        answered = None if self.answered is None else np.delete(self.answered, at, axis)
+        view = replace(self, values=np.delete(self.values, at, axis), answered=answered)
+        if axis == -1:
+            return replace(view, benchmarks=self.benchmarks[:at] + self.benchmarks[at + 1 :])
+        mixtures, designs = self.mixtures[:at] + self.mixtures[at + 1 :], self.designs[:at] + self.designs[at + 1 :]
+        return replace(view, mixtures=mixtures, designs=designs)
 
     # ------------------------------------------------------------------------------------------ computed once
 
@@ -77,7 +76,8 @@ class View(Evidence):
         """[SCALES, STAGES, CATEGORIES, mixtures]; NaN for a mixture that lacks a benchmark which another has."""
         found = []
         for category in CATEGORIES:
-            accuracy, confidence = self.values[..., self.members(category)]
+            accuracy = self.values[0] if self.answered is None else self.answered
+            accuracy, confidence = (side[..., self.members(category)] for side in (accuracy, self.values[1]))
             r = pearson_along(accuracy, confidence)
             found.append(np.where(_whole(np.isfinite(accuracy) & np.isfinite(confidence)), r, np.nan))
         return np.stack(found, axis=2)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from panels import panel_of
 from scipy import stats
 
+from analysis.correlations import mean_correlation
+from analysis.decisions import decide_on_average
 from analysis.early import early_table
+from analysis.panel import Milestone
 from analysis.studies import load_panel
 
 
@@ -45,3 +50,21 @@ def test_every_checkpoint_on_the_way_against_the_end(tmp_path: Path, study_maker
 
 def test_one_checkpoint_says_nothing_of_early(demo: Path) -> None:
     assert early_table(load_panel(demo, "demo")).rows == ()
+
+
+def test_benchmarks_that_end_all_alike_decide_nothing() -> None:
+    """As many half hits as there are of them would draw the mean to a half; r beside it leaves them out as well."""
+    random = np.random.default_rng(0)
+    early, late = random.random((2, 9, 4))
+    late[:, 1] = 0.45
+    found, whole = decide_on_average(early, late), decide_on_average(early[:, [0, 2, 3]], late[:, [0, 2, 3]])
+    assert found == replace(whole, missing=1) and found.points == "mixtures, mean of 3 benchmarks"
+    assert mean_correlation(early, late).points == found.points
+    early[:, 2] = 0.5  # an early score that says nothing is half right
+    assert decide_on_average(early, late).points == found.points
+    assert mean_correlation(early, late).points == "mixtures, mean of 2 benchmarks"
+    assert decide_on_average(early[:, :2], np.ones((9, 2))).reason == "no variation"
+    two = panel_of({("240m", "PT", "accuracy"): early, ("240m", "SFT", "accuracy"): late})
+    two = replace(two, milestones=tuple(Milestone("240m", tokens, early) for tokens in (1, 2)))
+    said = early_table(two).rows[0]
+    assert said.estimate.points == found.points and said.extra[2].endswith(" (mixtures, mean of 2 benchmarks)")

@@ -132,6 +132,21 @@ def test_shares_by_choice() -> None:
     assert {(s.normalisation, s.reading) for s in holds} == {("sum", "confidence")} and len(holds) == 30
 
 
+def test_confidence_is_aligned_with_the_answers_that_it_is_of() -> None:
+    """By characters other answers are chosen, of which no confidence is known."""
+    view = replace(transfer_view(), values=np.random.default_rng(2).random((2, 2, 2, 9, 20)))
+    panel, values = panel_of(view), {}
+    for s, scale in enumerate(panel.scales):
+        for t, stage in enumerate(STAGES):
+            values[scale, stage, "accuracy", "char"] = 1 - view.values[0, s, t][None]
+    every = dict(views(replace(panel, values=panel.values | values)))
+    for without in ("", "sciq", "V2P1"):
+        plain, char = (every[Specification(name, "confidence", without)] for name in ("sum", "char"))
+        np.testing.assert_array_equal(plain.alignments, char.alignments)
+        assert not np.allclose(plain.accuracies, char.accuracies)
+    np.testing.assert_allclose(every[REFERENCE].alignments, view.alignments)
+
+
 def test_answers_agree_with_the_claims_themselves(measured: Panel) -> None:
     curve = specification_curve(measured)
     assert curve.answers.shape == (300, 21) and set(np.unique(curve.answers)) <= {UNKNOWN, 0, 1}

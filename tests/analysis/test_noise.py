@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from test_correlations import panel_of
 
 from analysis.items import Items
-from analysis.noise import FLOOR, ITEM_DRAWS, Draws, _variance, corrected, draw, noise, residual_covariance
+from analysis.noise import FLOOR, ITEM_DRAWS, Draws, Repeats, _variance, corrected, draw, noise, residual_covariance
 from analysis.panel import Panel
 from analysis.studies import load_panel
+from analysis.transfer_table import PROVISIONAL, transfer_table
 from configs.errors import ArtifactError
 from configs.layout import answers_file
 
@@ -116,6 +117,25 @@ def test_what_is_not_measured_is_not_none() -> None:
     assert 0 < examples_only.reliability[0] < 1
 
 
+@pytest.mark.parametrize(
+    ("mixtures", "seeds", "enough"),
+    [(9, 2, True), (8, 2, True), (7, 2, False), (4, 3, False), (5, 3, True), (1, 9, False), (0, 1, False)],
+)
+def test_seed_noise_is_settled_by_enough_seeds_of_enough_mixtures(mixtures: int, seeds: int, enough: bool) -> None:
+    values = np.random.default_rng(10).random((seeds, 9, 1))
+    values[1:, mixtures:] = np.nan
+    (found,) = noise(panel_of({("PT", "accuracy"): values}, (SLUG,)), "240m", "PT", "accuracy").repeats
+    assert found == Repeats(mixtures, 9, mixtures * (seeds - 1)) and found.enough is enough
+
+
+def test_what_is_settled_is_not_provisional() -> None:
+    table = np.random.default_rng(11).normal(size=(2, 9, 30))
+    for seeds, provisional in ((2, False), (1, True)):
+        one = study_of(table[:seeds], table[:seeds])
+        made = transfer_table(one)
+        assert (PROVISIONAL in made.caveats) == provisional == any(row.provisional for row in made.rows)
+
+
 # ---------------------------------------------------------------------------------------------- corrected correlations
 
 
@@ -139,6 +159,14 @@ def test_correction_recovers_the_true_correlation() -> None:
                 assert result.provisional
         assert len(mended) > 40
         assert abs(np.median(mended) - r) < 0.05 < abs(np.median(seen) - r)
+
+
+def test_a_correction_beyond_1_is_said_and_not_left_out() -> None:
+    """Leaving it out would cut the high side alone; what is left would be too low on average."""
+    random = np.random.default_rng(12)
+    panels = (simulated(random, 9, 60, 0.12, 0.95) for _ in range(60))
+    panel, value = next((p, v) for p in panels if (v := corrected(p, "240m", "accuracy")[0].value or 0.0) > 1)
+    assert transfer_table(panel).rows[0].extra[1] == f"≥ 1 ({value:+.2f})"
 
 
 def test_what_seeds_add_to_both_stages_is_taken_out_once() -> None:
@@ -204,6 +232,31 @@ def test_seeds_deviate_alike_in_both_stages_and_as_much_as_they_are_seen_to() ->
     assert pt.std(axis=0).mean() == pytest.approx(pooled, rel=0.05)
     averaged = draw(study_of(table, -2 * table, average_seeds=True), ("accuracy",)).values["240m", "PT", "accuracy"]
     assert averaged.std(axis=0).mean() == pytest.approx(pooled / 2, rel=0.05)  # of a mean over four seeds
+
+
+def test_draws_say_that_few_seeds_stand_for_all() -> None:
+    table = np.random.default_rng(14).normal(size=(3, 9, 20))
+    whole = draw(study_of(table, table), ("accuracy",))
+    assert whole is not None and whole.caveat.endswith("for these very mixtures")
+    table[1:, 1:] = np.nan
+    first = draw(study_of(table, table), ("accuracy",))
+    assert first is not None and first.caveat.endswith("; seed noise from 1 of 9 mixtures, 2 degrees of freedom")
+
+
+def test_draws_vary_as_much_as_the_noise_that_is_measured() -> None:
+    """Seeds x examples once, and not with the examples and again with the seeds."""
+    random = np.random.default_rng(13)
+    found, measured = [], []
+    for _ in range(20):
+        table = random.normal(0, 0.2, (3, 9, 1)) + random.normal(0, 4.0, (3, 9, 40))
+        panel = study_of(table, table)
+        drawn = draw(panel, ("accuracy",)).values["240m", "PT", "accuracy"][:, :, 0]
+        own = drawn - drawn.mean(axis=1, keepdims=True)
+        found.append((own - own.mean(axis=0)).var() * 9 / 8)
+        result = noise(panel, "240m", "PT", "accuracy")
+        measured.append(result.examples[0] + result.seeds[0])
+    assert np.mean(measured) == pytest.approx(0.04 + 16 / 40, rel=0.1)
+    assert np.mean(found) == pytest.approx(np.mean(measured), rel=0.1)
 
 
 def test_interval_for_the_same_mixtures_covers_what_other_examples_give() -> None:

@@ -62,8 +62,8 @@ def test_more_seeds_and_the_blur_they_take_away() -> None:
     """Noise known by construction; what is seen on average is what the table says."""
     random = np.random.default_rng(3)
     truth = random.normal(0, 0.05, (1, 60, 1))
-    table = truth + random.normal(0, 0.06, (3, 60, 1)) + random.normal(0, 0.2, (3, 60, 400))
-    panel = study_of(table, table)
+    table, other = (truth + random.normal(0, 0.06, (3, 60, 1)) + random.normal(0, 0.2, (1, 60, 400)) for _ in range(2))
+    panel = study_of(table, other)  # errors of their own
     rows = planner_table(panel, 0.6, 0.8, (1, 3)).rows
     one, three = (row.estimate.value for row in rows)
     expected = [0.6 * 0.0025 / (0.0025 + (0.0036 + 0.0001) / k) for k in (1, 3)]
@@ -72,11 +72,36 @@ def test_more_seeds_and_the_blur_they_take_away() -> None:
     assert rows[0].extra[5] == rows[1].extra[5] == "more examples"  # 0.2 / 20 alone hides two points
     wide = planner_table(panel, 0.6, 0.8, (1,), difference_pp=8.0).rows[0].extra[5]
     assert int(wide) == pytest.approx(0.0036 / ((0.08 / visible_difference(1.0, 0.8)) ** 2 - 0.0001), rel=0.6)
-    single = study_of(table[:1], table[:1])
+    single = study_of(table[:1], other[:1])
     (row,) = planner_table(single, 0.6, 0.8, (1, 3)).rows
     assert "noise of seeds not measured" in row.verdict
     (row, *_) = planner_table(dataclasses.replace(single, items=None), 0.6, 0.8, (1,)).rows
     assert row.estimate.value is None and "not measured" in row.estimate.reason
+
+
+def test_what_is_seen_holds_what_a_run_does_to_both_stages_and_its_examples_fade_with_seeds() -> None:
+    """Luck of a seed, also on single examples, is the same in PT and SFT; drawn again with k seeds, this r is seen."""
+    random = np.random.default_rng(4)
+    of_seed, of_seed_on_examples, of_mixture_on_examples, own, examples = 0.3, 3.0, 2.0, 1.0, 50
+
+    def tables(mixtures: int, seeds: int) -> list[np.ndarray]:
+        truth = random.normal(size=(2, 1, mixtures, 1))
+        truth[1] = 0.6 * truth[0] + 0.8 * truth[1]
+        luck = random.normal(0, of_seed, (seeds, mixtures, 1))
+        luck = luck + random.normal(0, of_seed_on_examples, (seeds, mixtures, examples))
+        luck = luck + random.normal(0, of_mixture_on_examples, (1, mixtures, examples))
+        return [one + luck + random.normal(0, own, luck.shape) for one in truth]
+
+    rows = planner_table(study_of(*tables(600, 3)), 0.6, 0.8, (1, 5)).rows
+    for row, seeds in zip(rows, (1, 5), strict=True):
+        pt, sft = (table.mean(axis=(0, 2)) for table in tables(6000, seeds))
+        assert row.estimate.value == pytest.approx(np.corrcoef(pt, sft)[0, 1], abs=0.035)
+        noise = (
+            of_seed**2 + (of_seed_on_examples**2 + own**2) / examples
+        ) / seeds + of_mixture_on_examples**2 / examples
+        assert float(row.extra[0]) == pytest.approx(1 / (1 + noise), abs=0.035)
+        assert float(row.extra[4]) == pytest.approx(100 * visible_difference(noise, 0.8), rel=0.08)
+        assert int(row.extra[2]) == pytest.approx(mixtures_needed(0.6 / (1 + noise), 0.8), abs=2)
 
 
 def test_one_mixture_has_no_noise_to_plan_from(

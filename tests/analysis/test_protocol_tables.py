@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from panels import panel_of, random_cube
@@ -11,7 +13,9 @@ from analysis.panel import Panel
 from analysis.paper_numbers import CATEGORIES, category_of, frame, numbers
 from analysis.paper_tables import table7, table8, table11
 from analysis.protocol_tables import MAKERS, code_means_table, scale_table
+from analysis.report_summary import compared
 from analysis.table import Row, Table
+from analysis.tables import build_tables
 from analysis.transfer_table import transfer_table
 from analysis.writers import as_latex, as_markdown, as_text
 
@@ -185,3 +189,22 @@ def test_accuracy_is_in_per_cent_and_alignment_is_not(panel: Panel, tables: dict
     aligned = co.alignment_by_mixture(panel, "mini_m", "PT", CATEGORIES[0])
     row = at(tables["web_means"], "alignment", "mini_m", "PT", CATEGORIES[0], "DCLM")
     assert row.estimate.value == pytest.approx(aligned[6:].mean())
+
+
+def test_each_number_of_the_paper_is_counted_once() -> None:
+    """Although two readings of Tables 6, 8 and 9 stand beside it, and it returns in tables that extend others."""
+    panel = panel_of(random_cube(1, scales=("240m", "1b")))
+    names = [*map("table{}".format, (6, 7, 8, 9, 11)), "coherence", "category_means", *MAKERS]
+    made = {table.name: table for table in build_tables(panel, list(dict.fromkeys(names)))}
+    found = {one.name.removeprefix("table"): one for one in compared(made)}
+    known = Counter(key[0] for key in numbers())
+    for name, of in {"6": "6", "7": "7", "8": "8", "9": "9", "11": "11", "coherence": "coherence"}.items() | {
+        ("matrix_similarity", "similarity"),
+        ("code_share", "code"),
+    }:
+        one = found[name]
+        assert one.inside + one.outside + one.no_claim + one.no_interval + one.missing == known[of], name
+    assert set(found) == {"6", "7", "8", "9", "11", "coherence", "matrix_similarity", "code_share"}
+    averaged = [row for row in made["table8"].rows if row.keys[-1] == "averaged"]
+    assert found["8"].inside == sum(row.verdict == "inside" for row in averaged)
+    assert found["8"].few == sum(len(panel.members(row.keys[3])) <= 4 for row in averaged) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html.parser
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +19,17 @@ import pytest
 from analysis import report
 from analysis.decisions import protocols
 from analysis.drawing import TEMPLATES, Figure, true_minus
+from analysis.estimates import Estimate
 from analysis.report_summary import named
 from analysis.settings import settings_tables
 from analysis.studies import load_panel
 from analysis.tables import build_tables
-from analysis.verdict import verdicts
+from analysis.verdict import Choice, choices, verdicts
 from configs.errors import ArtifactError
 from configs.layout import PROJECT_ROOT
 from configs.load import BENCHMARKS
 
+FOUR = ("V1P0", "V1P1", "V2P0", "V3P2")
 VOID = ("meta", "link", "br", "img", "input")
 
 
@@ -117,7 +121,18 @@ def test_the_verdict_comes_first(full: Path, page: str) -> None:
     assert f"at mini_s PT trains {panel.mixtures[early.argmax()]}. " in said
     assert f"(mini_m SFT) {panel.mixtures[late.argmax()]} is best" in said
     cost = 100 * (late.max() - late[early.argmax()])
-    assert (f"the choice costs {cost:.1f} points" if cost > 1e-9 else "is right and costs nothing") in said
+    chosen = next(choice for choice in choices(panel, decisions) if choice.score.endswith(" benchmarks"))
+    noise = chosen.regret_interval.startswith("[0.0, ")
+    costs = f"would have cost {cost:.1f} points of accuracy, which noise alone might make"
+    costs = costs if noise else f"costs {cost:.1f} points"
+    assert (f"the choice {costs}" if cost > 1e-9 else "is right and costs nothing") in said
+    assert ('<span class="wrong">' in page[page.index('class="decision"') :][:900]) == (cost > 1e-9 and not noise)
+
+
+def test_a_cost_that_noise_might_make_is_not_said_to_be_one() -> None:
+    choice = Choice("240m PT", "1b SFT", "mean", ("A",), ("B",), "5.8", "[0.0, 9.1]", Estimate(0.7))
+    assert choice.may_be_noise and replace(choice, regret_interval="").may_be_noise
+    assert not replace(choice, regret_interval="[0.1, 9.1]").may_be_noise
 
 
 def test_the_same_study_gives_the_same_page(full: Path, page: str) -> None:
@@ -174,6 +189,21 @@ def test_given_numbers_have_a_report_too(tmp_path: Path) -> None:
     words = Reader(report.build_report(tmp_path, "ours").read_text()).words
     assert "No number here stands beside one of the paper" in words and "Confidence is not measured" in words
     assert "chance not known" in words and "at chance" not in words.split("How a verdict is made")[0]
+
+
+def test_the_page_says_which_seeds_it_shows(tmp_path: Path, study_maker: Callable[..., Path]) -> None:
+    study_maker(tmp_path, mixtures=FOUR, scales=("mini_s",), extra_seeds={"V1P0": (1,)}, benchmarks=("piqa",), n=9)
+    folder, said = tmp_path / "demo/report", {}
+    for seeds in ("first", "mean"):
+        report.main(["--runs", str(tmp_path), "--study", "demo", "--seeds", seeds])
+        words = Reader((folder / "index.html").read_text()).words
+        said[seeds] = "Numbers are of seed 0 of every mixture" in words, "mean over its seeds; checkpoints" in words
+        assert ("--table 5 --seeds mean" in words) == (seeds == "mean")
+        panel = load_panel(tmp_path, "demo", average_seeds=seeds == "mean")
+        row = next(csv.DictReader((folder / "tables/table5.csv").open()))
+        pt, sft = (panel.matrix("mini_s", stage)[:, 0] for stage in ("PT", "SFT"))
+        assert float(row["value"]) == pytest.approx(np.corrcoef(pt, sft)[0, 1])
+    assert said == {"first": (True, False), "mean": (False, True)}
 
 
 def test_declared_order_reaches_the_report(full: Path, tmp_path: Path) -> None:

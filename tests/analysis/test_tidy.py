@@ -138,10 +138,23 @@ def test_the_worked_example_of_the_page(
     assert all(text in said for text in ("1.00 (HellaSwag)", "0.39 (QNLI), 0.44 (MRPC) and 0.49 (QQP, CoLA)"))
     shown = {"HellaSwag": 1.00, "PIQA": 0.98, "WinoGrande": 0.98, "QNLI": 0.39, "MRPC": 0.44, "QQP": 0.49, "cola": 0.49}
     assert {name: round(found[name].value or 0, 2) for name in shown} == shown
-    whole = next(row.estimate.value for row in built["decisions"].rows if row.keys[2] == "mean of 27 benchmarks")
+    whole = next(row.estimate for row in built["decisions"].rows if row.keys[2] == "mean of 27 benchmarks")
     one = built["fewer_benchmarks"].rows[0]
-    assert f"in {100 * (whole or 0):.0f} of 100 cases" in said and one.extra[0].startswith("HellaSwag")
+    assert f"in {100 * (whole.value or 0):.0f} of 100 cases" in said and one.extra[0].startswith("HellaSwag")
     assert f"by the late mean of all tasks in {100 * (one.estimate.value or 0):.0f}." in said
+    assert whole.n == one.estimate.n == 53 and "over the 53 models that have them all" in said
+    early, late = (
+        wide.pivot(index="task", columns="model", values=side) for side in ("direct_eval", "train_before_test")
+    )
+    every = early.notna().all(axis=1) & late.notna().all(axis=1)
+    seen, paid = early[every], late[every].mean()
+    pairs = list(itertools.combinations(paid.index, 2))
+    alike = [
+        100 * np.mean([(one[a] > one[b]) == (paid[a] > paid[b]) for a, b in pairs])
+        for one in (seen.mean(), seen.loc["hellaswag"])
+    ]
+    assert every.sum() == 24 and len(paid) == 61
+    assert f"24 tasks and 61 models of the mean r it is {alike[0]:.0f} and {alike[1]:.0f}" in said
 
 
 @pytest.mark.shared_data

@@ -6,14 +6,20 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from panels import panel_of
 
-from analysis.decisions import protocols
-from analysis.estimates import Estimate, absent
+from analysis.decision_tables import decision_table
+from analysis.decisions import Protocol, protocols
+from analysis.estimates import CONSTANT, Estimate, absent
 from analysis.panel import Panel
 from analysis.table import Table
 from analysis.tables import build_tables
+from analysis.transfer_table import transfer_table
 from analysis.verdict import Level, Signal, above_chance, choices, judge, verdicts
+from configs.layout import PROJECT_ROOT
+from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 SURE = Signal(
     agreement=Estimate(0.9, n=9, low=0.75, high=1.0, p=0.001),
@@ -51,6 +57,9 @@ def test_nothing_against_it_is_trust() -> None:
         ({"clearance": (NAN, 15.0)}, Level.WEAK, "chance not known", "early"),
         ({"unmeasured": ("seeds were not repeated",)}, Level.WEAK, "provisional", "seeds were not repeated"),
         ({"r": absent("only 2 mixtures")}, Level.UNKNOWN, "no number", "only 2 mixtures"),
+        ({"r": absent(CONSTANT)}, Level.NO, "no variation", "all mixtures score alike"),
+        ({"r": absent("only 2 mixtures"), "clearance": (1.0, NAN)}, Level.NO, "at chance", "early"),
+        ({"r": absent("only 2 mixtures"), "reliability": (0.1, 0.9)}, Level.NO, "reliability", "0.10, early"),
     ],
 )
 def test_each_objection_alone(change: dict[str, object], level: Level, what: str, detail: str) -> None:
@@ -116,7 +125,8 @@ def test_verdicts_follow_the_tables(panel: Panel, tables: dict[str, Table]) -> N
         what = {reason.what for reason in verdict.reasons}
         chance = any(slug not in above_chance(panel, *end) for end in (protocol.early, protocol.late))
         assert ("at chance" in what) == chance
-        assert "provisional" not in what  # three seeds of a mixture, and single answers
+        few = {reason.detail for reason in verdict.reasons if reason.what == "provisional"}
+        assert few == {"seed noise from 1 of 9 mixtures, 2 degrees of freedom"}  # three seeds of V1P0
         if protocol.early[0] == protocol.late[0]:
             assert ("reliability" in what) == ((protocol.early[0], panel.displays[slug]) in refused)
             pt, sft = (panel.matrix(*end)[:, panel.benchmarks.index(slug)] for end in (protocol.early, protocol.late))
@@ -131,6 +141,37 @@ def test_without_answers_and_seeds_nothing_is_trusted(panel: Panel) -> None:
         details = {reason.detail for reason in verdict.reasons if reason.what == "provisional"}
         assert verdict.level is not Level.TRUST
         assert details == {"seeds were not repeated", "single answers are not here"}
+
+
+def test_one_mixture_s_seeds_do_not_speak_for_nine() -> None:
+    """The same scores with the seeds of one mixture and with those of all (docs/mini_seeds.csv)."""
+    measured = pd.read_csv(PROJECT_ROOT / "docs/mini_seeds.csv")
+    provisional, reliability = {}, {}
+    for seeded in (PAPER_MIXTURES[:1], PAPER_MIXTURES):
+        mine = measured[(measured.seed == 0) | measured.mixture.isin(seeded)]
+        cubes = {
+            (str(scale), str(stage), "accuracy", "sum"): np.array(
+                [
+                    [[rows.get((seed, mixture, slug), NAN) for slug in BENCHMARKS] for mixture in PAPER_MIXTURES]
+                    for seed in range(3)
+                ]
+            )
+            for (scale, stage), part in mine.groupby(["scale", "stage"])
+            for rows in [part.set_index(["seed", "mixture", "benchmark"]).accuracy.to_dict()]
+        }
+        first = {(scale, stage, metric): cube[0] for (scale, stage, metric, _), cube in cubes.items()}
+        panel = panel_of(first, BENCHMARKS, scales=("mini_s", "mini_m"), seeds=(0, 1, 2), values=cubes)
+        table5 = transfer_table(panel)
+        verdict = verdicts(panel, table5, decision_table(panel))["copa", Protocol(("mini_m", "PT"), ("mini_m", "SFT"))]
+        provisional[len(seeded)] = {r.detail for r in verdict.reasons if r.what == "provisional"}
+        (row,) = (row for row in table5.rows if row.keys[0] == "mini_m" and row.keys[3] == "COPA")
+        reliability[len(seeded)], other_seeds = row.extra[0], row.extra[3]
+        freedom = 2 * len(seeded)
+        assert f"seed noise from {len(seeded)} of 9 mixtures, {freedom} degrees of freedom" in table5.caveats
+        assert bool(other_seeds) == (len(seeded) == 9)
+    assert reliability == {1: "≤ 0.70", 9: "≤ 0.02"}
+    answers = "single answers are not here"
+    assert provisional == {1: {"seed noise from 1 of 9 mixtures, 2 degrees of freedom", answers}, 9: {answers}}
 
 
 def test_choices_are_those_of_the_means(panel: Panel, tables: dict[str, Table]) -> None:
