@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from configs.arguments import count
 from configs.errors import ConfigError, user_errors
 from configs.layout import data_root, tokenizer_dir
 from configs.load import load_study, load_train, parse_overrides, pretrain_config
@@ -164,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--step", type=int, metavar="N", help="an optimizer step, counted from 1")
     which.add_argument("--steps", metavar="FIRST:LAST", help="several, both included")
     parser.add_argument("--sample", type=int, metavar="K", help="only sequence K of a step, from 0")
-    parser.add_argument("--chars", type=count, default=300, metavar="N", help="characters of each text (default: 300)")
+    parser.add_argument("--chars", type=int, default=300, metavar="N", help="characters of each text (default: 300)")
     parser.add_argument("--data", metavar="DIR", help="token shards (default: $MAGIC_DATA or ./data)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the study or the config")
     return parser
