@@ -54,12 +54,12 @@ def head_node(
         start = ["ray", "start", "--head", "--block", f"--num-cpus={cpus}", "--disable-usage-stats"]
         start += [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
         start += [f"--temp-dir={temporary}", *options]
-        with log.open("a") as output:
+        with log.open("w") as output:
             head = subprocess.Popen(
                 start, cwd=place, env=environment, stdout=output, stderr=output, start_new_session=True
             )
         try:
-            if answers(f"http://127.0.0.1:{dashboard}", head):
+            if has_started(head, log) and answers(f"http://127.0.0.1:{dashboard}", head):
                 yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment)
                 return
         finally:
@@ -86,9 +86,7 @@ def second_node(
         with log.open("w") as output:
             node = subprocess.Popen(start, env=head.environment, stdout=output, stderr=output, start_new_session=True)
         try:
-            while node.poll() is None and "Ray runtime started" not in log.read_text():
-                time.sleep(0.2)
-            if node.poll() is None:
+            if has_started(node, log):
                 yield node
                 return
         finally:
@@ -104,6 +102,13 @@ def kill_node(node: subprocess.Popen[bytes]) -> None:
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
                 process.kill()
     node.wait()
+
+
+def has_started(node: subprocess.Popen[bytes], log: Path) -> bool:
+    """Wait until the machine is part of its cluster; False where it ended first."""
+    while node.poll() is None and "Ray runtime started" not in log.read_text():
+        time.sleep(0.2)
+    return node.poll() is None
 
 
 def answers(address: str, head: subprocess.Popen[bytes]) -> bool:
