@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ os.environ.update(
     RAY_USAGE_STATS_REPORT_URL="http://127.0.0.1:9",
     OMP_NUM_THREADS="1",
 )
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job; what it starts would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
