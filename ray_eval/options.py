@@ -22,10 +22,7 @@ OTHER_CHAT = (
 
 
 def check_together(given: argparse.Namespace) -> None:
-    """Raises ConfigError for a count that is none, and for an option that another one leaves without use."""
-    for option, count in (("--workers", given.workers), ("--checkpoints", given.checkpoints)):
-        if count is not None and count < 1:
-            raise ConfigError(f"{option} {count}", valid="1 or more")
+    """Raises ConfigError for an option that another one leaves without use."""
     one = "leave out one of the two"
     if given.no_ray and given.workers is not None:
         raise ConfigError("--workers with --no-ray, which scores in this process", hint=one)

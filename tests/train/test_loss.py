@@ -51,7 +51,8 @@ def test_loss_and_gradients_equal_pytorch(
     (reference * 3).backward()
     torch.testing.assert_close(loss.double(), reference, rtol=1e-5, atol=1e-5)
     for x, y in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(x.grad.double(), y.grad, rtol=1e-4, atol=2e-4 if big else 1e-5)
+        # Logits of hundreds are rounded by 1e-5 to 1e-4, and a gradient by that times hidden values of 150.
+        torch.testing.assert_close(x.grad.double(), y.grad, rtol=1e-4, atol=5e-3 if big else 1e-5)
 
 
 def test_weights_are_shares_of_one_loss(ranks: Ranks) -> None:
