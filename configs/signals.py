@@ -10,7 +10,7 @@ TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -27,16 +27,8 @@ def awaited() -> Iterator[None]:
 
     The second Ctrl-C ends it at once. A process that ignores SIGINT goes on doing so.
     """
-    before = {number: signal.getsignal(number) for number in AWAITED}
-    for number in AWAITED:
-        if before[number] != signal.SIG_IGN:
-            signal.signal(number, _note)
-    try:
+    with _handled_by(_note):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _received.clear()
 
 
 @contextmanager
@@ -46,26 +38,33 @@ def raised() -> Iterator[None]:
     For work that loses little by it: what it has finished is on disk, and what is half there has a temporary name. An
     error that follows the signal, as where worker processes were sent it too, is its doing. `awaited` may stand inside.
     """
-    before = {number: signal.getsignal(number) for number in AWAITED}
-    for number in AWAITED:
-        if before[number] != signal.SIG_IGN:
-            signal.signal(number, _raise)
-    try:
-        yield
-    except (_Asked, Exception) as error:
-        if (name := received()) is None or isinstance(error, Preempted):
-            raise
-        cause = None if isinstance(error, _Asked) else error
-        raise Preempted(f"{name} came; what is finished is kept", hint="the same command goes on") from cause
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _received.clear()
+    with _handled_by(_raise):
+        try:
+            yield
+        except (_Asked, Exception) as error:
+            if (name := received()) is None or isinstance(error, Preempted):
+                raise
+            cause = None if isinstance(error, _Asked) else error
+            raise Preempted(f"{name} came; what is finished is kept", hint="the same command goes on") from cause
 
 
 def received() -> str | None:
     """The name of the first signal noted, e.g. SIGTERM."""
     return signal.Signals(_received[0]).name if _received else None
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in AWAITED}
+    for number in AWAITED:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was)
+        _received.clear()
 
 
 class _Asked(BaseException):

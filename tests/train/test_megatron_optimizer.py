@@ -49,7 +49,9 @@ def test_learns_as_with_flat_adamw(ranks: Ranks, dtype: torch.dtype, tied: bool)
     """Through the real model and loss: every gradient reaches its bucket, the tied matrix's from both its uses."""
     shape = SHAPE.model_copy(update={"tied_embeddings": tied})
     models = make_model(ranks, shape), make_model(ranks, shape)
-    optimizers = make(models[0], ranks, dtype), FlatAdamW(models[1], CONFIG, ranks, dtype)
+    # With a tiny eps, a step hardly depends on a gradient's size: the rounding of the smallest ones is enlarged.
+    config = CONFIG.model_copy(update={"eps": 1e-4})
+    optimizers = make(models[0], ranks, dtype, config), FlatAdamW(models[1], config, ranks, dtype)
     assert {slot.name for slot in optimizers[0].slots} == {slot.name for slot in optimizers[1].slots}
     mine, theirs = (learn(o, m, ranks, steps=5) for o, m in zip(optimizers, models, strict=True))
     # In bf16, one fp32 rounding in a master may round a weight the other way (by 0.4 %), and the paths part a little.
@@ -58,8 +60,7 @@ def test_learns_as_with_flat_adamw(ranks: Ranks, dtype: torch.dtype, tied: bool)
     if dtype == torch.float32:
         expected = state(optimizers[1])
         for key, values in state(optimizers[0]).items():
-            # Adam's step hardly depends on a gradient's size, so it enlarges the rounding of the smallest gradients.
-            torch.testing.assert_close(values, expected[key], rtol=0, atol=5e-6)
+            torch.testing.assert_close(values, expected[key], rtol=0, atol=1e-6)
     assert theirs[0][0] - theirs[-1][0] > 0.1, "the losses must move"
 
 
