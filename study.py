@@ -163,8 +163,8 @@ class Work:
         )
 
     def _analyse(self, unit: Unit) -> None:
-        from analysis.metrics import write_metrics
-        from analysis.report import build_report
+        from analysis.report.page import build_report
+        from analysis.scores.metrics import write_metrics
 
         for path in (metrics_file(self.runs, self.study.name), answers_file(self.runs, self.study.name)):
             path.unlink(missing_ok=True)  # nothing says that they are whole, or made by this code
@@ -357,7 +357,7 @@ def _status(args: argparse.Namespace, runs: Path) -> None:
 
 def _collect(args: argparse.Namespace, runs: Path) -> None:
     """Exit code INCOMPLETE (5) where a planned cell has no score."""
-    from analysis.collect import INCOMPLETE, collect, said
+    from analysis.panel.collect import INCOMPLETE, collect, said
 
     found = collect(*study_of(args.study, runs), args.out)
     print(said(found))
@@ -365,8 +365,8 @@ def _collect(args: argparse.Namespace, runs: Path) -> None:
 
 
 def _why(args: argparse.Namespace, runs: Path) -> None:
-    from analysis.archive import study_at
-    from analysis.why import answer, told
+    from analysis.panel.archive import study_at
+    from analysis.provenance.why import answer, told
 
     with study_at(args.study, runs) as place:
         archive = args.study if args.study.endswith(".zip") else None
@@ -375,7 +375,7 @@ def _why(args: argparse.Namespace, runs: Path) -> None:
 
 
 def _publish(args: argparse.Namespace, runs: Path) -> None:
-    from analysis.publish import publish, said
+    from analysis.provenance.publish import publish, said
 
     runs, name = study_of(args.study, runs)
     units = begun(name, runs)[2] if (runs / name / "study.yaml").is_file() else []

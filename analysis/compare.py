@@ -21,8 +21,8 @@ from configs.metrics import NORMALISATIONS
 if TYPE_CHECKING:
     import numpy as np
 
-    from analysis.answers import Answers
-    from analysis.table import Row, Table
+    from analysis.rendering.table import Row, Table
+    from analysis.scores.answers import Answers
 
 EXAMPLES = """examples:
   python -m analysis.compare A.parquet B.parquet
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--format", choices=("text", "csv", "md", "tex"), default="text", help="default: text")
     args = parser.parse_args(argv)
-    from analysis.writers import FORMS
+    from analysis.rendering.writers import FORMS
 
     a, b = read_checkpoint(args.a), read_checkpoint(args.b)
     table = comparison(paired(a, b, args.normalisation), *map(named, (a, b)))
@@ -78,8 +78,8 @@ def named(answers: Answers) -> str:
 
 def read_checkpoint(path: Path) -> Answers:
     """Raises ArtifactError where there is no score file, a damaged one, or more than one checkpoint."""
-    from analysis.answers import gather
-    from analysis.scores import read_score_file
+    from analysis.scores.gather import gather
+    from analysis.scores.score_files import read_score_file
 
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
@@ -142,8 +142,8 @@ def _vector(right: dict[str, float], names: list[str]) -> np.ndarray:
 
 def comparison(pairs: list[Pair], a: str, b: str) -> Table:
     """Rows for benchmarks, then for categories and for all, whose numbers are unweighted means of benchmarks."""
-    from analysis.paper_numbers import CATEGORIES, category_of, displays
-    from analysis.table import with_q_values
+    from analysis.paper.numbers import CATEGORIES, category_of, displays
+    from analysis.rendering.table import with_q_values
 
     def rows() -> Iterator[Row]:
         for pair in pairs:
@@ -164,8 +164,8 @@ def comparison(pairs: list[Pair], a: str, b: str) -> Table:
 def _row(name: str, pairs: list[Pair]) -> Row:
     import numpy as np
 
-    from analysis.estimates import Estimate
-    from analysis.table import Row
+    from analysis.rendering.table import Row
+    from analysis.stats.estimates import Estimate
 
     gaps = [pair.b - pair.a for pair in pairs]
     value = float(np.mean([gap.mean() for gap in gaps]))
@@ -227,7 +227,7 @@ def swapped(gaps: list[np.ndarray], draws: int = DRAWS) -> tuple[float, float]:
     """Two-sided p of the mean over benchmarks when A and B are swapped at random on each example they disagree on."""
     import numpy as np
 
-    from analysis.resampling import TOLERANCE
+    from analysis.stats.resampling import TOLERANCE
 
     random = np.random.default_rng(SEED)
     observed, null = 0.0, np.zeros(draws)

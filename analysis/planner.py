@@ -19,8 +19,8 @@ from configs.errors import ArtifactError, ConfigError, user_errors
 from configs.layout import runs_root
 
 if TYPE_CHECKING:
-    from analysis.panel import Panel
-    from analysis.table import Row, Table
+    from analysis.panel.panel import Panel
+    from analysis.rendering.table import Row, Table
 
 EXAMPLES = """examples:
   python -m analysis.planner                         a true r of 0.6, power 0.8, with 1, 3 and 5 seeds
@@ -61,9 +61,9 @@ def main(argv: list[str] | None = None) -> None:
         seeds = ()
     if not seeds or min(seeds) < 1:
         raise ConfigError(f"--seeds is {args.seeds!r}", valid="whole numbers from 1, e.g. 1,3,5")
-    from analysis.studies import load_panel
-    from analysis.tables import choose_study
-    from analysis.writers import as_text
+    from analysis.panel.load import load_panel
+    from analysis.panel.studies import choose_study
+    from analysis.rendering.writers import as_text
 
     runs = runs_root(args.runs)
     study = choose_study(runs, args.study)
@@ -116,7 +116,7 @@ def planner_table(
     Less than r by the noise of both stages, and more by what a run and its examples do to both. That part is no sign of
     a true r, so that the mixtures needed are those that would tell the rest from 0.
     """
-    from analysis.table import with_q_values
+    from analysis.rendering.table import with_q_values
 
     what = ("reliability PT", "reliability SFT", "mixtures needed", "pairs ranked alike, %", "visible after PT, pp")
     extra = (*what, f"seeds for {difference_pp:g} pp")
@@ -130,10 +130,10 @@ def _rows(
 ) -> Iterator[Row]:
     import numpy as np
 
-    from analysis.estimates import Estimate, absent
-    from analysis.noise import noise, shared_errors
-    from analysis.panel import STAGES
-    from analysis.table import Row
+    from analysis.panel.panel import STAGES
+    from analysis.protocols.noise import noise, shared_errors
+    from analysis.rendering.table import Row
+    from analysis.stats.estimates import Estimate, absent
 
     for scale in panel.scales:
         sides = [noise(panel, scale, stage, metric) for stage in STAGES]

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def write_tidy(table: Path, runs: Path, study: str) -> Path:
     """Raises ArtifactError for a table that cannot be believed, and where the study has scores of its own."""
-    from analysis.metrics import write_given
+    from analysis.scores.metrics import write_given
     from configs.artifacts import sha256_file
 
     if scores_dir(runs, study).is_dir():
@@ -141,7 +141,7 @@ def _one_of_each(frame: pd.DataFrame, of: str, what: str, path: Path) -> dict[st
 
 def _as_metrics(frame: pd.DataFrame, fingerprint: str) -> pd.DataFrame:
     """Rows of metrics.parquet; steps and tokens are unknown: 0."""
-    from analysis.metrics import COLUMNS
+    from configs.metrics import COLUMNS
 
     own: dict[str, Any] = {"step": 0, "tokens": 0, "variant": "own", "fingerprint": fingerprint}
     made = frame.rename(columns={"model": "mixture"}).assign(**own)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+VERSION = "4"
+KEYS = ("scale", "stage", "recipe", "mixture", "seed", "step", "tokens", "benchmark", "variant")
+"""Of a cell."""
+COLUMNS = (*KEYS, "metric", "normalisation", "value", "n", "stderr", "fingerprint")
+
 METRICS = {
     "accuracy": "share of examples whose highest-scoring candidate is the true one (ties: the lowest index)",
     "confidence": "softmax over the candidates' summed log-probabilities at the selected one, averaged (reading A)",

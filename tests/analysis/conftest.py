@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from score_rows import make_study, row, write_rows
 
-from analysis.drawing import Figure
-from analysis.figures import sections
-from analysis.panel import Panel
-from analysis.report import build_report
-from analysis.studies import load_panel
-from analysis.table import Table
-from analysis.tables import build_tables
+from analysis.figures.catalogue import sections
+from analysis.panel.load import load_panel
+from analysis.panel.panel import Panel
+from analysis.rendering.drawing import Figure
+from analysis.rendering.table import Table
+from analysis.report.page import build_report
+from analysis.tables.catalogue import build_tables
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def tables_are_built(demo_panel: Panel, demo_tables: dict[str, Table], monkeypat
         assert panel.fingerprints == demo_panel.fingerprints and not panel.average_seeds
         return [demo_tables[name] for name in (demo_tables if names is None else names)]
 
-    monkeypatch.setattr("analysis.tables.build_tables", built)
+    monkeypatch.setattr("analysis.tables.catalogue.build_tables", built)
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.panel import STAGES, Design, Panel
-from analysis.paper_numbers import CATEGORIES, WEB_SOURCES, category_of, numbers
-from analysis.view import METRICS, View
+from analysis.claims.view import METRICS, View
+from analysis.panel.panel import STAGES, Design, Panel
+from analysis.paper.numbers import CATEGORIES, WEB_SOURCES, category_of, numbers
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 DESIGNS = tuple(Design(web, code) for web in WEB_SOURCES for code in (25.0, 35.0, 45.0))

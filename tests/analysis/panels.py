@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.panel import Design, Panel
+from analysis.panel.panel import Design, Panel
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 WEBS = {"1": "RefinedWeb", "2": "FineWeb-Edu", "3": "DCLM"}

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from score_rows import CATEGORY, CHOICES, FORCED_SCHEMA
 
-from analysis.paper_numbers import frame
+from analysis.paper.numbers import frame
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 SCALES = ("240m", "1b")

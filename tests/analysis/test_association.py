@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from analysis import resampling
-from analysis.association import COEFFICIENTS, associate, pearson, pearson_matrix, permuted, ranks
-from analysis.estimates import fisher_interval
+from analysis.stats import resampling
+from analysis.stats.association import COEFFICIENTS, associate, pearson, pearson_matrix, permuted, ranks
+from analysis.stats.estimates import fisher_interval
 
 REFERENCES = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}
 BLOCKS = (0, 0, 0, 1, 1, 1, 2, 2, 2)

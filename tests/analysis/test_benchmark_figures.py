@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.benchmark_figures import accuracy_figure, diagram, reliability_figure, reliability_overview
-from analysis.drawing import Figure
-from analysis.panel import Panel
+from analysis.figures.benchmarks import accuracy_figure, diagram, reliability_figure, reliability_overview
+from analysis.panel.panel import Panel
+from analysis.rendering.drawing import Figure
 
 
 @pytest.fixture

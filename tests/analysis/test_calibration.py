@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from analysis import calibration as ca
+from analysis.stats import calibration as ca
 
 CELLS = 4
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from finished_study import write_finished
 
-from analysis.collect import INCOMPLETE, collect
+from analysis.panel.collect import INCOMPLETE, collect
 from configs.errors import ConfigError
 from configs.layout import PROJECT_ROOT
 

@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Iterator
 
-from analysis import published as pub
-from analysis import published_checks as checks
-from analysis.paper_numbers import CATEGORIES, FOLDER, SCALES, frame, in_text, numbers
-from analysis.published_checks import Reading
-from analysis.published_tables import span
+import published_checks as checks
+from published_checks import Reading
+
+from analysis.paper import published as pub
+from analysis.paper.numbers import CATEGORIES, FOLDER, SCALES, frame, in_text, numbers
+from analysis.tables.published import span
 from configs.layout import PROJECT_ROOT
 from configs.load import load_mixture, load_sources, load_train
 

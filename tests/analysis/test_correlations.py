@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import correlations as co
-from analysis.panel import Design, Panel
-from analysis.paper_numbers import category_of, frame, numbers
-from analysis.resampling import DRAWS
-from analysis.studies import load_panel
-from analysis.tables import build_tables
-from analysis.transfer_table import PROVISIONAL, transfer_table
+from analysis.panel.load import load_panel
+from analysis.panel.panel import Design, Panel
+from analysis.paper.numbers import category_of, frame, numbers
+from analysis.protocols import correlations as co
+from analysis.stats.resampling import DRAWS
+from analysis.tables.catalogue import build_tables
+from analysis.tables.transfer import PROVISIONAL, transfer_table
 from configs.errors import ArtifactError, ConfigError
 from configs.load import BENCHMARKS
 

@@ -7,7 +7,9 @@ import pytest
 from panels import panel_of, random_cube
 from scipy import stats
 
-from analysis.data_effects import (
+from analysis.panel.load import _design
+from analysis.panel.panel import Design
+from analysis.protocols.data_effects import (
     code_over_mixtures,
     code_over_shares,
     share_confounds,
@@ -15,9 +17,7 @@ from analysis.data_effects import (
     web_differences,
     web_means,
 )
-from analysis.estimates import mean_over_benchmarks
-from analysis.panel import Design
-from analysis.studies import _design
+from analysis.stats.estimates import mean_over_benchmarks
 from configs.load import load_study
 
 PERCENT = np.tile([25.0, 35.0, 45.0], 3)

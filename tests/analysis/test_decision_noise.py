@@ -9,11 +9,11 @@ import pytest
 from scipy import stats
 from test_noise import SLUG, study_of
 
-from analysis.decision_noise import WIDEST, same_mixtures, true_scores
-from analysis.decision_tables import REGRET_INTERVALS, REGRETS, SAME_MIXTURES, decision_table
-from analysis.decisions import TOP, ranked_alike, top_regret
-from analysis.panel import Panel
-from analysis.verdict import choices
+from analysis.panel.panel import Panel
+from analysis.protocols.decision_noise import WIDEST, same_mixtures, true_scores
+from analysis.protocols.decisions import TOP, ranked_alike, top_regret
+from analysis.report.verdict import choices
+from analysis.tables.decisions import REGRET_INTERVALS, REGRETS, SAME_MIXTURES, decision_table
 
 
 def one_by_one(early: np.ndarray, late: np.ndarray) -> tuple[float, ...]:

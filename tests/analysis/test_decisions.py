@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from panels import panel_of
 from scipy import stats
 
-from analysis import resampling as rs
-from analysis.decision_tables import decision_table
-from analysis.decisions import decide, decide_on_average, pair_agreement, subsets, top_regret
-from analysis.verdict import choices
+from analysis.protocols.decisions import decide, decide_on_average, pair_agreement, subsets, top_regret
+from analysis.report.verdict import choices
+from analysis.stats import resampling as rs
+from analysis.tables.decisions import decision_table
 
 LEVELS = st.lists(st.integers(0, 4), min_size=6, max_size=6).map(lambda v: np.array(v) / 4)
 

@@ -11,11 +11,11 @@ import pytest
 from panels import panel_of
 from scipy import stats
 
-from analysis.correlations import mean_correlation
-from analysis.decisions import decide_on_average
-from analysis.early import early_table
-from analysis.panel import Milestone
-from analysis.studies import load_panel
+from analysis.panel.load import load_panel
+from analysis.panel.panel import Milestone
+from analysis.protocols.correlations import mean_correlation
+from analysis.protocols.decisions import decide_on_average
+from analysis.tables.early import early_table
 
 
 def test_every_checkpoint_on_the_way_against_the_end(tmp_path: Path, study_maker: Callable[..., Path]) -> None:

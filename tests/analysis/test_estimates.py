@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as hs
 from scipy import stats
 
-from analysis import estimates as st
-from analysis.association import associate_one
+from analysis.stats import estimates as st
+from analysis.stats.association import associate_one
 
 NUMBERS = hs.floats(-1e3, 1e3).map(lambda v: round(v, 3))
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score
 
-from analysis import calibration as ca
-from analysis import example_bootstrap as eb
+from analysis.stats import calibration as ca
+from analysis.stats import example_bootstrap as eb
 
 
 def study(seed: int, cells: int = 3, examples: int = 400) -> tuple[np.ndarray, np.ndarray]:

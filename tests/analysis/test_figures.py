@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.drawing import Figure, style
-from analysis.figures import TABLES, chosen_formats, main, sections
-from analysis.matrix_figures import matrix_figure
-from analysis.overview_figures import accuracy_heatmap, alignment_scatter, cross_stage, seed_noise
-from analysis.panel import OWN_HUES, Panel
-from analysis.paper_numbers import CATEGORIES
-from analysis.stylesheet import project_style
-from analysis.table import Row, Table
-from analysis.tables import build_tables
+from analysis.figures.__main__ import chosen_formats, main
+from analysis.figures.catalogue import TABLES, sections
+from analysis.figures.matrices import matrix_figure
+from analysis.figures.overview import accuracy_heatmap, alignment_scatter, cross_stage, seed_noise
+from analysis.panel.panel import OWN_HUES, Panel
+from analysis.paper.numbers import CATEGORIES
+from analysis.rendering.drawing import Figure, style
+from analysis.rendering.stylesheet import project_style
+from analysis.rendering.table import Row, Table
+from analysis.tables.catalogue import build_tables
 from configs.errors import ConfigError
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -71,7 +72,7 @@ def test_specifications_add_up(demo_figures: dict[str, Figure]) -> None:
 
 
 def test_what_was_not_measured_is_not_drawn(demo_panel: Panel) -> None:
-    from analysis.matrices import SIDES
+    from analysis.protocols.matrices import SIDES
 
     accuracy_only = dataclasses.replace(
         demo_panel,
@@ -149,7 +150,7 @@ def test_the_command(
     assert written == {f"{name}.svg" for name in demo_figures} and all(name in out for name in written)
     assert {"figure3.svg", "figure15.svg", "specifications.svg"} <= written
     some = [demo_figures[name] for name in ("figure1", "alignment")]  # a PDF takes half a second
-    monkeypatch.setattr("analysis.figures.sections", lambda panel, tables: {"some": some})
+    monkeypatch.setattr("analysis.figures.catalogue.sections", lambda panel, tables: {"some": some})
     main([*given, "--format", "svg, pdf"])
     assert capsys.readouterr().out.count(".pdf  ") == 2
     assert {path.name for path in (tmp_path / "figures").iterdir()} == written | {"figure1.pdf", "alignment.pdf"}

@@ -20,10 +20,10 @@ from made_views import (
     turned,
 )
 
-from analysis import findings as f
-from analysis.evidence import Published
-from analysis.paper_numbers import CATEGORIES
-from analysis.view import View
+from analysis.claims import findings as f
+from analysis.claims.evidence import Published
+from analysis.claims.view import View
+from analysis.paper.numbers import CATEGORIES
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 BOTH = (0, 1)

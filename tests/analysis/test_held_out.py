@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.decision_tables import HELD_OUT, signal_table
-from analysis.held_out import held_out
-from analysis.studies import load_panel
+from analysis.panel.held_out import held_out
+from analysis.panel.load import load_panel
+from analysis.tables.decisions import HELD_OUT, signal_table
 from configs.errors import ArtifactError
 
 

@@ -14,9 +14,8 @@ from hypothesis.extra.numpy import arrays
 from panels import panel_of, random_cube
 from scipy import stats
 
-from analysis import correlations as co
-from analysis import resampling as rs
-from analysis.matrices import (
+from analysis.protocols import correlations as co
+from analysis.protocols.matrices import (
     every_pair,
     mantel,
     matrices,
@@ -25,6 +24,7 @@ from analysis.matrices import (
     similarity,
     unrelated_similarity,
 )
+from analysis.stats import resampling as rs
 
 HALVES = arrays(np.float64, (9, 4), elements=st.integers(-6, 6).map(lambda v: v / 2))
 

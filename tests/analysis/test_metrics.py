@@ -16,11 +16,12 @@ from scipy.special import softmax
 from score_rows import row, write_rows
 from sklearn.metrics import f1_score, roc_auc_score
 
-from analysis.answers import gather
-from analysis.measures import confidence, select
-from analysis.metrics import COLUMNS, compute, read_metrics, write_metrics
-from analysis.scores import read_scores
+from analysis.scores.gather import gather
+from analysis.scores.measures import confidence, select
+from analysis.scores.metrics import compute, read_metrics, write_metrics
+from analysis.scores.score_files import read_scores
 from configs.errors import ArtifactError
+from configs.metrics import COLUMNS
 
 Write = Callable[..., Path]
 Row = Callable[..., dict[str, Any]]

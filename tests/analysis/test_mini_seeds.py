@@ -1,7 +1,7 @@
 """What the miniature study measured over three seeds (docs/mini_seeds.csv), against what was declared beforehand.
 
 The table is the accuracy of every final checkpoint of configs/studies/mini_seeds.yaml, run once; made by
-`python -m analysis.metrics --study mini_seeds` and kept to scale, stage, mixture, seed, benchmark, accuracy, chance, n.
+`python study.py collect mini_seeds` and kept to scale, stage, mixture, seed, benchmark, accuracy, chance, n.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from made_views import ACROSS, MEMBERS, made, panel_of, transfer_view, turned
 
-from analysis.evidence import SCALES
-from analysis.findings import CLAIMS
-from analysis.multiverse import (
+from analysis.claims.evidence import SCALES
+from analysis.claims.findings import CLAIMS
+from analysis.claims.multiverse import (
     UNKNOWN,
     Outcome,
     Specification,
@@ -19,10 +19,10 @@ from analysis.multiverse import (
     specification_curve,
     views,
 )
-from analysis.panel import STAGES, Panel
-from analysis.table import Table
-from analysis.view import METRICS
-from analysis.writers import as_csv, as_text
+from analysis.claims.view import METRICS
+from analysis.panel.panel import STAGES, Panel
+from analysis.rendering.table import Table
+from analysis.rendering.writers import as_csv, as_text
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 REFERENCE = Specification("sum", "confidence", "")

@@ -14,11 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_correlations import panel_of
 
-from analysis.items import Items
-from analysis.noise import FLOOR, ITEM_DRAWS, Draws, Repeats, _variance, corrected, draw, noise, residual_covariance
-from analysis.panel import Panel
-from analysis.studies import load_panel
-from analysis.transfer_table import PROVISIONAL, transfer_table
+from analysis.panel.items import Items
+from analysis.panel.load import load_panel
+from analysis.panel.panel import Panel
+from analysis.protocols.noise import (
+    FLOOR,
+    ITEM_DRAWS,
+    Draws,
+    Repeats,
+    _variance,
+    corrected,
+    draw,
+    noise,
+    residual_covariance,
+)
+from analysis.tables.transfer import PROVISIONAL, transfer_table
 from configs.errors import ArtifactError
 from configs.layout import answers_file
 

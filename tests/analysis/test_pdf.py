@@ -17,9 +17,9 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch
 from matplotlib.text import Text
 
-from analysis.drawing import Figure, Scene, style
-from analysis.pdf import page, write_pdf
-from analysis.stylesheet import parse, project_style
+from analysis.rendering.drawing import Figure, Scene, style
+from analysis.rendering.pdf import page, write_pdf
+from analysis.rendering.stylesheet import parse, project_style
 
 SVG = "{http://www.w3.org/2000/svg}"
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from panels import panel_of, random_cube
 
-from analysis import correlations as co
-from analysis.panel import Panel
-from analysis.paper_numbers import CATEGORIES, category_of, frame, numbers
-from analysis.paper_tables import table7, table8, table11
-from analysis.protocol_tables import MAKERS, code_means_table, scale_table
-from analysis.report_summary import compared
-from analysis.table import Row, Table
-from analysis.tables import build_tables
-from analysis.transfer_table import transfer_table
-from analysis.writers import as_latex, as_markdown, as_text
+from analysis.panel.panel import Panel
+from analysis.paper.numbers import CATEGORIES, category_of, frame, numbers
+from analysis.protocols import correlations as co
+from analysis.rendering.table import Row, Table
+from analysis.rendering.writers import as_latex, as_markdown, as_text
+from analysis.report.summary import compared
+from analysis.tables.catalogue import build_tables
+from analysis.tables.paper import table7, table8, table11
+from analysis.tables.protocols import MAKERS, code_means_table, scale_table
+from analysis.tables.transfer import transfer_table
 
 NAMES = [
     "matrix_similarity",

@@ -21,13 +21,13 @@ from finished_study import HOST, Finished, record, write_finished
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from analysis import archive
-from analysis.archive import unpack
-from analysis.publish import publish
-from analysis.redact import Redaction
-from analysis.report import build_report
-from analysis.studies import load_panel
-from analysis.training import loss_curves
+from analysis.figures.loss import loss_curves
+from analysis.panel import archive
+from analysis.panel.archive import unpack
+from analysis.panel.load import load_panel
+from analysis.provenance.publish import publish
+from analysis.provenance.redact import Redaction
+from analysis.report.page import build_report
 from configs.artifacts import read_json, sha256_file
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError
 from configs.layout import PROJECT_ROOT

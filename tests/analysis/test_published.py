@@ -8,14 +8,14 @@ import re
 from pathlib import Path
 
 import numpy as np
+import published_checks as checks
 import pytest
+from published_checks import Reading
 from scipy import stats
 
-from analysis import published as pub
-from analysis import published_checks as checks
-from analysis import tables
-from analysis.paper_numbers import CATEGORIES, SCALES, displays, frame, in_text, numbers
-from analysis.published_checks import Reading
+from analysis.paper import published as pub
+from analysis.paper.numbers import CATEGORIES, SCALES, displays, frame, in_text, numbers
+from analysis.tables import __main__ as tables
 from configs.load import load_train
 from configs.model_cost import parameters
 

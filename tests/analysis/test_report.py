@@ -16,15 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import report
-from analysis.decisions import protocols
-from analysis.drawing import TEMPLATES, Figure, true_minus
-from analysis.estimates import Estimate
-from analysis.report_summary import named
-from analysis.settings import settings_tables
-from analysis.studies import load_panel
-from analysis.tables import build_tables
-from analysis.verdict import Choice, choices, verdicts
+from analysis.panel.load import load_panel
+from analysis.protocols.decisions import protocols
+from analysis.rendering.drawing import TEMPLATES, Figure, true_minus
+from analysis.report import page as report
+from analysis.report.__main__ import main as report_main
+from analysis.report.summary import named
+from analysis.report.verdict import Choice, choices, verdicts
+from analysis.stats.estimates import Estimate
+from analysis.tables.catalogue import build_tables
+from analysis.tables.settings import settings_tables
 from configs.errors import ArtifactError
 from configs.layout import PROJECT_ROOT
 from configs.load import BENCHMARKS
@@ -195,7 +196,7 @@ def test_the_page_says_which_seeds_it_shows(tmp_path: Path, study_maker: Callabl
     study_maker(tmp_path, mixtures=FOUR, scales=("mini_s",), extra_seeds={"V1P0": (1,)}, benchmarks=("piqa",), n=9)
     folder, said = tmp_path / "demo/report", {}
     for seeds in ("first", "mean"):
-        report.main(["--runs", str(tmp_path), "--study", "demo", "--seeds", seeds])
+        report_main(["--runs", str(tmp_path), "--study", "demo", "--seeds", seeds])
         words = Reader((folder / "index.html").read_text()).words
         said[seeds] = "Numbers are of seed 0 of every mixture" in words, "mean over its seeds; checkpoints" in words
         assert ("--table 5 --seeds mean" in words) == (seeds == "mean")
@@ -243,8 +244,8 @@ def contrast(one: str, other: str) -> float:
 
 def test_every_text_colour_can_be_read_in_both_themes() -> None:
     sheets = [
-        (TEMPLATES / name).read_text().split("@media (prefers-color-scheme: dark)")
-        for name in ("style.css", "page.css")
+        path.read_text().split("@media (prefers-color-scheme: dark)")
+        for path in (TEMPLATES / "style.css", report.TEMPLATES / "page.css")
     ]
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     for theme in (0, 1):

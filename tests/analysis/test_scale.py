@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from panels import Cube, panel_of, random_cube
 
-from analysis import correlations as co
-from analysis import resampling as rs
-from analysis.complete import complete
-from analysis.scale import every_swap, scale_differences
+from analysis.protocols import correlations as co
+from analysis.protocols.complete_cases import complete
+from analysis.protocols.scale import every_swap, scale_differences
+from analysis.stats import resampling as rs
 
 SCALES = ("240m", "1b")
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.answers import Answers, gather
-from analysis.scores import TYPES, read_scores
+from analysis.scores.answers import Answers
+from analysis.scores.gather import gather
+from analysis.scores.score_files import TYPES, read_scores
 from configs.errors import ArtifactError
 
 Write = Callable[..., Path]
@@ -167,7 +168,7 @@ def test_no_score_file(tmp_path: Path) -> None:
 
 
 def test_the_scorer_writes_what_is_read_here() -> None:
-    from analysis.scores import _schema_problems
+    from analysis.scores.score_files import _schema_problems
     from ray_eval.results import SCHEMA
 
     assert set(SCHEMA.names) == set(TYPES) and list(_schema_problems(SCHEMA)) == []

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis import tables
-from analysis.panel import Panel
-from analysis.published_tables import published_sheets
-from analysis.setting_rows import agrees
-from analysis.settings import settings_tables
-from analysis.studies import load_panel
-from analysis.table import Cell, Sheet
+from analysis.panel.load import load_panel
+from analysis.panel.panel import Panel
+from analysis.rendering.table import Cell, Sheet
+from analysis.tables import __main__ as tables
+from analysis.tables.catalogue import parse_table_names
+from analysis.tables.published import published_sheets
+from analysis.tables.setting_rows import agrees
+from analysis.tables.settings import settings_tables
 from configs.layout import RunFolder
 from configs.load import BENCHMARKS, load_study, load_train, save
 
@@ -269,7 +270,7 @@ def test_the_command_in_any_form(mini: Path, tmp_path: Path, capsys: pytest.Capt
     }
     tables.main([*told, "11,3", "--format", "md"])
     assert re.findall(r"^# Table (\d+)", capsys.readouterr().out, flags=re.MULTILINE) == ["11", "3"]  # as asked
-    assert tables.chosen("3, decisions") == ["table3", "decisions"]
+    assert parse_table_names("3, decisions") == ["table3", "decisions"]
 
 
 def test_the_papers_tables_in_any_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

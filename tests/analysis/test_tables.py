@@ -16,15 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import tables, training
-from analysis.estimates import Estimate
-from analysis.panel import Panel
-from analysis.studies import load_panel
-from analysis.table import Row, Table
+from analysis.figures import loss as training
+from analysis.panel.load import load_panel
+from analysis.panel.panel import Panel
+from analysis.rendering.table import Row, Table
+from analysis.stats.estimates import Estimate
+from analysis.tables import __main__ as tables
+from analysis.tables.catalogue import makers, parse_table_names
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import PROJECT_ROOT
 
-MODULES = ("tables", "figures", "report", "metrics", "compare", "planner", "tidy")
+MODULES = ("tables", "figures", "report", "compare", "planner", "tidy")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,9 +44,10 @@ def test_help_has_examples_and_loads_nothing_heavy(module: str) -> None:
 
 
 def test_analysis_needs_neither_torch_nor_megatron() -> None:
-    code = "import sys, analysis.report, analysis.figures, analysis.training, analysis.compare, analysis.tidy\n"
-    code += "import analysis.tables, analysis.settings, analysis.publish, analysis.why; analysis.tables.makers()\n"
-    code += "drawing = {'matplotlib'} & set(sys.modules)\nimport analysis.pdf\n"
+    code = "import sys, analysis.report.page, analysis.figures.catalogue, analysis.figures.loss, analysis.compare\n"
+    code += "import analysis.tidy, analysis.tables.catalogue, analysis.tables.settings, analysis.provenance.publish\n"
+    code += "import analysis.provenance.why; analysis.tables.catalogue.makers()\n"
+    code += "drawing = {'matplotlib'} & set(sys.modules)\nimport analysis.rendering.pdf\n"
     code += "others = {'torch', 'megatron', 'ray', 'mixtures', 'megatron_train', 'ray_eval'} & set(sys.modules)\n"
     code += "print(drawing | others)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
@@ -76,7 +79,7 @@ def test_tables_of_a_study(demo: Path, demo_panel: Panel, tmp_path: Path, capsys
     tables.main(["--runs", str(demo), "--out", str(folder)])
     assert capsys.readouterr().out == f"written: {folder}/*.csv, *.md, *.tex\n"
     names = {p.name for p in folder.iterdir()}
-    written = set(tables.makers()) - {"early"}  # no checkpoints on the way were scored
+    written = set(makers()) - {"early"}  # no checkpoints on the way were scored
     written |= {"table2", "table3", "table4"}  # of the models, Table 1, nothing is known without study.yaml
     assert names == {f"{table}.{suffix}" for table in written for suffix in ("csv", "md", "tex")}
     assert len(names) > 3 * 12
@@ -112,7 +115,7 @@ def test_one_table_in_any_form_from_scores_anywhere(
     ]
     assert [*tmp_path.iterdir()] == [tmp_path / "published"]  # nothing is left beside other people's files
     with pytest.raises(ConfigError, match="no table '4x'"):
-        tables.chosen("5,4x")
+        parse_table_names("5,4x")
     with pytest.raises(ArtifactError, match="no score file"), tables.borrowed(tmp_path / "none"):
         pass
 

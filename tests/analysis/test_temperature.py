@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from analysis import calibration as ca
-from analysis import temperature as te
+from analysis.stats import calibration as ca
+from analysis.stats import temperature as te
 
 
 def answers(seed: int, examples: int, truth: float, candidates: int = 4) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import tables
-from analysis.studies import load_panel
+from analysis.panel.load import load_panel
+from analysis.tables import __main__ as tables
 from analysis.tidy import main, write_tidy
 from configs.errors import ArtifactError
 from configs.layout import PROJECT_ROOT

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis import published as pub
-from analysis.estimates import Estimate, absent, fisher_interval
-from analysis.panel import Panel
-from analysis.table import Table
-from analysis.tiers import tier, tier_table
+from analysis.panel.panel import Panel
+from analysis.paper import published as pub
+from analysis.rendering.table import Table
+from analysis.stats.estimates import Estimate, absent, fisher_interval
+from analysis.tables.tiers import tier, tier_table
 
 
 def r(value: float, n: int = 9) -> Estimate:

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from simulated_study import Truth, paper_sizes, write_simulated
 
-from analysis.decisions import decide
-from analysis.matrices import matrix
-from analysis.noise import corrected, draw
-from analysis.panel import Panel
-from analysis.studies import load_panel
+from analysis.panel.load import load_panel
+from analysis.panel.panel import Panel
+from analysis.protocols.decisions import decide
+from analysis.protocols.matrices import matrix
+from analysis.protocols.noise import corrected, draw
 from configs.errors import ArtifactError
 from configs.layout import scores_dir
 

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from panels import panel_of
 
-from analysis.decision_tables import decision_table
-from analysis.decisions import Protocol, protocols
-from analysis.estimates import CONSTANT, Estimate, absent
-from analysis.panel import Panel
-from analysis.table import Table
-from analysis.tables import build_tables
-from analysis.transfer_table import transfer_table
-from analysis.verdict import Level, Signal, above_chance, choices, judge, verdicts
+from analysis.panel.panel import Panel
+from analysis.protocols.decisions import Protocol, protocols
+from analysis.rendering.table import Table
+from analysis.report.verdict import Level, Signal, above_chance, choices, judge, verdicts
+from analysis.stats.estimates import CONSTANT, Estimate, absent
+from analysis.tables.catalogue import build_tables
+from analysis.tables.decisions import decision_table
+from analysis.tables.transfer import transfer_table
 from configs.layout import PROJECT_ROOT
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 

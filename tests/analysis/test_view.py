@@ -11,10 +11,10 @@ import pytest
 from made_views import MEMBERS, panel_of, transfer_view
 from scipy import stats
 
-from analysis import correlations as co
-from analysis.paper_numbers import CATEGORIES
-from analysis.paper_tables import table7
-from analysis.view import METRICS, contrast, pearson_along
+from analysis.claims.view import METRICS, contrast, pearson_along
+from analysis.paper.numbers import CATEGORIES
+from analysis.protocols import correlations as co
+from analysis.tables.paper import table7
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 

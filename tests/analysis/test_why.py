@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from finished_study import COMMAND, COMMIT, HOST, Finished, write_finished
 
-from analysis.lookup import table_named, the_one
-from analysis.studies import load_panel
-from analysis.tables import build_tables
-from analysis.why import answer, told
-from analysis.writers import as_csv
+from analysis.panel.load import load_panel
+from analysis.provenance.lookup import table_named, the_one
+from analysis.provenance.why import answer, told
+from analysis.rendering.writers import as_csv
+from analysis.tables.catalogue import build_tables
 from configs.artifacts import read_json, write_json
 from configs.errors import ConfigError
 from configs.layout import PROJECT_ROOT

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import pytest
 from rich.console import Console
 
-from analysis.estimates import Estimate, absent
-from analysis.table import Row, Sheet, Table
-from analysis.writers import FORMS, LINE, as_csv, as_latex, as_markdown, as_text, show
+from analysis.rendering.table import Row, Sheet, Table
+from analysis.rendering.writers import FORMS, LINE, as_csv, as_latex, as_markdown, as_text, show
+from analysis.stats.estimates import Estimate, absent
 
 HARD = r'\ { } $ & # % _ ^ ~ < > | "quoted"'
 

@@ -96,8 +96,8 @@ def test_models_of_several_kinds_are_scored_and_described(
 
 
 def test_analysis_reads_them_as_a_study(made: Path, benchmark_root: Path, tmp_path: Path) -> None:
-    from analysis.answers import gather
-    from analysis.scores import read_scores as read_study
+    from analysis.scores.gather import gather
+    from analysis.scores.score_files import read_scores as read_study
 
     score(benchmark_root, "--model", made / "qwen", made / "bloom", "--runs", tmp_path)
     assert gather(read_study(tmp_path, "models")).cells["checkpoint"].nunique() == 2

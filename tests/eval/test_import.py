@@ -126,8 +126,8 @@ def test_an_imported_study_has_tables(
     harness: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two scales x two stages x two mixtures from one model's files: `analysis.tables` runs and finds every cell."""
-    from analysis.metrics import read_metrics
-    from analysis.tables import main as tables
+    from analysis.scores.metrics import read_metrics
+    from analysis.tables.__main__ import main as tables
 
     lines = []
     for scale, mixture, stage in itertools.product(("240m", "1b"), ("V1P0", "V2P0"), ("PT", "SFT")):

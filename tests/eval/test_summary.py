@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.answers import gather
-from analysis.metrics import compute
-from analysis.scores import read_scores as read_study
+from analysis.scores.gather import gather
+from analysis.scores.metrics import compute
+from analysis.scores.score_files import read_scores as read_study
 from configs.layout import RunFolder
 from configs.load import BENCHMARKS
 from ray_eval.exports import inspect_exports

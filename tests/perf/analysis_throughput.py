@@ -6,7 +6,7 @@
 36 checkpoints answer 20 benchmarks at the sizes of Table 4: 3.1 million rows with nested lists, made from known truth.
 Each step is a process of its own, one thread, from its start to its end.
 
-    metrics        python -m analysis.metrics: read, checked, hashed; metrics and single answers written
+    metrics        python -m analysis.scores.metrics: read, checked, hashed; metrics and single answers written
     everything     python -m analysis.report after it: all protocols with 10,000 bootstrap draws and exact permutations,
                    tables, figures, report
 
@@ -39,8 +39,8 @@ import pyarrow.parquet as pq
 from scipy import stats
 from simulated_study import paper_sizes, write_simulated
 
-from analysis.association import associate
-from analysis.resampling import DRAWS, all_orders, bootstrap_counts
+from analysis.stats.association import associate
+from analysis.stats.resampling import DRAWS, all_orders, bootstrap_counts
 from configs.artifacts import write_json
 from configs.errors import user_errors
 from configs.layout import metrics_file, scores_dir
@@ -79,8 +79,10 @@ def study_steps(root: Path, share: float) -> dict[str, Any]:
         "bytes": sum(path.stat().st_size for path in files),
     }
     given = ["--runs", str(root), "--study", STUDY]
-    timed(["-m", "analysis.metrics", "--help"], root / "bytecode")
-    steps["metrics"] = timed(["-m", "analysis.metrics", *given], root / "bytecode")
+    derive = "import sys, pathlib; from analysis.scores.metrics import write_metrics as derive; "
+    derive += "derive(pathlib.Path(sys.argv[1]), sys.argv[2])"
+    timed(["-c", "import analysis.scores.gather, analysis.scores.metrics"], root / "bytecode")
+    steps["metrics"] = timed(["-c", derive, str(root), STUDY], root / "bytecode")
     stamp = metrics_file(root, STUDY).stat().st_mtime_ns
     steps["everything"] = timed(["-m", "analysis.report", *given], root / "bytecode")
     assert metrics_file(root, STUDY).stat().st_mtime_ns == stamp, "metrics were derived twice"

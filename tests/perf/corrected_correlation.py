@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from analysis.noise import FLOOR
+from analysis.protocols.noise import FLOOR
 
 POINTS = 9
 RELIABILITIES = (0.5, 0.7, 0.9)

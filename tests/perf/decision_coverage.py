@@ -3,8 +3,8 @@
     python tests/perf/decision_coverage.py --output tests/perf/results/decision_coverage.json
 
 In: nothing. Out: for each distribution of true scores (those of `interval_coverage`), true r and reliability of what is
-seen, how often `analysis.decision_noise` holds the true decision accuracy and the true cost of the choice, how wide it
-is, and how often what was seen is inside.
+seen, how often `analysis.protocols.decision_noise` holds the true decision accuracy and the true cost of the choice,
+how wide it is, and how often what was seen is inside.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from interval_coverage import DISTRIBUTIONS, POINTS
 
-from analysis.decision_noise import same_mixtures
-from analysis.decisions import ranked_alike, top_regret
+from analysis.protocols.decision_noise import same_mixtures
+from analysis.protocols.decisions import ranked_alike, top_regret
 from configs.artifacts import write_json
 from configs.errors import user_errors
 

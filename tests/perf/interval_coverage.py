@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from analysis.association import pearson
-from analysis.estimates import fisher_interval
-from analysis.resampling import bca_interval, bootstrap_counts, percentile_interval, without_one
+from analysis.stats.association import pearson
+from analysis.stats.estimates import fisher_interval
+from analysis.stats.resampling import bca_interval, bootstrap_counts, percentile_interval, without_one
 from configs.artifacts import write_json
 from configs.errors import user_errors
 

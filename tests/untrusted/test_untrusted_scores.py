@@ -17,15 +17,17 @@ from damage import damaged, examples, files_below, read_or_refuse, within_memory
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from analysis.answers import gather
-from analysis.held_out import read_lines
-from analysis.metrics import COLUMNS, read_described, read_metrics
-from analysis.scores import TYPES, read_metadata, read_score_file, read_scores
-from analysis.studies import load_panel
-from analysis.tables import borrowed, build_tables
+from analysis.panel.held_out import read_lines
+from analysis.panel.load import load_panel
+from analysis.panel.studies import borrowed
+from analysis.rendering.writers import as_csv, as_latex, as_markdown, as_text
+from analysis.scores.gather import gather
+from analysis.scores.metrics import read_described, read_metrics
+from analysis.scores.score_files import TYPES, read_metadata, read_score_file, read_scores
+from analysis.tables.catalogue import build_tables
 from analysis.tidy import read_tidy, write_tidy
-from analysis.writers import as_csv, as_latex, as_markdown, as_text
 from configs.errors import ArtifactError, MagicError
+from configs.metrics import COLUMNS
 from ray_eval import results
 
 
@@ -214,7 +216,7 @@ def test_bombs_of_scores_are_refused(tmp_path: Path) -> None:
     code = """
     from pathlib import Path
     import pandas, pyarrow.parquet
-    from analysis.scores import read_score_file
+    from analysis.scores.score_files import read_score_file
     from analysis.tidy import read_tidy
     from ray_eval.results import read_scores
     path = Path(sys.argv[1])
@@ -277,7 +279,7 @@ def test_words_stay_words_in_tables(evil: Path) -> None:
 
 
 def test_words_stay_words_in_the_report(evil: Path) -> None:
-    from analysis.report import build_report
+    from analysis.report.page import build_report
 
     page = build_report(evil, "ours").read_text()
     assert "&lt;script&gt;alert(1)" in page

@@ -1,0 +1,76 @@
+"""Every figure of a study: the paper's 1 to 15 with this study's numbers, and ours.
+
+In: score files (or a published metrics.parquet) of a study. Out: SVG files that stand alone or PDF files for a journal,
+and `Figure`s by section for the report.
+
+    python -m analysis.figures --study mini --out figures
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.errors import ArtifactError, ConfigError, user_errors
+from configs.layout import runs_root
+
+if TYPE_CHECKING:
+    pass
+
+EXAMPLES = """examples:
+  python -m analysis.figures --study mini --out figures     every figure as SVG
+  python -m analysis.figures --scores DIR --out figures     of score files from anywhere
+  python -m analysis.figures --format svg,pdf               as PDF too, with its fonts inside
+"""
+FORMATS = ("svg", "pdf")
+
+
+@user_errors
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.figures",
+        description="Draw a study's figures: the paper's with this study's numbers, and ours.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--study", help="name of the study (default: the one scored last)")
+    which.add_argument("--scores", type=Path, metavar="DIR", help="score files of one study, wherever they are")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: <runs>/<study>/report/figures")
+    parser.add_argument("--format", metavar="NAMES", default="svg", help="svg, pdf or svg,pdf (default: svg)")
+    args = parser.parse_args(argv)
+    formats = chosen_formats(args.format)
+    from analysis.figures.catalogue import TABLES, sections, write_figures
+    from analysis.panel.load import load_panel
+    from analysis.panel.studies import borrowed, choose_study
+    from analysis.tables.catalogue import build_tables
+    from configs.layout import report_dir
+
+    with contextlib.ExitStack() as stack:
+        runs, study = runs_root(args.runs), args.study
+        if args.scores:
+            runs, study = stack.enter_context(borrowed(args.scores))
+        study = choose_study(runs, study)
+        if study is None:
+            raise ArtifactError("no study with scores", where=runs, hint="make study, or --scores DIR")
+        panel = load_panel(runs, study)
+        tables = {table.name: table for table in build_tables(panel, TABLES)}
+        drawn = [figure for figures in sections(panel, tables).values() for figure in figures]
+        out = args.out or (Path("figures") if args.scores else report_dir(runs, study) / "figures")
+        write_figures(drawn, out, formats)
+    print("\n".join(f"{out / figure.name}.{suffix}  {figure.title}" for figure in drawn for suffix in formats))
+
+
+def chosen_formats(given: str) -> list[str]:
+    """Of `FORMATS`, each once. Raises ConfigError for others."""
+    formats = list(dict.fromkeys(part.strip() for part in given.split(",")))
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ConfigError(f"no format {unknown[0]!r}", where="--format", valid=", ".join(FORMATS))
+    return formats
+
+
+if __name__ == "__main__":
+    main()

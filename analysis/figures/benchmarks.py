@@ -1,0 +1,188 @@
+"""One benchmark at a time: its accuracy on every mixture, and whether its answers are as often right as they are sure.
+
+In: `Panel`, with single answers for the reliability diagrams. Out: `Figure`s for a benchmark's own page, and the
+diagrams of all benchmarks of a scale in one figure. What was not measured is not drawn.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from analysis.panel.panel import STAGES, Panel
+from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
+from analysis.stats.calibration import Reliability, reliability
+from analysis.stats.estimates import Z95, mean_measured
+
+NAMES = 60  # room for a mixture's name
+ROW = 19
+COLUMNS = 5
+SERIES = (("confidence", "hollow", "curve"), ("confidence_scaled", "end hue0", "curve hue0"))
+"""Which confidence, the classes of its dots and of the line through them."""
+READING = (
+    "Grey rings: confidence as scored; blue: after a temperature that was fitted on other examples. 15 equally wide "
+    "bins of the answers of all mixtures; a larger dot has more answers. On the dashed line a bin is as often right as "
+    "it is sure."
+)
+
+
+def accuracy_figure(panel: Panel, slug: str) -> Figure:
+    """Accuracy on every mixture after both stages, one facet a scale, with chance."""
+    b, name = panel.benchmarks.index(slug), panel.displays[slug]
+    sides = [(scale, stage) for scale in panel.scales for stage in STAGES]
+    values = {side: panel.matrix(*side)[:, b] for side in sides}
+    half = {side: np.nan_to_num(Z95 * panel.stderr(*side)[:, b]) for side in sides}
+    chance = {scale: _chance(panel, scale, b) for scale in panel.scales}
+    known = [end for side in sides for sign in (-1, 1) for end in values[side] + sign * half[side]]
+    known = [end for end in (*known, *chance.values()) if math.isfinite(end)] or [0.0, 1.0]
+    margin = 0.04 * (max(known) - min(known)) + 0.005
+    bottom = 34 + ROW * len(panel.mixtures)
+    scene = Scene(WIDTH, bottom + 44, f"{name}: accuracy on every mixture, after pretraining and after fine-tuning")
+    wide = WIDTH / len(panel.scales)
+    for i, scale in enumerate(panel.scales):
+        x = Axis(min(known) - margin, max(known) + margin, i * wide + NAMES + 12, (i + 1) * wide - 24)
+        scene.text(x.start, 14, scale, "head")
+        for tick in x.ticks():
+            scene.line(x(tick), 24, x(tick), bottom, "grid")
+            scene.text(x(tick), bottom + 15, f"{tick:g}", "soft small", "middle")
+        if math.isfinite(chance[scale]):
+            scene.line(x(chance[scale]), 24, x(chance[scale]), bottom, "dashed", f"chance {chance[scale]:.3f}")
+        for m, mixture in enumerate(panel.mixtures):
+            scene.text(i * wide + NAMES, 38 + ROW * m, mixture, "small", "end")
+            for stage, up in zip(STAGES, (-3.5, 3.5), strict=True):
+                value, error, y = values[scale, stage][m], half[scale, stage][m], 34 + ROW * m + up
+                if not math.isfinite(value):
+                    continue
+                tip = f"{mixture}, {scale}, {stage}: {value:.3f} [{value - error:.3f}, {value + error:.3f}]"
+                hue = "soft" if stage == "PT" else "hue0"
+                if error:
+                    scene.line(x(value - error), y, x(value + error), y, f"whisker curve {hue}")
+                scene.dot(x(value), y, 3.6, "hollow" if stage == "PT" else "end hue0", tip)
+    left = NAMES + 12
+    for stage, cls, words in (("PT", "hollow", "after pretraining"), ("SFT", "end hue0", "after fine-tuning")):
+        scene.dot(left + 4, bottom + 34, 3.6, cls)
+        scene.text(left + 14, bottom + 38, f"{stage}, {words}", "small")
+        left += 170
+    scene.line(left, bottom + 34, left + 20, bottom + 34, "dashed")
+    scene.text(left + 26, bottom + 38, "chance", "small")
+    caption = "Share of right answers, with 95 % intervals (± 1.96 standard errors over examples)."
+    return Figure(f"accuracy_{slug}", "Accuracy of every mixture", caption, scene)
+
+
+def _chance(panel: Panel, scale: str, b: int) -> float:
+    both = np.concatenate([panel.matrix(scale, stage, "chance", "")[:, b] for stage in STAGES])
+    return float(mean_measured(both))
+
+
+# ---------------------------------------------------------------------------------------------- reliability
+
+
+def diagram(panel: Panel, scale: str, stage: str, slug: str, metric: str) -> Reliability | None:
+    """Of the answers of all mixtures together, one cell; metric: confidence or confidence_scaled; None: no answers."""
+    sure, right = (panel.answers_over_seeds(scale, stage, slug, name) for name in (metric, "accuracy"))
+    if not panel.average_seeds:
+        sure, right = sure[:1], right[:1]
+    there = np.isfinite(sure) & np.isfinite(right)
+    if not there.any():
+        return None
+    return reliability(sure[there], right[there], np.zeros(int(there.sum()), np.int64), 1)
+
+
+def reliability_figure(panel: Panel, slug: str) -> Figure | None:
+    """One benchmark: a diagram for every scale and stage; None without single answers."""
+    name, sides = panel.displays[slug], [(scale, stage) for scale in panel.scales for stage in STAGES]
+    wide = WIDTH / max(4, len(sides))
+    side = min(wide - 54, 216.0)
+    scene = Scene(wide * len(sides), side + 80, f"{name}: accuracy against confidence, in bins of confidence")
+    drawn = [
+        _diagram(scene, panel, *place, slug, (i * wide + 38, 30.0), side, detailed=True)
+        for i, place in enumerate(sides)
+    ]
+    if not any(drawn):
+        return None
+    for i, (scale, stage) in enumerate(sides):
+        scene.text(i * wide + 38, 16, f"{scale}, {stage}", "head")
+        scene.text(i * wide + 38 + side / 2, side + 62, "confidence", "soft small", "middle")
+    scene.text(8, 30 + side / 2, "accuracy", "soft small", "middle", turn=-90)
+    return Figure(f"reliability_{slug}", "As often right as sure?", READING, scene)
+
+
+def reliability_overview(panel: Panel, scale: str) -> Figure | None:
+    """All benchmarks of a scale, PT and SFT side by side; None without single answers."""
+    wide, high, side = WIDTH / COLUMNS, 142.0, 82.0
+    lines = -(-len(panel.benchmarks) // COLUMNS)
+    scene = Scene(WIDTH, high * lines + 10, f"{scale}: accuracy against confidence of every benchmark, PT and SFT")
+    drawn = []
+    for b, slug in enumerate(panel.benchmarks):
+        left, top = wide * (b % COLUMNS) + 20, high * (b // COLUMNS)
+        scene.text(left, top + 14, panel.displays[slug], f"strong {panel.hue(panel.category_of[slug])}")
+        for s, stage in enumerate(STAGES):
+            place = left + s * (side + 18), top + 34
+            scene.text(place[0], top + 28, stage, "soft small")
+            drawn.append(_diagram(scene, panel, scale, stage, slug, place, side, detailed=False))
+    if not any(drawn):
+        return None
+    return Figure(
+        f"reliability_{scale}",
+        f"Are answers as often right as sure? {scale}",
+        f"Accuracy (up) against confidence (right), both from 0 to 1, after PT and after SFT. {READING}",
+        scene,
+    )
+
+
+def _diagram(
+    scene: Scene,
+    panel: Panel,
+    scale: str,
+    stage: str,
+    slug: str,
+    place: tuple[float, float],
+    side: float,
+    *,
+    detailed: bool,
+) -> bool:
+    """One square; detailed: with its axes and a tip at every bin, else one tip for the whole. False: nothing known."""
+    left, top = place
+    x, y = Axis(0, 1, left, left + side), Axis(0, 1, top + side, top)
+    found = {metric: diagram(panel, scale, stage, slug, metric) for metric, _, _ in SERIES}
+    errors = [
+        _mean(panel.matrix(scale, stage, name)[:, panel.benchmarks.index(slug)]) for name in ("ece", "ece_scaled")
+    ]
+    error = "ECE " + " → ".join(f"{e:.{3 if detailed else 2}f}" for e in errors if math.isfinite(e))
+    known = any(found.values())
+    if known and not detailed:
+        tip = f"{panel.displays[slug]}, {scale}, {stage}: {error} (mean over mixtures, before and after temperature)"
+        scene.rect(left, top, side, side, cls="ring", tip=tip)
+    for tick in (0, 0.5, 1):
+        scene.line(x(tick), y(0), x(tick), y(1), "grid")
+        scene.line(x(0), y(tick), x(1), y(tick), "grid")
+        if detailed:
+            scene.text(x(tick), y(0) + 15, f"{tick:g}", "soft small", "middle")
+            scene.text(x(0) - 6, y(tick) + 4, f"{tick:g}", "soft small", "end")
+    scene.line(x(0), y(0), x(1), y(1), "dashed")
+    for metric, dot, line in SERIES:
+        bins = found[metric]
+        if bins is None:
+            continue
+        filled = np.flatnonzero(bins.count[0])
+        points = [(x(bins.confidence[0, k]), y(bins.accuracy[0, k])) for k in filled]
+        scene.path(points, line)
+        for k, (px, py) in zip(filled, points, strict=True):
+            share = bins.count[0, k] / bins.count.sum()
+            what = "as scored" if metric == "confidence" else "after its temperature"
+            tip = f"{stage}, {what}: confidence {bins.confidence[0, k]:.2f}, accuracy {bins.accuracy[0, k]:.2f}, "
+            tip += f"{bins.count[0, k]:,.0f} answers"
+            size = (1.6 + 6 * math.sqrt(share)) if detailed else (0.8 + 3 * math.sqrt(share))
+            scene.dot(px, py, size, dot, tip if detailed else "")
+    if not known:
+        scene.text(x(0.5), y(0.5), "no answers", "soft small", "middle")
+    elif detailed:
+        scene.text(x(0), y(0) + 46, error, "small")
+    else:
+        scene.text(x(0), y(0) + 13, error, "soft small")
+    return known
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(mean_measured(values))

@@ -1,0 +1,362 @@
+"""How much of what is seen between mixtures is noise: of the examples that were asked, and of the seed.
+
+In: the single answers and the seeds of a `Panel`. Out: error variances, reliabilities, correlations corrected for them,
+and draws of a whole study with other examples and seeds, from which come intervals "for these same mixtures".
+
+Examples. Mixtures answer the same examples, so an easy sample moves all of them alike and moves no difference; what is
+left is the residual of the mixtures x examples table, and p (1 - p) / n overstates the noise. PT and SFT answer the
+same examples too, so their errors are correlated, and a correlation between stages is corrected for that as well.
+
+Seeds. The spread of a mixture's seeds on the same examples holds the residual of seeds x examples, which the mixtures'
+residual holds too; it is counted once. With one seed, seed noise is not measured, which is not none: a reliability is
+then a ceiling. It is pooled over mixtures, so that few seeds of few mixtures may speak for all: `Repeats` counts them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.panel.panel import STAGES, Panel
+from analysis.protocols.correlations import seed_freedom, seed_spread
+from analysis.stats.estimates import Z95, mean_measured
+from analysis.stats.resampling import SEED
+
+ITEM_DRAWS = 2000
+FLOOR = 0.2
+"""Reliability below which a benchmark supports no claim about mixtures."""
+ENOUGH_FREEDOM = 8
+"""Degrees of freedom of seed noise below which it is only provisional. With 8 the true variance lies between 0.5 and
+3.7 times the one found (95 %), with 2 between 0.3 and 39 times."""
+
+
+# ---------------------------------------------------------------------------------------------- variances
+
+
+def residual_covariance(x: np.ndarray, y: np.ndarray) -> float:
+    """Covariance over mixtures that the sample of examples gives their means; x, y: [mixtures, examples], complete.
+
+    Sum of the products of the residuals from both margins / ((M - 1) (E - 1)) / E: a two-way analysis of variance
+    without replication (Brennan 2001, Generalizability Theory, section 3.2), here of two tables at once.
+    """
+    m, e = x.shape
+    if m < 2 or e < 2:
+        return math.nan
+    u, v = (table - table.mean(axis=1, keepdims=True) for table in (x.astype(float), y.astype(float)))
+    u, v = u - u.mean(axis=0), v - v.mean(axis=0)
+    return float((u * v).sum() / ((m - 1) * (e - 1)) / e)
+
+
+SEEDED = "seed noise from "
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """What seed noise rests on."""
+
+    mixtures: int
+    """With two seeds or more."""
+    of: int
+    """All that were measured."""
+    freedom: int
+    """Degrees of freedom: seeds less one, over those mixtures."""
+
+    @property
+    def enough(self) -> bool:
+        """Many seeds of few mixtures do not count: how far seeds move a mixture may depend on the mixture."""
+        return self.freedom >= ENOUGH_FREEDOM and 2 * self.mixtures >= self.of
+
+    def __str__(self) -> str:
+        freedom = f"{self.freedom} degree{'s' * (self.freedom != 1)} of freedom"
+        return f"{SEEDED}{self.mixtures} of {self.of} mixtures, {freedom}"
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Variances of the errors of one (scale, stage, metric), or covariances of PT's with SFT's; [benchmarks] each."""
+
+    examples: np.ndarray
+    """From the sample of examples; NaN where single answers are not here."""
+    crossed: np.ndarray
+    """Part of `examples` that is the seed's, seeds x examples; 0 where it is not known."""
+    seeds: np.ndarray
+    """What seeds add to `examples`; NaN where no mixture has two."""
+
+    def with_seeds(self, count: int) -> np.ndarray:
+        """Of a mean over so many seeds, where those here are of one; seeds that are not measured add nothing."""
+        return np.asarray(self.examples - self.crossed + (self.crossed + np.nan_to_num(self.seeds)) / count)
+
+
+@dataclass(frozen=True)
+class Noise(Errors):
+    """Of the variance between mixtures of one (scale, stage, metric)."""
+
+    observed: np.ndarray
+    repeats: tuple[Repeats, ...]
+    """What `seeds` rests on."""
+
+    @property
+    def measured(self) -> np.ndarray:
+        """Are both kinds of noise measured? [benchmarks] bool"""
+        return np.isfinite(self.examples) & np.isfinite(self.seeds)
+
+    @property
+    def settled(self) -> np.ndarray:
+        """Measured, and that of seeds on enough of them; [benchmarks] bool"""
+        return self.measured & np.array([repeats.enough for repeats in self.repeats], dtype=bool)
+
+    @property
+    def reliability(self) -> np.ndarray:
+        """1 - noise / observed variance; a ceiling where one kind of noise is not `measured`, NaN where neither is.
+
+        0 means that mixtures differ no more than noise does; it may be negative.
+        """
+        known = np.isfinite(self.examples) | np.isfinite(self.seeds)
+        total = np.nan_to_num(self.examples) + np.nan_to_num(self.seeds)
+        return np.where(known, 1 - total / np.where(self.observed > 0, self.observed, np.nan), np.nan)
+
+
+def noise(panel: Panel, scale: str, stage: str, metric: str) -> Noise:
+    values = panel.matrix(scale, stage, metric)
+    observed = np.array([_variance(column) for column in values.T])
+    examples = np.full(len(panel.benchmarks), np.nan)
+    for b, slug in enumerate(panel.benchmarks):
+        table = panel.answers(scale, stage, slug, metric)
+        table = table[np.isfinite(table).all(axis=1)]
+        examples[b] = residual_covariance(table, table)
+    within = _seeds_by_examples(panel, scale, stage, metric)
+    spread = seed_spread(panel, scale, stage, metric) ** 2
+    share = _share_of_a_seed(panel, np.isfinite(panel.over_seeds(scale, stage, metric)))
+    seeds, crossed = np.maximum(share * (spread - within), 0.0), np.clip(share * within, 0.0, np.nan_to_num(examples))
+    return Noise(examples, crossed, seeds, observed, _repeats(panel, scale, stage, metric))
+
+
+def _repeats(panel: Panel, scale: str, stage: str, metric: str) -> tuple[Repeats, ...]:
+    """Of each benchmark."""
+    freedom = seed_freedom(panel, scale, stage, metric)
+    there = np.isfinite(panel.matrix(scale, stage, metric))
+    return tuple(
+        Repeats(int((mine > 0).sum()), int(measured.sum()), int(mine.sum()))
+        for mine, measured in zip(freedom.T, there.T, strict=True)
+    )
+
+
+def _seeds_by_examples(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:
+    """Variance that the residual of seeds x examples gives one seed, [benchmarks]; 0 where it is not known."""
+    tables = (panel.answers_over_seeds(scale, stage, slug, metric) for slug in panel.benchmarks)
+    return np.nan_to_num(np.array([_within_mixtures(table, table) for table in tables]))
+
+
+def _within_mixtures(first: np.ndarray, second: np.ndarray) -> float:
+    """Residual covariance of seeds x examples, pooled over mixtures with several; [seeds, mixtures, examples] each."""
+    whole = np.isfinite(first).all(axis=2) & np.isfinite(second).all(axis=2)  # [seeds, mixtures]
+    several = np.flatnonzero(whole.sum(axis=0) > 1)
+    found = [residual_covariance(*(values[whole[:, m], m] for values in (first, second))) for m in several]
+    return float(np.average(found, weights=whole.sum(axis=0)[several] - 1)) if found else math.nan
+
+
+def _share_of_a_seed(panel: Panel, there: np.ndarray) -> np.ndarray | float:
+    """Of the noise of one seed, what the shown values have: a k-th of it in a mean over k seeds; [benchmarks].
+
+    there: which runs were measured, bool [seeds, mixtures, benchmarks].
+    """
+    if not panel.average_seeds:
+        return 1.0
+    count = there.sum(axis=0)
+    return mean_measured(np.divide(1.0, count, out=np.full(count.shape, np.nan), where=count > 0))
+
+
+def _variance(values: np.ndarray) -> float:
+    """Exactly 0 of equal values, whose mean need not be any of them in floating point."""
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return math.nan
+    return float(values.var(ddof=1)) if np.ptp(values) > 0 else 0.0
+
+
+# ---------------------------------------------------------------------------------------------- corrected correlations
+
+
+def in_words(reliability: float) -> str:
+    """More noise than mixtures differ says no more, however far below 0 the estimate lies."""
+    return f"{reliability:.2f}" if reliability >= 0 else "below 0"
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A cross-stage correlation without its noise (Spearman 1904, with correlated errors)."""
+
+    value: float | None
+    """May lie beyond 1."""
+    refused: str = ""
+    """Why there is none."""
+    provisional: bool = False
+    """Seed noise is not measured, so that only the examples' is taken out, or it is measured on too few seeds."""
+
+
+def corrected(panel: Panel, scale: str, metric: str) -> list[Corrected]:
+    """(covariance - that of the errors) / sqrt of the product of the true variances, for each benchmark.
+
+    Refused where a reliability is below `FLOOR`. The corrected value may leave [-1, 1] by chance and is then given as
+    it is: without it what is left would be too low on average.
+    """
+    sides = [noise(panel, scale, stage, metric) for stage in STAGES]
+    errors = shared_errors(panel, scale, metric).with_seeds(1)
+    pt, sft = (panel.matrix(scale, stage, metric) for stage in STAGES)
+    found = []
+    for b, slug in enumerate(panel.benchmarks):
+        both = np.isfinite(pt[:, b]) & np.isfinite(sft[:, b])
+        if both.sum() < 3 or not _same_examples(panel, scale, slug):
+            found.append(Corrected(None, "fewer than 3 mixtures, or not the same examples in both stages"))
+            continue
+        trust = [float(side.reliability[b]) for side in sides]
+        if not min(trust) >= FLOOR:
+            found.append(Corrected(None, f"reliability is below {FLOOR}"))
+            continue
+        provisional = not all(side.settled[b] for side in sides)
+        covariance = np.cov(pt[both, b], sft[both, b])[0, 1]
+        true = math.prod(t * side.observed[b] for t, side in zip(trust, sides, strict=True))
+        found.append(Corrected(float((covariance - errors[b]) / math.sqrt(true)), provisional=provisional))
+    return found
+
+
+def shared_errors(panel: Panel, scale: str, metric: str) -> Errors:
+    """Covariances of the errors of PT and SFT: of the same runs and examples; of other examples they are 0."""
+    pt, sft = (panel.over_seeds(scale, stage, metric) for stage in STAGES)
+    both = np.isfinite(pt) & np.isfinite(sft)
+    n = both.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = [np.where(both, values, 0).sum(axis=0) / n for values in (pt, sft)]
+        products = np.where(both, (pt - means[0]) * (sft - means[1]), 0).sum(axis=0)
+        freedom = np.where(n > 1, n - 1, 0).sum(axis=0)
+        pooled = np.where(freedom > 0, np.where(n > 1, products, 0).sum(axis=0) / freedom, np.nan)
+    examples, crossed = np.zeros((2, len(panel.benchmarks)))
+    for b, slug in enumerate(panel.benchmarks):
+        if not _same_examples(panel, scale, slug):
+            continue
+        tables = [panel.answers(scale, stage, slug, metric) for stage in STAGES]
+        known = np.isfinite(tables).all(axis=(0, 2))
+        examples[b] = residual_covariance(tables[0][known], tables[1][known])
+        crossed[b] = np.nan_to_num(
+            _within_mixtures(*(panel.answers_over_seeds(scale, stage, slug, metric) for stage in STAGES))
+        )
+    share = _share_of_a_seed(panel, both)
+    return Errors(examples, share * crossed, share * (pooled - crossed))
+
+
+def _same_examples(panel: Panel, scale: str, slug: str) -> bool:
+    """Were both stages asked the same?"""
+    asked = {panel.items.examples.get((scale, stage, slug)) if panel.items else None for stage in STAGES}
+    return len(asked) == 1 and None not in asked
+
+
+# ---------------------------------------------------------------------------------------------- other examples, seeds
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The study with other examples, and other seeds where they are known, `ITEM_DRAWS` times."""
+
+    values: dict[tuple[str, str, str], np.ndarray]
+    """(scale, stage, metric) -> float64 [draws, mixtures, benchmarks]; NaN where not measured."""
+    what: str
+    """examples, or examples and seeds."""
+    few: Repeats | None = None
+    """The fewest seeds that stand for all, where they are too few."""
+
+    @property
+    def caveat(self) -> str:
+        """What "same mixtures" means of an interval."""
+        known = f"interval, same mixtures: other {self.what} for these very mixtures"
+        if "seeds" not in self.what:
+            return f"{known}; no mixture has two seeds: their noise is not measured"
+        return f"{known}; {self.few}" if self.few else known
+
+    def interval(self, value: float, drawn: np.ndarray) -> tuple[float, float] | None:
+        """95 % interval of a correlation whose draws are given, [draws].
+
+        Fisher's z -+ 1.96 standard deviations of the drawn z: draws carry their noise twice, so they lie around a
+        smaller r than the one observed, and their own quantiles would miss it.
+        """
+        drawn = drawn[np.isfinite(drawn)]
+        if len(drawn) < ITEM_DRAWS / 2 or abs(value) >= 1:
+            return None
+        half = Z95 * float(np.arctanh(np.clip(drawn, -1 + 1e-12, 1 - 1e-12)).std())
+        return math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half)
+
+
+@functools.lru_cache(maxsize=1)  # two tables are made of it
+def draw(panel: Panel, metrics: tuple[str, ...] = ("accuracy", "confidence"), draws: int = ITEM_DRAWS) -> Draws | None:
+    """Examples of a benchmark are drawn once for all checkpoints; a mixture's seed deviates alike in both stages.
+
+    None without single answers.
+    """
+    if panel.items is None:
+        return None
+    random = np.random.default_rng([SEED, draws])
+    sides = [(scale, stage, metric) for scale in panel.scales for stage in STAGES for metric in metrics]
+    shape = draws, len(panel.mixtures), len(panel.benchmarks)
+    values = {side: np.full(shape, np.nan) for side in sides}
+    for b, slug in enumerate(panel.benchmarks):
+        tables = {(scale, stage, metric): panel.answers(scale, stage, slug, metric) for scale, stage, metric in sides}
+        known = [side for side in sides if tables[side].shape[1]]
+        asked = {side: panel.items.examples.get((*side[:2], slug)) for side in known}
+        for same in dict.fromkeys(filter(None, asked.values())):
+            mine = [side for side in known if asked[side] == same]
+            columns = np.concatenate([tables[side] for side in mine]).T  # [examples, checkpoints]
+            means = _resampled_means(columns, random, draws)
+            for side, part in zip(mine, np.split(means, len(mine), axis=1), strict=True):
+                values[side][:, :, b] = part
+    seeded = _add_seeds(panel, values, random)
+    repeated = (repeats for side in sides for repeats in _repeats(panel, *side) if repeats.freedom)
+    few = min((some for some in repeated if not some.enough), key=lambda some: some.freedom, default=None)
+    return Draws(values, "examples and seeds" if seeded else "examples", few)
+
+
+def _resampled_means(columns: np.ndarray, random: np.random.Generator, draws: int) -> np.ndarray:
+    """Means over examples drawn with replacement, [draws, checkpoints]; columns: [examples, checkpoints]."""
+    size = len(columns)
+    out = np.empty((draws, columns.shape[1]))
+    at_once = max(1, (1 << 22) // size)
+    for start in range(0, draws, at_once):
+        some = min(at_once, draws - start)
+        places = random.integers(0, size, (some, size)) + size * np.arange(some)[:, None]
+        counts = np.bincount(places.ravel(), minlength=some * size).reshape(some, size).astype(np.float32)
+        out[start : start + some] = counts @ columns / size
+    return out
+
+
+def _add_seeds(panel: Panel, values: dict[tuple[str, str, str], np.ndarray], random: np.random.Generator) -> bool:
+    """Add the deviation of a random run from the mean of its mixture's seeds; False where no mixture has two seeds.
+
+    Less the residual of seeds x examples: the draws of the examples hold it already.
+    """
+    found = False
+    for scale in panel.scales:
+        sides = [side for side in values if side[0] == scale and np.isfinite(panel.over_seeds(*side)).any()]
+        if not sides:
+            continue
+        runs = [panel.over_seeds(*side) for side in sides]
+        there = np.all([np.isfinite(run).any(axis=2) for run in runs], axis=0)  # [seeds, mixtures]
+        several = there & (there.sum(axis=0) > 1)
+        if not several.any():
+            continue
+        found = True
+        chosen = np.argwhere(several)
+        draws, mixtures, _ = next(iter(values.values())).shape
+        picks = random.integers(0, len(chosen), (draws, mixtures))
+        share = 1 / np.sqrt(np.maximum(there.sum(axis=0), 1)) if panel.average_seeds else np.ones(mixtures)
+        for side, run in zip(sides, runs, strict=True):
+            spread = seed_spread(panel, *side) ** 2
+            own = np.clip(1 - _seeds_by_examples(panel, *side) / np.where(spread > 0, spread, np.nan), 0.0, 1.0)
+            deviations = []
+            for seed, mixture in chosen:
+                mine = run[there[:, mixture], mixture]
+                k = len(mine)
+                # Deviations from a mean of k are smaller than those from the truth by sqrt(1 - 1 / k).
+                deviations.append((run[seed, mixture] - mine.mean(axis=0)) * math.sqrt(k / (k - 1)))
+            values[side] += np.nan_to_num(np.array(deviations) * np.sqrt(own))[picks] * share[:, None]
+    return found

@@ -1,0 +1,169 @@
+"""What the cross-stage correlations of a category's few benchmarks say together.
+
+In: `Panel`. Out: the plain mean of r that the paper gives for a category, and a partially pooled one: Fisher's z of the
+benchmarks, averaged by category and drawn towards the grand mean, the more so the less the categories' means differ
+for what is known of each (random effects at two levels).
+
+Benchmarks share their mixtures, so that the errors of their z are not independent as random-effects formulas assume:
+the variances serve as weights only, and intervals resample mixtures for all benchmarks together. In simulations of nine
+mixtures the 95 % intervals held the plain mean in 91 to 94 % of studies; the pooled one in 85 to 96 % (BCa; percentile
+intervals in 82 to 88 %).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.panel.panel import STAGES, Panel
+from analysis.protocols.complete_cases import complete_scores, mean_of_groups
+from analysis.stats import resampling as rs
+from analysis.stats.association import pearson, unit
+from analysis.stats.estimates import Estimate, absent
+
+NEARLY_ONE = 1 - 1e-6
+"""The largest |r| whose Fisher z is taken: a resample of two different mixtures has |r| = 1."""
+
+
+@dataclass(frozen=True)
+class Pooled:
+    plain: Estimate
+    """Mean of the benchmarks' r."""
+    shrunken: Estimate
+    """Partially pooled mean of Fisher's z, as r."""
+    spread: float | None = None
+    """Standard deviation of the benchmarks' true z within a category; one for all categories."""
+    weight: float | None = None
+    """Of the category's own mean in `shrunken`; the grand mean has the rest."""
+
+
+def category_means(panel: Panel, scale: str, metric: str) -> dict[str, Pooled]:
+    """Cross-stage correlation by category, and in `all` the mean over benchmarks and the grand mean.
+
+    Intervals: mixtures resampled for all benchmarks together. Null: SFT's mixtures shuffled alike for all benchmarks.
+    """
+    scores = complete_scores(panel, metric, [(scale, stage) for stage in STAGES])
+    members = {category: panel.members(category) for category in panel.categories if panel.members(category)}
+    names, m = [*members, "all"], scores.n
+    missing = [*map(scores.missing, members.values()), scores.missing(range(len(panel.benchmarks)))]
+    if m < 4:
+        absences = [absent(f"only {m} mixtures", n=m, points="mixtures", missing=k) for k in missing]
+        return {name: Pooled(gone, gone) for name, gone in zip(names, absences, strict=True)}
+    x, y = scores.values
+    groups = scores.groups(list(members.values()))
+    every = np.vstack([groups, np.ones(groups.shape[1])])
+
+    def pool(r: np.ndarray) -> Pooling:
+        return partial_pooling(fisher_z(r), 1 / (m - 3), groups)
+
+    r, drawn = pearson(x, y, np.ones((1, m))), pearson(x, y, rs.bootstrap_counts(m))
+    u, v = unit(x), unit(y)
+    orders, order = rs.all_orders(m), rs.independent_orders(m, 1)[:, 0]
+    draws = rs.Orders(order, False, f"{rs.DRAWS:,} draws")
+    share = every / np.maximum(every.sum(axis=1, keepdims=True), 1)
+    plain, pooled = mean_of_groups(r, every)[0], pool(r)
+    plain_ends = rs.percentile_interval(mean_of_groups(drawn, every))
+    left_out = pool(pearson(x, y, rs.without_one(m))).means
+    plain_p = orders.p_value(plain, orders.sums(np.tensordot(share, u[:, :, None] * v[:, None], axes=1)))
+    pooled_ends = rs.bca_interval(pooled.means[0], pool(drawn).means, left_out)
+    pooled_p = draws.p_value(pooled.means[0], [pool(np.einsum("bi,bdi->db", u, v[:, order])).means])
+
+    found = {}
+    for g, name in enumerate(names):
+        size = int(every[g].sum())
+        known = {"n": m, "points": f"mixtures, mean of {size} benchmarks", "missing": missing[g]}
+        if not size:
+            gone = absent("no benchmark measured on all mixtures", **known)
+            found[name] = Pooled(gone, gone)
+            continue
+        found[name] = Pooled(
+            _estimate(plain[g], plain_ends, "percentile", plain_p, g, orders.words, known),
+            _estimate(np.tanh(pooled.means[0, g]), np.tanh(pooled_ends), "BCa", pooled_p, g, draws.words, known),
+            float(pooled.spread[0]),
+            None if name == "all" else float(pooled.weight[0, g]),
+        )
+    return found
+
+
+def _estimate(
+    value: float,
+    ends: tuple[np.ndarray, np.ndarray] | np.ndarray,
+    kind: str,
+    p: tuple[np.ndarray, np.ndarray],
+    g: int,
+    words: str,
+    known: dict[str, Any],
+) -> Estimate:
+    """Of group g; ends: low and high, p: two-sided and smallest possible, [groups] each."""
+    bounded = math.isfinite(ends[0][g])
+    return Estimate(
+        value=float(value),
+        low=float(ends[0][g]) if bounded else None,
+        high=float(ends[1][g]) if bounded else None,
+        interval=f"{kind} bootstrap over mixtures" if bounded else "",
+        p=float(p[0][g]),
+        null=f"mixtures shuffled, alike for all benchmarks ({words})",
+        arrangements=math.factorial(known["n"]),
+        smallest_p=float(p[1][g]),
+        **known,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- random effects
+
+
+@dataclass(frozen=True)
+class Pooling:
+    means: np.ndarray
+    """Partially pooled category means of z and, last, the grand mean; [draws, groups + 1]."""
+    spread: np.ndarray
+    """Between benchmarks of a category; [draws]."""
+    weight: np.ndarray
+    """Of each category's own mean; [draws, groups]."""
+
+
+def partial_pooling(z: np.ndarray, variance: float, groups: np.ndarray) -> Pooling:
+    """z: [draws, benchmarks], NaN without a part; variance: of the errors of z; groups: 0 or 1 [groups, benchmarks].
+
+    z_b ~ N(mean of its category, tau2 + variance), category means ~ N(grand mean, omega2). tau2 is the variance of
+    DerSimonian and Laird pooled over the categories, (sum Q - sum df) / sum C (Borenstein, Hedges, Higgins and
+    Rothstein 2009, chapter 19), which for equal variances is the pooled sample variance within categories less
+    `variance`; omega2 is theirs for the category means. A category's mean y of k benchmarks becomes the posterior mean
+    w y + (1 - w) grand, w = omega2 / (omega2 + (tau2 + variance) / k).
+    """
+    defined = np.isfinite(z)
+    k, own = defined @ groups.T, mean_of_groups(z, groups)
+    deviation = np.where(defined, z - np.nan_to_num(own) @ groups, 0.0)
+    freedom = np.maximum(k - 1, 0).sum(axis=1)
+    within = (deviation**2).sum(axis=1) / np.maximum(freedom, 1)
+    tau2 = np.maximum(0.0, np.where(freedom > 0, within - variance, 0.0))
+    error = np.where(k > 0, (tau2[:, None] + variance) / np.maximum(k, 1), np.inf)
+    omega2 = dersimonian_laird(own, error)[:, None]
+    precision, weight = 1 / (omega2 + error), omega2 / (omega2 + error)
+    with np.errstate(invalid="ignore"):
+        grand = ((precision * np.nan_to_num(own)).sum(axis=1) / precision.sum(axis=1))[:, None]
+    return Pooling(np.hstack([weight * own + (1 - weight) * grand, grand]), np.sqrt(tau2), weight)
+
+
+def dersimonian_laird(effects: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """Variance between true effects [...] from effects [..., k] and the variances of their errors; NaN effect: no part.
+
+    max(0, (Q - (k - 1)) / C), Q = sum w (y - mean_w)^2, C = sum w - sum w^2 / sum w, w = 1 / variance (DerSimonian and
+    Laird 1986, equation 8). 0 for one effect.
+    """
+    w = np.where(np.isfinite(effects), 1 / variances, 0.0)
+    y = np.nan_to_num(effects)
+    total = np.maximum(w.sum(axis=-1), np.finfo(float).tiny)
+    mean = (w * y).sum(axis=-1, keepdims=True) / total[..., None]
+    q, c = (w * (y - mean) ** 2).sum(axis=-1), total - (w**2).sum(axis=-1) / total
+    excess = q - (np.isfinite(effects).sum(axis=-1) - 1)
+    several = np.isfinite(effects).sum(axis=-1) > 1
+    return np.where(several, np.maximum(0.0, excess / np.where(several, c, 1.0)), 0.0)
+
+
+def fisher_z(r: np.ndarray) -> np.ndarray:
+    """atanh r, finite where |r| = 1."""
+    return np.arctanh(np.clip(r, -NEARLY_ONE, NEARLY_ONE))

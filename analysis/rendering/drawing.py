@@ -1,0 +1,131 @@
+"""A page of marks that becomes SVG: the few shapes that the report's figures need.
+
+Positions are pixels; colours come from the classes of templates/style.css, so one drawing serves light and dark pages.
+Heatmap cells alone carry their own colour (cividis: its order survives colour blindness and grey print).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+WIDTH = 1110  # of a figure, in px
+TEMPLATES = Path(__file__).parent / "templates"
+# Five points of cividis (Nunez, Anderton and Renslow, 2018), dark to light; between them colours are interpolated.
+CIVIDIS = np.array([[0, 34, 78], [65, 77, 107], [124, 123, 120], [188, 175, 111], [254, 232, 56]], dtype=float)
+
+
+@dataclass
+class Scene:
+    """Marks in drawing order on a canvas of `width` x `height` px."""
+
+    width: float
+    height: float
+    label: str
+    """Read out by screen readers."""
+    marks: list[dict[str, Any]] = field(default_factory=list)
+
+    def _add(self, kind: str, cls: str, tip: str, **place: Any) -> None:
+        rounded = {k: _tenths(v) if isinstance(v, (int, float, np.number)) else v for k, v in place.items()}
+        self.marks.append({"kind": kind, "cls": cls, "tip": true_minus(tip), **rounded})
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, cls: str = "axis", tip: str = "") -> None:
+        self._add("line", cls, tip, x1=x1, y1=y1, x2=x2, y2=y2)
+
+    def dot(self, x: float, y: float, r: float, cls: str, tip: str = "") -> None:
+        self._add("dot", cls, tip, x=x, y=y, r=r)
+
+    def diamond(self, x: float, y: float, r: float, cls: str, tip: str = "") -> None:
+        corners = ((x, y - r), (x + r, y), (x, y + r), (x - r, y))
+        self._add("polygon", cls, tip, points=" ".join(f"{a:.1f},{b:.1f}" for a, b in corners))
+
+    def path(self, points: Iterable[tuple[float, float]], cls: str, tip: str = "") -> None:
+        self._add("polyline", cls, tip, points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points))
+
+    def rect(self, x: float, y: float, w: float, h: float, fill: str = "", cls: str = "", tip: str = "") -> None:
+        self._add("rect", cls, tip, x=x, y=y, w=w, h=h, fill=fill)
+
+    def text(
+        self, x: float, y: float, words: object, cls: str = "", anchor: str = "start", fill: str = "", turn: float = 0
+    ) -> None:
+        self._add("text", cls, "", x=x, y=y, words=str(words), anchor=anchor, fill=fill, turn=turn)
+
+    def svg(self, style: str = "") -> str:
+        """The drawing as one <svg> element; `style` (CSS) makes it stand alone."""
+        return environment().get_template("figure.svg.j2").render(scene=self, style=style).strip()
+
+
+def true_minus(words: str) -> str:
+    """Minus signs before numbers as typographers set them; hyphens and exponents stay."""
+    return re.sub(r"(?<!\w)-(?=[\d.])", "−", words)
+
+
+def _tenths(value: float | np.number[Any]) -> float:
+    """Rounded, and without a decimal where it has none: a page of figures is thousands of these."""
+    rounded = round(float(value), 1)
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+@dataclass(frozen=True)
+class Figure:
+    name: str
+    title: str
+    caption: str
+    scene: Scene
+
+
+@functools.cache
+def environment(templates: Path = TEMPLATES) -> jinja2.Environment:
+    """Renders the Jinja templates of a folder."""
+    loader = jinja2.FileSystemLoader(templates)
+    return jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+
+
+def style() -> str:
+    return (TEMPLATES / "style.css").read_text()
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Linear scale from data [low, high] to pixels [start, end]."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Round numbers inside the range."""
+        raw = (self.high - self.low) / about
+        power = 10.0 ** np.floor(np.log10(raw))
+        step = float(min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - raw)))
+        first = np.ceil(self.low / step - 1e-9)
+        last = np.floor(self.high / step + 1e-9)
+        return [round(float(i * step), 10) + 0.0 for i in np.arange(first, last + 1)]
+
+
+def sequential(share: float) -> tuple[str, str]:
+    """(fill, text colour) of a value in [0, 1]."""
+    place = min(max(share, 0.0), 1.0) * (len(CIVIDIS) - 1)
+    below = min(int(place), len(CIVIDIS) - 2)
+    rgb = CIVIDIS[below] + (place - below) * (CIVIDIS[below + 1] - CIVIDIS[below])
+    light = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 125
+    return "#" + "".join(f"{round(c):02x}" for c in rgb), "#111" if light else "#fff"
+
+
+def diverging(r: float) -> str:
+    """Class of a correlation: blue for positive, red for negative, in four strengths of each."""
+    strength = min(int(abs(r) * 4) + 1, 4)
+    return f"{'pos' if r >= 0 else 'neg'}{strength}"

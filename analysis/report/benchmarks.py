@@ -1,0 +1,106 @@
+"""One page of the report a benchmark: what it is, how every mixture does on it, what it is worth as an early sign.
+
+In: `Panel`, tables, verdicts; configs/benchmarks for the paper's 20. Out: `Page`s for templates/benchmark.html.j2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.figures.benchmarks import accuracy_figure, reliability_figure
+from analysis.panel.panel import STAGES, Panel
+from analysis.protocols.correlations import seed_spread
+from analysis.protocols.decisions import Protocol, protocols
+from analysis.rendering.drawing import Figure
+from analysis.rendering.table import Table
+from analysis.report.summary import short
+from analysis.report.tables import Grid, about
+from analysis.report.verdict import Verdict
+from analysis.stats.estimates import mean_measured
+from configs.load import BENCHMARKS, load_benchmark
+
+ELSEWHERE = ("code_share", "code_share_means")
+"""Tables about mixtures rather than about what a benchmark is worth."""
+
+
+@dataclass(frozen=True)
+class Page:
+    slug: str
+    display: str
+    category: str
+    facts: list[tuple[str, str]]
+    verdicts: list[tuple[str, Verdict]]
+    """(protocol, verdict)"""
+    accuracy: Figure
+    sides: list[str]
+    """Columns of `cells`: scale and stage."""
+    cells: list[tuple[str, list[str]]]
+    """(mixture, accuracy with its standard error under each of `sides`)."""
+    reliability: Figure | None
+    """None: only published metrics are here."""
+    grids: list[Grid]
+    """What the tables say of this benchmark."""
+
+
+def pages(panel: Panel, tables: Sequence[Table], found: dict[tuple[str, Protocol], Verdict]) -> list[Page]:
+    sides = [(scale, stage) for scale in panel.scales for stage in STAGES]
+    values = {side: panel.matrix(*side) for side in sides}
+    errors = {side: panel.stderr(*side) for side in sides}
+    made = []
+    for b, slug in enumerate(panel.benchmarks):
+        grids = (about(table, panel.displays[slug]) for table in tables if table.name not in ELSEWHERE)
+        made.append(
+            Page(
+                slug=slug,
+                display=panel.displays[slug],
+                category=panel.category_of[slug],
+                facts=list(_facts(panel, slug)),
+                verdicts=[(short(protocol), found[slug, protocol]) for protocol in protocols(panel)],
+                accuracy=accuracy_figure(panel, slug),
+                sides=[" ".join(side) for side in sides],
+                cells=[
+                    (mixture, [_with_error(values[side][m, b], errors[side][m, b]) for side in sides])
+                    for m, mixture in enumerate(panel.mixtures)
+                ],
+                reliability=reliability_figure(panel, slug),
+                grids=[one for one in grids if one is not None],
+            )
+        )
+    return made
+
+
+def _with_error(value: float, error: float) -> str:
+    if not math.isfinite(value):
+        return ""
+    return f"{value:.3f}" + (f" ± {error:.3f}" if math.isfinite(error) else "")
+
+
+def _facts(panel: Panel, slug: str) -> Iterator[tuple[str, str]]:
+    """(what, words); what is not known is said or left out."""
+    b = panel.benchmarks.index(slug)
+    sides = [(scale, stage) for scale in panel.scales for stage in STAGES]
+    spec = load_benchmark(slug) if slug in BENCHMARKS else None
+    scored = {panel.answers_over_seeds(*side, slug).shape[-1] for side in sides} - {0}
+    words = " or ".join(f"{n:,}" for n in sorted(scored)) or "number not known (published metrics only)"
+    yield "Examples", words + (f"; {spec.examples:,} in the paper's Table 4" if spec and spec.examples else "")
+    chance = {f"{x:.3f}" for side in sides if math.isfinite(x := _mean(panel.matrix(*side, "chance", "")[:, b]))}
+    yield "Chance", " or ".join(sorted(chance)) or "not known"
+    if spec:
+        if spec.choices:
+            yield "Candidates", str(spec.choices)
+        form = "generated in the form of " if panel.synthetic else ""
+        if spec.hub:
+            yield "Source", f"{form}{spec.hub}{f' ({spec.config})' if spec.config else ''}, split {spec.split}"
+        if spec.departure and not panel.synthetic:
+            yield "Departure from lm-eval", spec.departure
+    spreads = [(side, seed_spread(panel, *side, "accuracy")[b]) for side in sides]
+    known = [f"{' '.join(side)} {spread:.3f}" for side, spread in spreads if math.isfinite(spread)]
+    yield "Seed noise", f"standard deviation {', '.join(known)}" if known else "not measured: no mixture has two seeds"
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(mean_measured(values))

@@ -1,0 +1,176 @@
+"""The report of a study: one self-contained page, its tables and figures as files.
+
+In: <runs>/<study> (scores or metrics.parquet; study.yaml, declared.json and run folders where they exist). Out:
+<runs>/<study>/report/index.html, tables/ and figures/. The page loads nothing from anywhere, and all it says can be
+read without JavaScript (templates/page.js), which adds sorting, filters, tips and one page a benchmark.
+
+    python -m analysis.report --study mini
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.artifacts import read_json, write_text
+from configs.errors import ArtifactError
+from configs.layout import report_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analysis.panel.panel import Panel
+    from analysis.rendering.drawing import Figure
+    from analysis.rendering.table import Sheet, Table
+    from analysis.stats.estimates import Estimate
+
+TEMPLATES = Path(__file__).parent / "templates"
+SECTIONS = (
+    ("transfer", "From pretraining to fine-tuning"),
+    ("claims", "The paper's claims"),
+    ("accuracy", "Accuracy"),
+    ("calibration", "Calibration"),
+    ("alignment", "Confidence and accuracy"),
+    ("matrices", "Benchmarks with each other"),
+    ("data", "Web sources and code"),
+    ("noise", "Seed noise"),
+    ("loss", "Loss"),
+)
+ABSENT = {
+    "claims": "The claims are the paper's; these numbers stand for none of its scales.",
+    "calibration": "Single answers are not here (published metrics only): reliability diagrams cannot be drawn.",
+    "alignment": "Confidence is not measured.",
+    "data": "Web sources and shares of code are not known.",
+    "noise": "No mixture was run with two seeds: seed noise and reliability are not measured.",
+    "loss": "The run folders are not here (published scores only).",
+}
+"""What stands in a section without figures."""
+NUMBERS = {
+    "figure1": "category_means",
+    "figure5": "coherence",
+    "figure6": "table6",
+    "figure13": "web_differences",
+    "figure14": "code_share",
+    "figure15": "code_share",
+    "cross_stage_accuracy": "table5",
+    "cross_stage_confidence": "table5",
+    "specifications": "multiverse",
+    "alignment": "table6",
+    "seed_noise": "table5",
+} | {f"figure{number}": "matrix_similarity" for number in ("3", "4a", "4b", "8", "9", "10")}
+"""Figure -> the table that has its numbers or, where it shows single cells, what follows from them."""
+
+
+def build_report(runs: Path, study: str, average_seeds: bool = False) -> Path:
+    """Write the report of <runs>/<study> and return the path of its index.html.
+
+    average_seeds: of each mixture's mean over its seeds, else of its first seed.
+
+    Raises ArtifactError where scores are missing, damaged or incomplete.
+    """
+    from analysis.figures.catalogue import sections, write_figures
+    from analysis.figures.loss import loss_curves, loss_figure
+    from analysis.panel.load import load_panel
+    from analysis.rendering.writers import write_tables
+    from analysis.tables.catalogue import build_tables
+    from analysis.tables.settings import settings_tables
+
+    panel = load_panel(runs, study, average_seeds=average_seeds)
+    tables = build_tables(panel)
+    loss = loss_figure(panel, loss_curves(runs, panel))
+    drawn = sections(panel, {table.name: table for table in tables}) | {"loss": [loss] if loss else []}
+    folder = report_dir(runs, study)
+    settings = settings_tables(runs, panel)
+    write_tables([*settings, *tables], folder / "tables")
+    html, declared = compose(runs, panel, tables, settings, drawn)
+    write_figures([figure for figures in (declared, *drawn.values()) for figure in figures], folder / "figures")
+    write_text(folder / "index.html", html)
+    return folder / "index.html"
+
+
+def compose(
+    runs: Path,
+    panel: Panel,
+    tables: Sequence[Table],
+    settings: Sequence[Sheet],
+    drawn: dict[str, list[Figure]],
+) -> tuple[str, list[Figure]]:
+    """The page, and the figures that it alone has; drawn: by section."""
+    from analysis.figures.overview import declared_order
+    from analysis.protocols.noise import ENOUGH_FREEDOM, SEEDED
+    from analysis.rendering import drawing
+    from analysis.report import reproduction as provenance
+    from analysis.report import summary
+    from analysis.report.benchmarks import pages
+    from analysis.report.tables import grid, of_facts
+    from analysis.report.verdict import choices, verdicts
+
+    by_name = {table.name: table for table in tables}
+    declared = read_declared(runs, panel)
+    extra = [declared_order(panel, declared)] if declared else []
+    found = verdicts(panel, by_name["table5"], by_name["decisions"])
+    yaml = runs / panel.study / "study.yaml"
+    parts = [(name, title, drawn[name]) for name, title in SECTIONS]
+    html = (
+        drawing.environment(TEMPLATES)
+        .get_template("report.html.j2")
+        .render(
+            panel=panel,
+            styles=[drawing.style(), _template("page.css")],
+            scripts={name: _template(f"{name}.js") for name in ("theme", "page")},
+            summary=summary,
+            tallies=summary.tallies(panel, found),
+            pages=pages(panel, tables, found),
+            choices=choices(panel, by_name["decisions"]),
+            cost_notes=by_name["decisions"].caveats,
+            enough_freedom=ENOUGH_FREEDOM,
+            seed_notes=[note.removeprefix(SEEDED) for note in by_name["table5"].caveats if note.startswith(SEEDED)],
+            tiles=summary.tiles(panel, declared),
+            sentences=summary.sentences(by_name["table5"]),
+            compared=summary.compared(by_name) if panel.beside_paper else [],
+            paper_means=summary.paper_means(by_name["table5"]),
+            parts=[("declared", "Declared and measured order", extra), *parts] if extra else parts,
+            absent=ABSENT,
+            numbers=_numbers(panel, by_name),
+            grids=[*map(of_facts, settings), *map(grid, tables)],
+            missing=provenance.missing_cells(panel),
+            facts=provenance.facts(runs, panel),
+            files=provenance.file_names(runs, panel.study),
+            commands=provenance.commands(panel, list(by_name), bool(provenance.file_names(runs, panel.study))),
+            study_yaml=yaml.read_text() if yaml.is_file() else "",
+        )
+    )
+    return html, extra
+
+
+def _template(name: str) -> str:
+    return (TEMPLATES / name).read_text()
+
+
+def _numbers(panel: Panel, tables: dict[str, Table]) -> dict[str, tuple[str, str]]:
+    """Figure -> (address on the page, title) of the table that has its numbers, if this study has it."""
+    known = NUMBERS | {f"reliability_{scale}": "calibration" for scale in panel.scales}
+    found = {
+        figure: (f"#table-{name}", re.split(r"[.:?]", tables[name].title)[0])
+        for figure, name in known.items()
+        if name in tables
+    }
+    return found | {"accuracy": ("#benchmarks", "benchmarks one by one")}
+
+
+def read_declared(runs: Path, panel: Panel) -> dict[tuple[str, str], dict[str, Estimate]]:
+    """Spearman of declared.json ({"learnable": {slug: {mixture: dose}}}) by scale and stage; empty without it."""
+    from analysis.panel.panel import STAGES
+    from analysis.protocols.correlations import declared_order
+
+    path = runs / panel.study / "declared.json"
+    if not path.is_file():
+        return {}
+    learnable = read_json(path).get("learnable")
+    if not isinstance(learnable, dict) or not all(isinstance(doses, dict) for doses in learnable.values()):
+        raise ArtifactError("expected {learnable: {benchmark: {mixture: dose}}}", where=path, hint="rerun the study")
+    if not learnable:
+        return {}
+    known = {slug: doses for slug, doses in learnable.items() if slug in panel.benchmarks}
+    return {(scale, stage): declared_order(panel, known, scale, stage) for scale in panel.scales for stage in STAGES}

@@ -1,0 +1,175 @@
+"""What the report says first: which benchmarks may be trusted, what would have been decided, the paper beside it.
+
+In: `Panel` and its tables, by name. Out: rows and words for templates/report.html.j2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from analysis.panel.panel import Panel
+from analysis.protocols.decisions import Protocol, protocols
+from analysis.rendering.table import Row, Table, signed, with_interval
+from analysis.report.verdict import DISCOVERED, HALF, Level, Verdict, above_chance
+from analysis.stats.estimates import Estimate
+
+MARKS = {Level.TRUST: "●", Level.WEAK: "◐", Level.NO: "○", Level.UNKNOWN: "–"}
+"""So that a verdict is not told by its colour alone."""
+FEW = 4
+"""Points on which an interval of a correlation is so wide that hardly anything lies outside: r 0.5 is [-0.89, 0.99]."""
+SIDES = ("inside", "outside")
+RANK = {Level.TRUST: 3, Level.WEAK: 2, Level.NO: 1}
+"""To sort by; what was not measured has none."""
+
+
+def short(protocol: Protocol) -> str:
+    """A protocol as the head of a column, e.g. `240m: PT → SFT`."""
+    (small, before), (large, after) = protocol.early, protocol.late
+    return f"{small}: {before} → {after}" if small == large else f"{small} {before} → {large} {after}"
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The verdicts of one protocol, as names of benchmarks."""
+
+    protocol: str
+    of: dict[Level, list[str]]
+
+    def line(self) -> str:
+        trusted, weak, refused, unknown = (self.of[level] for level in Level)
+        total = sum(map(len, self.of.values()))
+        words = [f"Trust {', '.join(trusted) or 'none'}.", f"Weak: {', '.join(weak)}." if weak else ""]
+        words += [f"Do not trust: {len(refused)} of {total}." if refused else ""]
+        words += [f"Not measured: {len(unknown)}." if unknown else ""]
+        return " ".join(filter(None, words))
+
+
+def tallies(panel: Panel, found: dict[tuple[str, Protocol], Verdict]) -> list[Tally]:
+    """Of every protocol."""
+    return [
+        Tally(
+            short(protocol),
+            {
+                level: [panel.displays[s] for s in panel.benchmarks if found[s, protocol].level is level]
+                for level in Level
+            },
+        )
+        for protocol in protocols(panel)
+    ]
+
+
+def seeds_shown(panel: Panel) -> str:
+    """Which seeds the numbers are of, where there are several."""
+    if len(panel.seeds) < 2:
+        return f"One seed of each mixture (seed {panel.seeds[0]})." if panel.seeds else "No seed was scored."
+    if panel.average_seeds:
+        return "Each mixture's mean over its seeds; checkpoints on the way are of the first seed."
+    return (
+        f"Numbers are of seed {panel.seeds[0]} of every mixture; only whether a score is above chance, and the "
+        "declared order, are of means over all seeds."
+    )
+
+
+def named(some: Sequence[str], mixtures: Sequence[str], between: str) -> str:
+    """The mixtures that a score puts first, which may all be tied."""
+    return f"any of the {len(some)}, all alike" if len(some) == len(mixtures) > 1 else between.join(some)
+
+
+def share(e: Estimate) -> str:
+    """Decision accuracy as a share of the pairs of mixtures, with its interval, e.g. `47 % [21, 79]`."""
+    if e.value is None:
+        return e.reason
+    ends = "no interval" if e.low is None or e.high is None else f"[{100 * e.low:.0f}, {100 * e.high:.0f}]"
+    return f"{100 * e.value:.0f} % {ends}".replace(" ", "\u00a0")  # stays on one line
+
+
+def is_a_coin(e: Estimate) -> bool:
+    """Does the interval hold a half?"""
+    return e.low is not None and e.high is not None and e.low <= HALF <= e.high
+
+
+def tiles(panel: Panel, declared: dict[tuple[str, str], dict[str, Estimate]]) -> Iterator[tuple[str, str]]:
+    """(number, what it is)."""
+    measured, planned = panel.coverage()
+    missing = "none missing" if measured == planned else f"{planned - measured} missing"
+    yield f"{measured:,} / {planned:,}", f"evaluations of last checkpoints measured, {missing}"
+    scales = f"{len(panel.scales)} scale{'s' * (len(panel.scales) > 1)}"
+    yield f"{len(panel.planned()):,}", f"checkpoints: {len(panel.mixtures)} mixtures, {scales}, PT and SFT, all seeds"
+    for scale in panel.scales:
+        counts = " → ".join(str(len(above_chance(panel, scale, stage))) for stage in ("PT", "SFT"))
+        yield counts, f"of {len(panel.benchmarks)} benchmarks clearly above chance, {scale}, PT → SFT"
+    if declared:
+        (scale, stage), found = list(declared.items())[-2]  # the largest scale after pretraining
+        values = [e.value for e in found.values() if e.value is not None]
+        if values:
+            what = f"Spearman, declared and measured order, mean of {len(values)} benchmarks, {scale} {stage}"
+            yield signed(sum(values) / len(values)), what
+
+
+def sentences(table5: Table) -> Iterator[str]:
+    rows = [row for row in table5.rows if row.keys[2] != "Mean"]
+    significant = sum(row.q is not None and row.q < DISCOVERED for row in rows)
+    unsupported, unknown = sum(bool(row.no_claim) for row in rows), sum(row.provisional for row in rows)
+    yield (
+        f"Of {len(rows)} cross-stage correlations (accuracy and confidence) {significant} have q < {DISCOVERED:g}; "
+        f"{unsupported} rest on benchmarks on which mixtures differ by little more than noise; for {unknown} part of "
+        "the noise is not measured, or that of seeds on too few."
+    )
+
+
+def beside_paper(panel: Panel) -> Iterator[str]:
+    """What stands for what."""
+    for scale in panel.scales:
+        paper = panel.paper_scale(scale)
+        if paper is None:
+            yield f"Scale {scale}: the paper has no counterpart."
+        elif paper.lower() == scale.lower():
+            yield f"Scale {scale} is the paper's {paper}."
+        else:
+            yield f"Scale {scale} stands beside the paper's {paper}; it is not that size."
+
+
+def paper_means(table5: Table) -> list[tuple[str, str, str, str, str]]:
+    """(scale, metric, the paper's mean r, this run's, verdict)."""
+    return [
+        (row.keys[0], row.keys[1], signed(row.paper), with_interval(row.estimate), row.verdict)
+        for row in table5.rows
+        if row.keys[2] == "Mean" and row.paper is not None
+    ]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How the numbers of one table stand to the paper's."""
+
+    name: str
+    title: str
+    inside: int
+    outside: int
+    no_claim: int
+    no_interval: int
+    missing: int
+    few: int
+    """Intervals, among those inside and outside, that rest on `FEW` points or fewer."""
+
+
+def compared(tables: dict[str, Table]) -> list[Compared]:
+    """Of the tables that have a number of the paper; each number counts once.
+
+    Not where it stands beside a second reading of the same, nor in a table that repeats numbers of others.
+    """
+    found = []
+    for table in tables.values():
+        rows = [row for row in table.rows if row.paper is not None and not table.repeats_paper]
+        rows = list({_but_reading(table, row): row for row in reversed(rows)}.values())
+        if rows:
+            kinds = [row.verdict.partition(",")[0].partition(":")[0] for row in rows]
+            few = sum(row.estimate.n <= FEW for row, kind in zip(rows, kinds, strict=True) if kind in SIDES)
+            counts = [*map(kinds.count, ("inside", "outside", "no claim", "no interval", "missing")), few]
+            found.append(Compared(table.name, table.title, *counts))
+    return found
+
+
+def _but_reading(table: Table, row: Row) -> tuple[str, ...]:
+    return tuple(key for name, key in zip(table.keys, row.keys, strict=True) if name != "reading")

@@ -1,0 +1,260 @@
+"""May an early score be trusted, and what would it have decided? One rule over numbers that the tables already hold.
+
+In: `Panel`, Table 5 and the table of decisions. Out: a `Verdict` for every benchmark and protocol (which score is seen
+early, which is paid for late), and the `Choice`s of a mixture that an early score leads to. No statistic is made here.
+
+The rule, of one benchmark and protocol. The number that decides is the correlation of the early with the late score
+over mixtures (Table 5) or, between scales, where no table has one, the share of the pairs of mixtures that both scores
+rank alike (decisions). Beside a correlation that share can weaken a verdict and not better it.
+
+    do not trust    a score that is not clearly above chance, at either end; or a reliability below `noise.FLOOR`; or
+                    mixtures that are all alike; or an interval of the number that decides which holds what no relation
+                    would give (r 0, half of the pairs); or an interval wholly below that
+    not measured    none of that, but cells are missing, so that there is no such number
+    weak            none of that, but its q-value is 0.05 or more, the interval of the share holds a half, or something
+                    is not known (provisional): an interval, a test, chance, the noise of examples, or that of seeds,
+                    which few seeds of few mixtures do not tell (`noise.Repeats`)
+    trust           none of that
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from analysis.panel.panel import Panel
+from analysis.protocols.decisions import Protocol, protocols
+from analysis.protocols.noise import FLOOR, Noise, in_words, noise
+from analysis.rendering.table import Row, Table, with_interval
+from analysis.stats.estimates import CONSTANT, Estimate, mean_measured
+from analysis.tables.decisions import REGRET_INTERVALS, REGRETS
+
+CLEAR = 3.0
+"""Standard errors above chance."""
+DISCOVERED = 0.05
+"""q-values below it count."""
+HALF = 0.5
+"""Share of the pairs of mixtures that a coin ranks alike."""
+
+
+class Level(StrEnum):
+    TRUST = "trust"
+    WEAK = "weak"
+    NO = "do not trust"
+    UNKNOWN = "not measured"
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What the tables say of one benchmark under one protocol."""
+
+    agreement: Estimate
+    """Share of the pairs of mixtures that the early and the late score rank alike."""
+    agreement_q: float | None
+    clearance: tuple[float, float]
+    """Standard errors above chance, early and late; NaN: not known."""
+    reliability: tuple[float, float]
+    """Early and late; NaN: no noise is measured."""
+    unmeasured: tuple[str, ...] = ()
+    """Kinds of noise that are not known, or on too few seeds."""
+    r: Estimate | None = None
+    """Early with late over mixtures; None: no table has it."""
+    r_q: float | None = None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a verdict is not better."""
+
+    what: str
+    detail: str
+    """The number, or the scores, that it is about."""
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.detail})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    level: Level
+    reasons: tuple[Reason, ...]
+    """The graver first; none for `Level.TRUST`."""
+    numbers: tuple[str, ...]
+    """What was held against the rule, with its uncertainty; the one that decides first."""
+
+    @property
+    def brief(self) -> str:
+        """One line below the level: what the gravest reason is about; of a verdict that is only provisional the number
+        that decides."""
+        if self.level in (Level.NO, Level.UNKNOWN):
+            return self.reasons[0].detail
+        return self.numbers[0]
+
+
+def judge(signal: Signal, ends: tuple[str, str] = ("early", "late")) -> Verdict:
+    """The rule above; ends: what the early and the late score are called."""
+    decides, q, null = (signal.agreement, signal.agreement_q, HALF) if signal.r is None else (signal.r, signal.r_q, 0.0)
+    refusals, doubts = [*_at_chance(signal, ends), *_unreliable(signal, ends)], []
+    if decides.value is None:
+        if decides.reason == CONSTANT:
+            refusals.append(Reason(CONSTANT, "all mixtures score alike"))
+        missing = Reason("no number", decides.reason or "not measured")
+        return Verdict(Level.NO, tuple(refusals), ()) if refusals else Verdict(Level.UNKNOWN, (missing,), ())
+    number = _said(decides, null)
+    where = _where(decides, null)
+    if where == "no interval":
+        doubts.append(Reason(where, number))
+    elif where != "above":
+        refusals.append(Reason(where, number))
+    elif q is None or q >= DISCOVERED:
+        doubts.append(Reason("no test" if q is None else f"q {q:.2g}", number))
+    numbers = [number]
+    if signal.r is not None and signal.agreement.value is not None:
+        numbers.append(_said(signal.agreement, HALF))
+        beside = _where(signal.agreement, HALF)
+        if beside == "reversed":
+            refusals.append(Reason(beside, numbers[-1]))
+        elif beside != "above":
+            doubts.append(Reason(beside, numbers[-1]))
+    if unknown := [end for end, above in zip(ends, signal.clearance, strict=True) if math.isnan(above)]:
+        doubts.append(Reason("chance not known", ", ".join(unknown)))
+    doubts += [Reason("provisional", kind) for kind in signal.unmeasured]
+    level = Level.NO if refusals else Level.WEAK if doubts else Level.TRUST
+    return Verdict(level, (*refusals, *doubts), tuple(numbers))
+
+
+def _where(e: Estimate, null: float) -> str:
+    """Where the interval lies relative to `null`: above it or, in words for a reader, elsewhere."""
+    if e.low is None or e.high is None:
+        return "no interval"
+    return "reversed" if e.high < null else f"includes {_shown(null)}" if e.low <= null else "above"
+
+
+def _shown(null: float) -> str:
+    return "50" if null == HALF else "0"
+
+
+def _at_chance(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
+    low = [end for end, above in zip(ends, signal.clearance, strict=True) if above <= CLEAR]
+    return [Reason("at chance", ", ".join(low))] if low else []
+
+
+def _unreliable(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
+    """The lesser one, if it is below the floor."""
+    known = [(value, end) for value, end in zip(signal.reliability, ends, strict=True) if value < FLOOR]
+    return [Reason("reliability", f"{in_words(value)}, {end}") for value, end in sorted(known)[:1]]
+
+
+def _said(e: Estimate, null: float) -> str:
+    if null != HALF:
+        return f"r {with_interval(e)}"
+    assert e.value is not None
+    ends = "" if e.low is None or e.high is None else f" [{100 * e.low:.0f}, {100 * e.high:.0f}]"
+    return f"{100 * e.value:.0f} % of pairs{ends}"
+
+
+# ---------------------------------------------------------------------------------------------- of a study
+
+
+def clearance(panel: Panel, scale: str, stage: str) -> np.ndarray:
+    """(mean accuracy over mixtures - chance) / standard error of one checkpoint, [benchmarks]; NaN: not known.
+
+    Mixtures answer the same examples, so their mean is not credited with a smaller error than a single one.
+    """
+    accuracy = mean_measured(panel.mean_over_seeds(scale, stage))
+    chance = mean_measured(panel.mean_over_seeds(scale, stage, "chance", ""))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((accuracy - chance) / mean_measured(panel.stderr(scale, stage)))
+
+
+def above_chance(panel: Panel, scale: str, stage: str) -> list[str]:
+    """Benchmarks whose mean accuracy over mixtures exceeds chance by more than `CLEAR` standard errors."""
+    return [slug for slug, above in zip(panel.benchmarks, clearance(panel, scale, stage), strict=True) if above > CLEAR]
+
+
+def verdicts(panel: Panel, table5: Table, decisions: Table) -> dict[tuple[str, Protocol], Verdict]:
+    """Of every benchmark (slug) and protocol."""
+    transfer = {(row.keys[0], row.keys[3]): row for row in table5.rows if row.keys[1] == "accuracy"}
+    agreed = {row.keys: row for row in decisions.rows}
+    ends = {end for protocol in protocols(panel) for end in (protocol.early, protocol.late)}
+    above = {end: clearance(panel, *end) for end in ends}
+    noises = {end: noise(panel, *end, "accuracy") for end in ends}
+    found = {}
+    for protocol in protocols(panel):
+        early, late = protocol.early, protocol.late
+        names = " ".join(early), " ".join(late)
+        for b, slug in enumerate(panel.benchmarks):
+            agreement = agreed[*names, panel.displays[slug]]
+            row: Row | None = transfer[early[0], panel.displays[slug]] if early[0] == late[0] else None
+            sides = noises[early], noises[late]
+            signal = Signal(
+                agreement.estimate,
+                agreement.q,
+                (float(above[early][b]), float(above[late][b])),
+                (float(sides[0].reliability[b]), float(sides[1].reliability[b])),
+                tuple(_unmeasured(sides, b)),
+                row.estimate if row else None,
+                row.q if row else None,
+            )
+            found[slug, protocol] = judge(signal, names)
+    return found
+
+
+def _unmeasured(sides: tuple[Noise, Noise], b: int) -> Iterator[str]:
+    """Of one benchmark, what is not known of the noise at its worse end."""
+    few = [side.repeats[b] for side in sides if not side.repeats[b].enough]
+    if any(np.isnan(side.seeds[b]) for side in sides):
+        yield "seeds were not repeated"
+    elif few:
+        yield str(min(few, key=lambda end: end.freedom))
+    if any(np.isnan(side.examples[b]) for side in sides):
+        yield "single answers are not here"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What training on the mixture that an early score puts first would have meant."""
+
+    early: str
+    late: str
+    score: str
+    """What is averaged, e.g. mean of 20 benchmarks."""
+    first: tuple[str, ...]
+    """Mixtures that the early score puts first; several are tied."""
+    best: tuple[str, ...]
+    """Mixtures that are best in the end."""
+    regret: str
+    """What the choice costs, in points of accuracy."""
+    regret_interval: str
+    """Its interval for these same mixtures; empty without single answers."""
+    agreement: Estimate
+    """Share of the pairs of mixtures that both rank alike."""
+
+    @property
+    def right(self) -> bool:
+        """Is every mixture that might be chosen among the best?"""
+        return set(self.first) <= set(self.best)
+
+    @property
+    def may_be_noise(self) -> bool:
+        """Does the interval of what the choice truly costs reach 0, as it is shown, or is it not known?"""
+        return not self.regret_interval or self.regret_interval.startswith("[0.0,")
+
+
+def choices(panel: Panel, decisions: Table) -> list[Choice]:
+    """By the mean over all benchmarks and over each category; what is paid for is SFT at the largest scale."""
+    late = f"{panel.scales[-1]} SFT"
+    found = []
+    for row in decisions.rows:
+        early, paid, score = row.keys
+        said = dict(zip(decisions.extra, row.extra, strict=True))
+        cost = said[REGRETS[0]]
+        if paid != late or not early.endswith(" PT") or score in panel.displays.values() or not cost:
+            continue
+        first, best = (tuple(said[name].split(", ")) for name in ("first early", "best late"))
+        found.append(Choice(early, late, score, first, best, cost, said[REGRET_INTERVALS[0]], row.estimate))
+    return sorted(found, key=lambda choice: [f"{scale} PT" for scale in panel.scales].index(choice.early))

@@ -1,0 +1,135 @@
+"""`Estimate`: a number never travels without its n, interval and p-value; means, differences and q-values.
+
+In: NumPy vectors in which NaN means "not measured". Correlations: `analysis.stats.association`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import stdtrit
+
+from analysis.stats.resampling import TOLERANCE
+
+Z95 = 1.959963984540054
+CONSTANT = "no variation"
+"""Reason of a number that is missing because all points are alike, and not because one was not measured."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its uncertainty; `value` None: not measured or undefined, never 0."""
+
+    value: float | None
+    n: int = 0
+    """Points the number is computed from."""
+    points: str = ""
+    """What they are: mixtures, benchmarks, cells."""
+    low: float | None = None
+    high: float | None = None
+    """95 % interval."""
+    interval: str = ""
+    """How the interval was made."""
+    p: float | None = None
+    """Two-sided p-value; by permutation wherever the points are at hand."""
+    null: str = ""
+    """What the permutation shuffles, else the hypothesis and its test."""
+    arrangements: int | None = None
+    """Distinct arrangements under the null."""
+    smallest_p: float | None = None
+    """The smallest p that those (or the draws) allow."""
+    missing: int = 0
+    """Points, benchmarks or mixtures left out because they were not measured or constant."""
+    reason: str = ""
+    """Why there is no value."""
+
+    def inside(self, other: float) -> bool | None:
+        """Whether `other` lies in the interval; None without an interval."""
+        return None if self.low is None or self.high is None else self.low <= other <= self.high
+
+
+def absent(reason: str, **known: object) -> Estimate:
+    return replace(Estimate(None, reason=reason), **known)  # type: ignore[arg-type]
+
+
+def fisher_interval(r: float, n: int) -> tuple[float | None, float | None]:
+    """95 % interval of a Pearson r by Fisher's z, tanh(atanh r -+ 1.96 / sqrt(n - 3)); none for n <= 3."""
+    if n <= 3:
+        return None, None
+    if abs(r) >= 1.0:
+        return r, r
+    half = Z95 / math.sqrt(n - 3)
+    return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
+
+
+def t_interval(values: np.ndarray) -> tuple[float | None, float | None]:
+    """95 % interval of the mean of independent values [n]; none for n < 2."""
+    n = len(values)
+    if n < 2:
+        return None, None
+    half = float(stdtrit(n - 1, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def paired_difference(differences: np.ndarray, points: str) -> Estimate:
+    """Mean of paired differences [n] (NaN: a pair lacks a side), t interval, p by flipping signs (2^n, all of them)."""
+    values = differences[np.isfinite(differences)]
+    n = len(values)
+    known = {"n": n, "points": points, "missing": len(differences) - n}
+    if n == 0:
+        return absent("no pair measured", **known)
+    signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
+    size = np.abs(signs @ values / n)
+    p, smallest = (float(np.mean(size >= least - TOLERANCE)) for least in (abs(values.mean()), size.max()))
+    low, high = t_interval(values)
+    return Estimate(
+        value=float(values.mean()),
+        low=low,
+        high=high,
+        interval=f"t over {points}" if n > 1 else "",
+        p=p,
+        null=f"signs of {points} flipped (all)",
+        arrangements=len(signs),
+        smallest_p=smallest,
+        **known,  # type: ignore[arg-type]
+    )
+
+
+def mean_measured(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is not NaN; NaN where nothing is."""
+    count = np.isfinite(values).sum(axis=0)
+    return np.divide(np.nansum(values, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
+def mean_over_benchmarks(values: np.ndarray) -> np.ndarray:
+    """Of values [mixtures, benchmarks], over the benchmarks that any mixture has; NaN for a mixture that lacks one."""
+    values = values[:, np.isfinite(values).any(axis=0)]
+    return values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
+
+
+def mean_estimate(values: np.ndarray, points: str) -> Estimate:
+    """Mean of measured values [n] with its t interval; no test."""
+    measured = values[np.isfinite(values)]
+    known = {"n": len(measured), "points": points, "missing": len(values) - len(measured)}
+    if len(measured) == 0:
+        return absent("not measured", **known)
+    low, high = t_interval(measured)
+    interval = f"t over {points}" if low is not None else ""
+    return Estimate(float(measured.mean()), low=low, high=high, interval=interval, **known)  # type: ignore[arg-type]
+
+
+def benjamini_hochberg(p: Sequence[float | None]) -> list[float | None]:
+    """q-values of a table: q_(i) = min over j >= i of p_(j) m / j. Missing p-values stay missing, uncounted."""
+    present = [i for i, value in enumerate(p) if value is not None]
+    values = np.array([p[i] for i in present], dtype=float)
+    rank = np.argsort(values, kind="stable")
+    scaled = values[rank] * len(values) / np.arange(1, len(values) + 1)
+    q = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    out: list[float | None] = [None] * len(p)
+    for position, value in zip(rank, q, strict=True):
+        out[present[position]] = float(value)
+    return out

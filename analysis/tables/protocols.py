@@ -1,0 +1,273 @@
+"""The paper's other numbers as tables: Findings 2, 3 and 7, Figures 14 and 15, and Tables 7 and 11 at every scale.
+
+In: `Panel`. Out: `Table`s in the form of the paper's. A caveat stands under a table where the number alone would
+mislead: what the nine mixtures cannot tell apart, and what a p-value does not say.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from analysis.panel.panel import STAGES, Panel
+from analysis.paper.numbers import numbers
+from analysis.protocols import correlations as co
+from analysis.protocols.data_effects import (
+    code_over_mixtures,
+    code_over_shares,
+    share_confounds,
+    source_confounds,
+    web_differences,
+    web_means,
+)
+from analysis.protocols.matrices import METRICS, similarity, unrelated_similarity
+from analysis.protocols.pooling import category_means
+from analysis.protocols.scale import scale_differences
+from analysis.rendering.table import Row, Table, signed, with_interval, with_q_values, within_blocks
+from analysis.stats.estimates import mean_over_benchmarks
+
+# ---------------------------------------------------------------------------------------------- Findings 2, 3, 7
+
+
+def matrix_similarity_table(panel: Panel) -> Table:
+    """Finding 3."""
+
+    def rows() -> Iterator[Row]:
+        for metric in METRICS:
+            for scale in panel.scales:
+                chance = unrelated_similarity(panel, scale, metric)
+                extra = (with_interval(chance), "" if chance.p is None else f"{chance.p:.2g}")
+                paper = panel.paper_number(scale, "similarity", metric, "{}")
+                yield Row((scale, metric), similarity(panel, scale, metric), paper, extra)
+
+    return with_q_values(
+        "matrix_similarity",
+        "Is the PT-PT matrix of correlations between benchmarks like the SFT-SFT one? (Finding 3)",
+        "scale metric",
+        rows(),
+        ("unrelated benchmarks [95 %]", "p against it"),
+        brief_extra=2,
+        caveats=(
+            "all pairs come from the same mixtures: a p that takes them for independent (the paper's p < 1e-32) says "
+            "nothing",
+            "interval: how far the number depends on which mixtures there are, not what ever more mixtures would show: "
+            "nine add noise of their own to both matrices",
+            "unrelated benchmarks: the similarity to expect if no two had to do with each other (mixtures of each "
+            "shuffled on their own, alike in both stages), from each one's cross-stage correlation alone; Mantel's p "
+            "does not allow for it, its own p does",
+        ),
+    )
+
+
+def category_means_table(panel: Panel) -> Table:
+    """Finding 2 and Figure 1: the paper's number is the mean over the category's rows of its Table 5."""
+
+    def rows() -> Iterator[Row]:
+        for metric in METRICS:
+            for scale in panel.scales:
+                for category, pooled in category_means(panel, scale, metric).items():
+                    every = category == "all"
+                    members = list(range(len(panel.benchmarks))) if every else panel.members(category)
+                    paper = _paper_mean(panel, metric, scale, members)
+                    yield Row((scale, metric, category, "mean of r"), pooled.plain, paper, ("", ""))
+                    extra = ("" if part is None else f"{part:.2f}" for part in (pooled.weight, pooled.spread))
+                    yield Row((scale, metric, category, "partial pooling"), pooled.shrunken, extra=tuple(extra))
+
+    return with_q_values(
+        "category_means",
+        "Cross-stage correlation by category: the mean of r, and partially pooled",
+        "scale metric category reading",
+        rows(),
+        ("weight of own mean", "SD of z between benchmarks"),
+        brief_extra=2,
+        repeats_paper=True,
+        caveats=(
+            "partial pooling: Fisher's z, random effects of benchmarks and categories (DerSimonian-Laird); a weight of "
+            "0 is a category that differs from the others by no more than nine mixtures make it differ",
+            "paper: mean over the rows of its Table 5; a category and the others share the same mixtures",
+        ),
+    )
+
+
+def scale_table(panel: Panel) -> Table:
+    """Finding 7: the paper's difference is that of its Table 5."""
+    every = list(range(len(panel.benchmarks)))
+    categories = {category: panel.members(category) for category in panel.categories if panel.members(category)}
+    names = [
+        *((panel.category_of[slug], panel.displays[slug]) for slug in panel.benchmarks),
+        *((category, f"mean of {len(members)}") for category, members in categories.items()),
+        ("all", f"mean of {len(every)}"),
+    ]
+    groups = [*([b] for b in every), *categories.values(), every]
+
+    def rows() -> Iterator[Row]:
+        for metric in METRICS:
+            for small, large in itertools.combinations(panel.scales, 2):
+                found = scale_differences(panel, small, large, metric, groups)
+                for name, group, difference in zip(names, groups, found, strict=True):
+                    before, after = (_paper_mean(panel, metric, scale, group) for scale in (small, large))
+                    paper = None if before is None or after is None else after - before
+                    extra = tuple("" if r is None else signed(r) for r in (difference.small, difference.large))
+                    keys = (f"{small} to {large}", metric, *name)
+                    yield Row(keys, difference.estimate, paper, extra, brief=len(group) > 1)
+
+    return with_q_values(
+        "scale_differences",
+        "Change of the cross-stage correlation from one scale to the other (Finding 7)",
+        "scales metric category benchmark",
+        rows(),
+        ("r at the smaller", "r at the larger"),
+        brief_extra=2,
+        repeats_paper=True,
+        caveats=("paper: difference of its Table 5, rounded to ±0.01",),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- code share
+
+
+def code_table(panel: Panel) -> Table:
+    """Figures 14 (categories) and 15 (benchmarks) over mixtures."""
+
+    def rows() -> Iterator[Row]:
+        keys, papers, scores = _accuracies(panel)
+        for key, paper, found in zip(keys, papers, code_over_mixtures(panel, scores), strict=True):
+            yield Row(key, found.estimate, paper, (within_blocks(found),), brief=not key[3])
+
+    return with_q_values(
+        "code_share",
+        "Correlation of code per cent and accuracy over mixtures (Figures 14 and 15)",
+        "scale stage category benchmark",
+        rows(),
+        ("p within web sources",),
+        caveats=(*share_confounds(panel), *source_confounds(panel)),
+    )
+
+
+def code_means_table(panel: Panel) -> Table:
+    """Figures 14 and 15 over the means by code share; the paper does not say which of the two it shows."""
+
+    def rows() -> Iterator[Row]:
+        keys, papers, scores = _accuracies(panel)
+        for key, paper, found in zip(keys, papers, code_over_shares(panel, scores), strict=True):
+            yield Row(key, found.estimate, paper, brief=not key[3])
+
+    three = len({design.code_percent for design in panel.design.values()}) == 3
+    few = "three points: no interval, no p below 1/3, and half of all random triples have |r| > 0.71"
+    return with_q_values(
+        "code_share_means",
+        "Correlation of code per cent and accuracy over the means by code share",
+        "scale stage category benchmark",
+        rows(),
+        repeats_paper=True,
+        caveats=((few,) if three else ()) + share_confounds(panel),
+    )
+
+
+def _accuracies(panel: Panel) -> tuple[list[tuple[str, str, str, str]], list[float | None], np.ndarray]:
+    """Keys, the paper's numbers on code share, and accuracy [rows, M] of category means and benchmarks, everywhere."""
+    keys, papers, scores = [], [], []
+    for scale, stage in itertools.product(panel.scales, STAGES):
+        accuracy = panel.matrix(scale, stage)
+        for category in panel.categories:
+            if members := panel.members(category):
+                keys.append((scale, stage, category, ""))
+                papers.append(panel.paper_number(scale, "code", "{}", stage, category))
+                scores.append(mean_over_benchmarks(accuracy[:, members]))
+        for b, slug in enumerate(panel.benchmarks):
+            keys.append((scale, stage, panel.category_of[slug], panel.displays[slug]))
+            papers.append(panel.paper_number(scale, "code", "{}", stage, slug))
+            scores.append(accuracy[:, b])
+    return keys, papers, np.array(scores)
+
+
+# ---------------------------------------------------------------------------------------------- web source
+
+
+def web_means_table(panel: Panel) -> Table:
+    """Tables 8 and 11 at every scale and stage: accuracy (per cent) and the alignment of equation 8, by mixture."""
+
+    def rows() -> Iterator[Row]:
+        for keys, scores in _category_scores(panel):
+            for web, mean in web_means(panel, scores).items():
+                yield Row((*keys, web), mean, _paper_web(panel, keys, web), brief=keys[0] == "accuracy")
+
+    return with_q_values(
+        "web_means",
+        "Accuracy (%) and alignment by web source, after PT and SFT (Tables 8 and 11 extended)",
+        "quantity scale stage category web_source",
+        rows(),
+        signed=False,
+        repeats_paper=True,
+        caveats=source_confounds(panel),
+    )
+
+
+def web_table(panel: Panel) -> Table:
+    """Table 7 for every pair of web sources, scale and stage."""
+
+    def rows() -> Iterator[Row]:
+        for keys, scores in _category_scores(panel):
+            for (web, other), difference in web_differences(panel, scores).items():
+                paper = _paper_web_difference(panel, keys, web, other)
+                yield Row((*keys, f"{web} − {other}"), difference, paper, brief=keys[0] == "accuracy")
+
+    return with_q_values(
+        "web_differences",
+        "Differences of accuracy (pp) and alignment between web sources at equal code per cent (Table 7 extended)",
+        "quantity scale stage category web_sources",
+        rows(),
+        repeats_paper=True,
+        caveats=(
+            *source_confounds(panel),
+            "paper: Table 7 where it has the difference, else that of the rounded means of Tables 8 and 11",
+        ),
+    )
+
+
+def _category_scores(panel: Panel) -> Iterator[tuple[tuple[str, str, str, str], np.ndarray]]:
+    """(quantity, scale, stage, category) and the scores of the mixtures, [M]."""
+    for scale, stage, category in itertools.product(panel.scales, STAGES, panel.categories):
+        accuracy = mean_over_benchmarks(panel.matrix(scale, stage)[:, panel.members(category)])
+        yield ("accuracy", scale, stage, category), 100 * accuracy
+    for scale, stage, category in itertools.product(panel.scales, STAGES, panel.categories):
+        yield ("alignment", scale, stage, category), co.alignment_by_mixture(panel, scale, stage, category)
+
+
+# ---------------------------------------------------------------------------------------------- the paper's numbers
+
+
+def _paper_mean(panel: Panel, metric: str, scale: str, columns: Sequence[int]) -> float | None:
+    """Mean over the rows of its Table 5 of these benchmarks."""
+    found = [panel.paper_number(scale, "5", metric, "{}", panel.benchmarks[b]) for b in columns]
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _paper_web(panel: Panel, keys: tuple[str, str, str, str], web: str) -> float | None:
+    """Table 8 for alignment, Table 11 for the accuracy of 1B after SFT."""
+    quantity, scale, stage, category = keys
+    if quantity == "alignment":
+        return panel.paper_number(scale, "8", "{}", stage, web, category)
+    return numbers().get(("11", web, category)) if (panel.paper_scale(scale), stage) == ("1B", "SFT") else None
+
+
+def _paper_web_difference(panel: Panel, keys: tuple[str, str, str, str], web: str, other: str) -> float | None:
+    quantity, scale, stage, category = keys
+    if (web, other, stage) == ("FineWeb-Edu", "RefinedWeb", "PT"):
+        return panel.paper_number(scale, "7", quantity, "{}", category)
+    means = [_paper_web(panel, keys, name) for name in (web, other)]
+    return None if means[0] is None or means[1] is None else means[0] - means[1]
+
+
+MAKERS: dict[str, Callable[[Panel], Table]] = {
+    "matrix_similarity": matrix_similarity_table,
+    "category_means": category_means_table,
+    "scale_differences": scale_table,
+    "code_share": code_table,
+    "code_share_means": code_means_table,
+    "web_means": web_means_table,
+    "web_differences": web_table,
+}
