@@ -20,11 +20,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import cluster as ray_cluster
-from configs import signals
 from configs.artifacts import write_json, write_text
 from configs.clock import clock
-from configs.cost import describe, hardware_of, plan_study
+from configs.cost.description import describe
+from configs.cost.options import hardware_of
+from configs.cost.plan import plan_study
 from configs.documents import documents_of
 from configs.errors import ArtifactError, ConfigError, MagicError, Preempted, ResourceError, user_errors
 from configs.layout import (
@@ -38,23 +38,25 @@ from configs.layout import (
     study_of,
 )
 from configs.load import load_study, parse_overrides
+from configs.runtime import cluster as ray_cluster
+from configs.runtime import signals
 from configs.schema import StudyConfig
-from configs.workflow import slurm
 from configs.workflow.arguments import parse
-from configs.workflow.begun import begin, begun, check_disk
-from configs.workflow.claims import claim, failure, note_failure
-from configs.workflow.dispatch import WorkerDied, Workers, in_words, may_pass
 from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, judge, lost, settle
-from configs.workflow.local import LocalWorkers
-from configs.workflow.on_ray import RayWorkers
 from configs.workflow.plan import plan_lines
-from configs.workflow.processes import end_with_parent
-from configs.workflow.products import Products, step_of
-from configs.workflow.records import State, read_record, record_file, states, units_dir
-from configs.workflow.status import show, watch
-from configs.workflow.status_page import Page, write_page
-from configs.workflow.survey import survey
+from configs.workflow.records.leases import claim, failure, note_failure
+from configs.workflow.records.products import Products, step_of
+from configs.workflow.records.records import State, read_record, record_file, states, units_dir
+from configs.workflow.records.study_file import begin, begun, check_disk
+from configs.workflow.status.page import Page, write_page
+from configs.workflow.status.survey import survey
+from configs.workflow.status.terminal import show, watch
 from configs.workflow.units import KINDS, Unit, study_units
+from configs.workflow.workers import slurm
+from configs.workflow.workers.dispatch import WorkerDied, Workers, in_words, may_pass
+from configs.workflow.workers.local import LocalWorkers
+from configs.workflow.workers.on_ray import RayWorkers
+from configs.workflow.workers.processes import end_with_parent
 
 # ---------------------------------------------------------------------------------------------- one unit
 

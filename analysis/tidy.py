@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import ArtifactError, unprintable, user_errors
 from configs.layout import metrics_file, runs_root, scores_dir
-from configs.untrusted import JSON_BYTES, understood
+from configs.untrusted.checks import JSON_BYTES, understood
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ def read_tidy(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     from configs.metrics import METRICS
-    from configs.parquet import read_parquet
+    from configs.untrusted.parquet import read_parquet
 
     if not path.is_file():
         raise ArtifactError("no such file", where=path, valid="a CSV or Parquet file")

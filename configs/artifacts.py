@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from configs.errors import ArtifactError
-from configs.untrusted import JSON_BYTES, inside, parse_json, understood
+from configs.untrusted.checks import JSON_BYTES, inside, parse_json, understood
 
 MANIFEST = "manifest.json"
 SEAL = "seal"

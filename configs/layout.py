@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import ArtifactError
-from configs.untrusted import check_name, is_name
+from configs.untrusted.checks import check_name, is_name
 
 CONFIG_ROOT = Path(__file__).resolve().parent
 PROJECT_ROOT = CONFIG_ROOT.parent

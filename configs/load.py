@@ -31,7 +31,7 @@ from configs.schema import (
     StudyConfig,
     TrainConfig,
 )
-from configs.untrusted import YAML_BYTES, YAML_NODES, check_name
+from configs.untrusted.checks import YAML_BYTES, YAML_NODES, check_name
 
 M = TypeVar("M", bound=Model)
 

@@ -29,7 +29,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from configs.artifacts import MANIFEST, describe_file, read_object, verify_files, write_json
 from configs.errors import ArtifactError, ResourceError
-from configs.untrusted import inside, understood
+from configs.untrusted.checks import inside, understood
 from megatron_train.optimizer import KINDS, Optimizer
 from megatron_train.parallel import Ranks
 

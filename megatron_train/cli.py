@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from configs.artifacts import MANIFEST, read_object
-from configs.cost import RunPlan, add_hardware_options, describe
+from configs.cost.description import describe
+from configs.cost.options import add_hardware_options
+from configs.cost.plan import RunPlan
 from configs.errors import ArtifactError, ConfigError, ResourceError
 from configs.layout import PROJECT_ROOT, data_root, runs_root
 from configs.schema import TrainConfig

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from configs.cost import Flops
-from configs.gpus import recognise_gpu
+from configs.cost.gpus import recognise_gpu
+from configs.cost.model import Flops
 
 WARM_UP, REPEATS = 3, 10
 

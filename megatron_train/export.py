@@ -22,7 +22,7 @@ from configs.errors import ArtifactError, ConfigError
 from configs.llama import not_plain, rope_base
 from configs.load import validate
 from configs.schema import ModelShape
-from configs.untrusted import inside, shown, understood
+from configs.untrusted.checks import inside, shown, understood
 from megatron_train.checkpoint import pieces
 from megatron_train.model import LanguageModel
 from megatron_train.parallel import Ranks

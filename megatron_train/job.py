@@ -13,7 +13,7 @@ from configs.artifacts import read_object, verify_files
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import RunFolder
 from configs.schema import TrainConfig
-from configs.untrusted import understood
+from configs.untrusted.checks import understood
 from megatron_train.provenance import inputs_fingerprint
 
 if TYPE_CHECKING:

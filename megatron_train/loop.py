@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from configs import load as config_files
-from configs import signals
 from configs.artifacts import read_object, write_json
 from configs.clock import clock
-from configs.cost import flops_per_token
+from configs.cost.model import flops_per_token
 from configs.errors import ArtifactError, Preempted
+from configs.runtime import signals
 from megatron_train import checkpoint, parallel, watchdog
 from megatron_train.checkpoint import Checkpoints
 from megatron_train.data import MicroBatch

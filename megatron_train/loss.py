@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from configs.model_cost import CHUNK_LOGITS
+from configs.cost.model import CHUNK_LOGITS
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import torch
 
-from configs.cost import memory
+from configs.cost.model import memory
 from configs.schema import TrainConfig
 from megatron_train.device import median_ms
 from megatron_train.loss import default_chunk, linear_cross_entropy

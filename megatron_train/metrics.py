@@ -22,9 +22,9 @@ from torch import Tensor
 
 from configs.artifacts import write_json, write_text
 from configs.clock import clock
-from configs.cost import Flops
+from configs.cost.model import Flops
 from configs.errors import DivergedError
-from configs.untrusted import parse_json
+from configs.untrusted.checks import parse_json
 from megatron_train.device import memory_bytes, utilisation
 from megatron_train.parallel import Ranks
 from megatron_train.tracking import Tracking

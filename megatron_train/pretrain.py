@@ -17,12 +17,13 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from configs import signals  # noqa: E402
 from configs.artifacts import MANIFEST, read_object  # noqa: E402
-from configs.cost import Hardware, hardware_of, plan_run  # noqa: E402
+from configs.cost.options import hardware_of  # noqa: E402
+from configs.cost.plan import Hardware, plan_run  # noqa: E402
 from configs.errors import user_errors  # noqa: E402
 from configs.layout import RunFolder, shards_dir, tokenizer_dir  # noqa: E402
 from configs.load import load_mixture, load_train, parse_overrides  # noqa: E402
+from configs.runtime import signals  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from megatron_train import cli  # noqa: E402
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.artifacts import MANIFEST, fingerprint, sha256_file
+from configs.runtime.versions import git_commit, versions
 from configs.schema import TrainConfig
-from configs.versions import git_commit, versions
 
 if TYPE_CHECKING:
     from megatron_train.job import Job

@@ -18,14 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from configs import signals  # noqa: E402
 from configs.artifacts import MANIFEST, read_object  # noqa: E402
-from configs.cost import Hardware, hardware_of, plan_run, training_steps  # noqa: E402
+from configs.cost.options import hardware_of  # noqa: E402
+from configs.cost.plan import Hardware, plan_run, training_steps  # noqa: E402
 from configs.errors import ArtifactError, ConfigError, user_errors  # noqa: E402
 from configs.layout import RunFolder, sft_dir, tokenizer_dir  # noqa: E402
 from configs.load import load_train, parse_overrides  # noqa: E402
+from configs.runtime import signals  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
-from configs.untrusted import understood  # noqa: E402
+from configs.untrusted.checks import understood  # noqa: E402
 from megatron_train import cli  # noqa: E402
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from configs.artifacts import sha256_file
 from configs.errors import DataError
 from configs.schema import BenchmarkConfig
-from configs.untrusted import lines_of, parse_json
+from configs.untrusted.checks import lines_of, parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,7 +137,7 @@ def _file(root: Path | None, spec: BenchmarkConfig, split: str) -> Path | None:
 def _table(path: Path) -> pa.Table:
     import pyarrow as pa
 
-    from configs.parquet import read_parquet
+    from configs.untrusted.parquet import read_parquet
 
     if path.suffix != ".jsonl":
         return read_parquet(path, DataError, hint="fetch it again", limit=LARGEST)

@@ -7,8 +7,8 @@ as `Unusable` with its reason, so that the rows after it keep their numbers; a f
 Text is taken byte for byte: null bytes, carriage returns and every other character stay. Only a byte-order mark at the
 start of a .txt or JSON lines file is removed, because it marks the encoding and is no part of the text.
 
-No value is larger than `configs.untrusted.DOCUMENT_BYTES` once it is decompressed: a file that holds one is refused
-before it is in memory.
+No value is larger than `configs.untrusted.checks.DOCUMENT_BYTES` once it is decompressed: a file that holds one is
+refused before it is in memory.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import DataError
-from configs.parquet import dense_bytes, strings
-from configs.parquet_footer import RowGroup, read_footer
-from configs.untrusted import DOCUMENT_BYTES, parse_json
+from configs.untrusted.checks import DOCUMENT_BYTES, parse_json
+from configs.untrusted.parquet import dense_bytes, strings
+from configs.untrusted.parquet_footer import RowGroup, read_footer
 
 CHUNK_BYTES = 1 << 20
 BATCH_BYTES = 8 << 20

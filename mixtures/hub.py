@@ -22,7 +22,7 @@ from configs.artifacts import fingerprint, lock_folder, read_json, read_object, 
 from configs.errors import DataError, MagicError
 from configs.layout import hub_listing, revisions_file
 from configs.schema import SftSpec, SourceSpec
-from configs.untrusted import understood
+from configs.untrusted.checks import understood
 from mixtures.formats import BATCH_ROWS, Columns, Row, arrow_rows, check_columns
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from configs.artifacts import MANIFEST, atomic_folder, describe_file, read_object, verify_files, write_json
 from configs.errors import ArtifactError
-from configs.untrusted import map_array, understood
+from configs.untrusted.checks import map_array, understood
 from mixtures.schedule import rank_within, schedule
 
 INDEX_VERSION = 1

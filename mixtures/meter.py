@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from configs.plan import BYTES_PER_TOKEN
+from configs.cost.plan import BYTES_PER_TOKEN
 from mixtures.progress import Progress
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ def map_units(
 ) -> Iterator[tuple[int, R]]:
     """Apply `work` to every item; at most `workers` at a time (None: one for each CPU).
 
-    items: taken one by one as workers become free, so that results may decide which items are still to come.
-    use_ray: on the connected cluster (`configs.cluster`), else in spawned processes; one worker without Ray is this
+    items: taken one by one as workers become free, so that results may decide which items are still to come. use_ray:
+    on the connected cluster (`configs.runtime.cluster`), else in spawned processes; one worker without Ray is this
     process. A user error (MagicError) in a worker is raised here; ResourceError where a worker died.
     """
     if use_ray:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from configs.artifacts import sha256_file
 from configs.errors import ArtifactError
-from configs.untrusted import map_array
+from configs.untrusted.checks import map_array
 from mixtures.part_files import checksums
 from mixtures.shards import KINDS, ROWS_DTYPE, id_dtype, read_index
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from configs.artifacts import fingerprint, read_object, write_json
 from configs.errors import ArtifactError
-from configs.untrusted import understood
+from configs.untrusted.checks import understood
 from mixtures.contamination.clean import REASON, Cleaning
 from mixtures.part_files import PartFiles, Side
 from mixtures.sampling import HASHES, sampling_hash

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from configs.artifacts import MANIFEST, atomic_folder, describe_file, fingerprint, read_object, verify_files, write_json
 from configs.errors import ArtifactError, DataError
-from configs.untrusted import map_array, understood
+from configs.untrusted.checks import map_array, understood
 from mixtures.sources import Source
 from mixtures.tokenizer import Tokenizer
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from configs.artifacts import MANIFEST, fingerprint, read_object, verify_files
 from configs.errors import ArtifactError
-from configs.untrusted import map_array, understood
+from configs.untrusted.checks import map_array, understood
 
 SHARDS_VERSION = 2
 VALIDATION = "validation"

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs.errors import DataError
-from configs.untrusted import DOCUMENT_BYTES
+from configs.untrusted.checks import DOCUMENT_BYTES
 from mixtures.formats import TEXT, Columns, Row, Unusable, list_of
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from configs.errors import DataError
 from configs.schema import SftSpec, SourceSpec
-from configs.untrusted import shown
+from configs.untrusted.checks import shown
 from mixtures import hub, software_heritage
 from mixtures.files import LocalFile, find_globs, find_in_folder
 from mixtures.formats import MESSAGES, TEXT, Unusable

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from configs.arguments import count
 from configs.artifacts import MANIFEST, fingerprint, read_object
+from configs.cost.plan import BYTES_PER_TOKEN
 from configs.documents import documents_of
 from configs.errors import ConfigError, ResourceError, user_errors
 from configs.layout import contamination_dir, data_root, sft_dir, shards_dir, tokenizer_dir
 from configs.load import load_mixture, load_sources, load_study, parse_overrides, pretrain_config, sft_config
-from configs.plan import BYTES_PER_TOKEN
 from configs.schema import SourceSpec, StudyConfig
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def tokenize_study(
     Raises DataError for missing or malformed documents, ArtifactError for damaged artefacts (which stay untouched),
     ResourceError for a full disk or where another process is at work on the same source.
     """
-    from configs.cluster import cluster
+    from configs.runtime.cluster import cluster
     from mixtures.assembly import Assembly, assemble
     from mixtures.progress import Progress
     from mixtures.sources import Source

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from configs.artifacts import MANIFEST, read_object, verify_files
 from configs.errors import ArtifactError
-from configs.untrusted import JSON_BYTES, understood
+from configs.untrusted.checks import JSON_BYTES, understood
 from mixtures.bpe import tiktoken_encoding
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from configs.artifacts import MANIFEST, read_object, verify_files
 from configs.errors import ArtifactError
 from configs.layout import tokenizer_dir
-from configs.untrusted import understood
+from configs.untrusted.checks import understood
 from mixtures.parallel import map_units
 from mixtures.part_checks import PartCheck, PartCounts, Vocabulary, check_part, wrong
 from mixtures.sft import SftDataset

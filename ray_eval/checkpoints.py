@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from configs.artifacts import read_object, sha256_files
 from configs.errors import ArtifactError
-from configs.untrusted import shown
+from configs.untrusted.checks import shown
 
 if TYPE_CHECKING:
     import torch

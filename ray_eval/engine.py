@@ -150,7 +150,7 @@ def score_on_ray(
     unit_work: float | None = None,
     worker: type[Worker] = Worker,
 ) -> Iterator[Step]:
-    """On actors of the connected cluster (`configs.cluster`).
+    """On actors of the connected cluster (`configs.runtime.cluster`).
 
     say: gets a line where something needs the user's attention.   num_workers: at most so many actors; None: as many as
     there is room for, one on a CPU.   unit_work: as `Scorer.units`.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from configs.artifacts import read_object, sha256_file, verify_files
 from configs.errors import ArtifactError
 from configs.layout import RunFolder, scores_dir
-from configs.untrusted import parse_json, understood
+from configs.untrusted.checks import parse_json, understood
 from ray_eval.checkpoints import check_own_code, check_weight_files, positive, verify_weights
 
 if TYPE_CHECKING:

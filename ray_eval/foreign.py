@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.artifacts import read_object, sha256_files
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError
-from configs.untrusted import inside, understood
+from configs.untrusted.checks import inside, understood
 from ray_eval.checkpoints import check_own_code, check_weight_files, is_plain_llama, reason, verify_weights
 from ray_eval.hf_tokenizer import HFTokenizer
 from ray_eval.imported import Identity

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from configs.artifacts import sha256_files
 from configs.errors import ArtifactError
-from configs.untrusted import understood
+from configs.untrusted.checks import understood
 from ray_eval.checkpoints import reason
 
 TOKENIZER_FILES = (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError, DataError, MagicError, printable, user_errors
 from configs.layout import runs_root
-from configs.untrusted import understood
+from configs.untrusted.checks import understood
 
 if TYPE_CHECKING:
     from ray_eval.imported import Identity, SampleFile

@@ -28,7 +28,7 @@ from configs.layout import RunFolder, scores_dir
 from configs.load import BENCHMARKS, load_benchmark, read_yaml, validate
 from configs.schema import Count, Model
 from configs.schema.base import Name, NameOrNone
-from configs.untrusted import YAML_BYTES
+from configs.untrusted.checks import YAML_BYTES
 from ray_eval.results import SCHEMA, SCHEMA_VERSION
 
 ROUNDING = 1e-3

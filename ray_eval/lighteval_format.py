@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from configs.errors import DataError
 from configs.load import load_benchmark
-from configs.parquet_footer import read_footer
 from configs.schema import BenchmarkConfig
-from configs.untrusted import DOCUMENT_BYTES, understood
+from configs.untrusted.checks import DOCUMENT_BYTES, understood
+from configs.untrusted.parquet_footer import read_footer
 from ray_eval.benchmarks import DELIMITER, prompt_set
 from ray_eval.imported import Sample, SampleFile, Samples
 from ray_eval.lm_eval_format import DATE, DTYPES, parsed

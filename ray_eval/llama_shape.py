@@ -13,7 +13,7 @@ from torch import Tensor
 from configs.artifacts import read_object
 from configs.errors import ArtifactError
 from configs.llama import not_plain, rope_base
-from configs.untrusted import shown, understood
+from configs.untrusted.checks import shown, understood
 from ray_eval.checkpoints import positive
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -23,7 +23,7 @@ from configs.artifacts import read_json
 from configs.errors import ArtifactError, DataError
 from configs.load import BENCHMARKS, load_benchmark
 from configs.schema import BenchmarkConfig
-from configs.untrusted import lines_of, parse_json, understood
+from configs.untrusted.checks import lines_of, parse_json, understood
 from ray_eval.benchmarks import DELIMITER
 from ray_eval.benchmarks.templates import Question, Template
 from ray_eval.imported import Sample, SampleFile, Samples

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError, ResourceError
-from configs.untrusted import parse_json, understood
+from configs.untrusted.checks import parse_json, understood
 from ray_eval.counts import Counts
 
 DIGEST_BYTES = 32

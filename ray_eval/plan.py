@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError
 from configs.schema import BenchmarkConfig
-from configs.untrusted import parse_json
+from configs.untrusted.checks import parse_json
 from ray_eval.benchmarks import Example
 from ray_eval.encoding import Encoder, Encodings, Scored
 from ray_eval.trees import Rows, concatenate, lay_out

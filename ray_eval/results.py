@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError
-from configs.parquet import metadata_of as schema_metadata
-from configs.parquet import read_parquet
+from configs.untrusted.parquet import metadata_of as schema_metadata
+from configs.untrusted.parquet import read_parquet
 from ray_eval.checkpoints import Checkpoint
 from ray_eval.plan import Plan
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.artifacts import fingerprint, sha256_files
-from configs.cluster import cluster
 from configs.errors import ArtifactError, ConfigError, MagicError
 from configs.layout import PROJECT_ROOT, data_root
 from configs.load import load_benchmarks
+from configs.runtime.cluster import cluster
 from configs.schema import StudyScoring
 from ray_eval.checkpoints import Checkpoint
 from ray_eval.counts import NOTHING, Counts

@@ -20,8 +20,8 @@ from configs.layout import RunFolder, scores_dir
 from configs.load import load_benchmarks, load_study
 from configs.schema import StudyConfig
 from configs.workflow.driver import LOCK
-from configs.workflow.products import Products
-from configs.workflow.records import read_record, write_record
+from configs.workflow.records.products import Products
+from configs.workflow.records.records import read_record, write_record
 from configs.workflow.units import Unit, study_units
 
 sys.path.append(str(Path(__file__).parent / "analysis"))

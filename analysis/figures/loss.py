@@ -17,7 +17,7 @@ from analysis.panel.held_out import read_lines
 from analysis.panel.panel import Panel
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
 from configs.layout import RunFolder
-from configs.untrusted import is_name, understood
+from configs.untrusted.checks import is_name, understood
 
 BINS = 60  # training loss is noisy from step to step; its curve is the mean over as many stretches
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from configs.errors import ArtifactError
 from configs.layout import RunFolder
-from configs.untrusted import is_name, parse_json, understood
+from configs.untrusted.checks import is_name, parse_json, understood
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from analysis.panel.run_configs import config_of
 from analysis.paper import numbers as paper_numbers
 from analysis.paper.numbers import SCALES as PAPER_SCALES
 from analysis.scores.metrics import read_described, read_metrics
+from configs.cost.model import flops_per_token
 from configs.errors import ArtifactError, ConfigError
 from configs.load import BENCHMARKS, load, load_benchmark, load_mixture, load_sources
 from configs.metrics import KEYS
-from configs.model_cost import flops_per_token
 from configs.schema import StudyConfig, TrainConfig
 
 OTHER = "Other"

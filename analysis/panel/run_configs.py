@@ -13,7 +13,7 @@ from configs.errors import ConfigError
 from configs.layout import RunFolder
 from configs.load import load, pretrain_config, sft_config
 from configs.schema import StudyConfig, TrainConfig
-from configs.untrusted import is_name
+from configs.untrusted.checks import is_name
 
 
 def config_of(

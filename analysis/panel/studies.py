@@ -15,7 +15,7 @@ from typing import TextIO
 
 from configs.errors import ArtifactError
 from configs.layout import metrics_file, scores_dir
-from configs.untrusted import NAME_RULE, is_name
+from configs.untrusted.checks import NAME_RULE, is_name
 
 SEEDS = ("first", "mean")
 SEEDS_HELP = "first: the first seed of every mixture, as in the paper (default); mean: average over a mixture's seeds"
@@ -41,7 +41,7 @@ def borrowed(scores: Path) -> Iterator[tuple[Path, str]]:
 
     Raises ArtifactError where there are none.
     """
-    from configs.parquet import read_parquet
+    from configs.untrusted.parquet import read_parquet
 
     files = sorted(path for path in scores.rglob("*.parquet") if not path.name.startswith("."))
     if not files:

@@ -1,0 +1,1 @@
+"""The paper's protocols: correlations, matrices, noise, decisions."""

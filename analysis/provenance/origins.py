@@ -15,7 +15,7 @@ from typing import Any
 from analysis.panel.collect import Checkpoint
 from configs.artifacts import fingerprint, read_json, sha256_file
 from configs.errors import ArtifactError
-from configs.workflow.records import read_record
+from configs.workflow.records.records import read_record
 from configs.workflow.units import ROOMS, room_code
 
 Facts = dict[str, Any]

@@ -29,10 +29,10 @@ from configs.artifacts import MANIFEST, atomic_file, describe_file, read_json, s
 from configs.errors import ArtifactError, ConfigError, ResourceError
 from configs.layout import CONFIG_ROOT, PROJECT_ROOT, metrics_file, scores_dir
 from configs.load import dump_yaml, read_yaml
-from configs.versions import git_commit, versions
+from configs.runtime.versions import git_commit, versions
 from configs.workflow.driver import alone
-from configs.workflow.products import Products
-from configs.workflow.records import read_record, states, units_dir
+from configs.workflow.records.products import Products
+from configs.workflow.records.records import read_record, states, units_dir
 from configs.workflow.units import Unit
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "scipy")

@@ -1,0 +1,1 @@
+"""Score files to single answers and to metrics.parquet."""

@@ -19,7 +19,7 @@ from configs.artifacts import atomic_file
 from configs.errors import ArtifactError, unprintable
 from configs.layout import answers_file, metrics_file
 from configs.metrics import COLUMNS, F1_BENCHMARKS, KEYS, METRICS, NORMALISATIONS, VERSION
-from configs.untrusted import parse_json, understood
+from configs.untrusted.checks import parse_json, understood
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,7 +205,7 @@ def write_given(
 
 def read_described(runs: Path, study: str) -> tuple[dict[str, str], dict[str, str]]:
     """(categories, groups) as `write_given` has them; empty for metrics that were derived from scores."""
-    from configs.parquet import metadata_of, read_schema
+    from configs.untrusted.parquet import metadata_of, read_schema
 
     path = metrics_file(runs, study)
     metadata = metadata_of(read_schema(path, ArtifactError, hint="delete it"))
@@ -234,7 +234,7 @@ def read_metrics(runs: Path, study: str) -> pd.DataFrame:
     Raises ArtifactError where neither exists or the file is damaged.
     """
     from analysis.scores.score_files import score_files
-    from configs.parquet import read_parquet
+    from configs.untrusted.parquet import read_parquet
 
     path = write_metrics(runs, study) if score_files(runs, study) else metrics_file(runs, study)
     if not path.is_file():
@@ -274,7 +274,7 @@ def _made_from(path: Path) -> str | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from configs.parquet import metadata_of
+    from configs.untrusted.parquet import metadata_of
 
     try:
         metadata = metadata_of(pq.read_schema(path))

@@ -19,8 +19,8 @@ from analysis.paper.numbers import category_of
 from configs.artifacts import fingerprint, sha256_file
 from configs.errors import ArtifactError, unprintable
 from configs.layout import scores_dir
-from configs.parquet import metadata_of, read_parquet, read_schema
-from configs.untrusted import NAME_RULE, is_name
+from configs.untrusted.checks import NAME_RULE, is_name
+from configs.untrusted.parquet import metadata_of, read_parquet, read_schema
 
 VERSION = "1"
 STRINGS = (

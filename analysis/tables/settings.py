@@ -2,7 +2,7 @@
 
 In: `Panel`; the config.yaml that a run left in its folder, else study.yaml and configs/; the paper's tables
 (analysis/paper). Out: `Sheet`s. A setting is a fact: it has no interval, and is the same as the paper's, differs, or
-is unknown. Counts of parameters, tokens and FLOPs are those of configs/cost.py.
+is unknown. Counts of parameters, tokens and FLOPs are those of configs/cost/__main__.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from analysis.tables.setting_rows import (
     setting_sheet,
     verdict_column,
 )
-from configs.cost import flops_per_token, parameters, training_steps
+from configs.cost.model import flops_per_token, parameters
+from configs.cost.plan import training_steps
 from configs.errors import ConfigError
 from configs.load import (
     BENCHMARKS,

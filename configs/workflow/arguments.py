@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.arguments import count
-from configs.cost import add_hardware_options
+from configs.cost.options import add_hardware_options
 
 EXAMPLES = """examples:
   study.py plan paper --gpu H100 --gpus 64 --price 2.5                what it takes: GPU-hours, money, days

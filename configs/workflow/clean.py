@@ -21,9 +21,9 @@ from pathlib import Path
 from configs.artifacts import lock_folder, read_json
 from configs.errors import ArtifactError, ResourceError
 from configs.layout import index_dir, scores_dir
-from configs.workflow.claims import at_work
 from configs.workflow.driver import alone
-from configs.workflow.records import states, units_dir
+from configs.workflow.records.leases import at_work
+from configs.workflow.records.records import states, units_dir
 from configs.workflow.units import Unit
 
 KINDS = {

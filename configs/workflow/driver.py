@@ -17,10 +17,8 @@ from typing import Literal
 
 from configs.artifacts import lock_file
 from configs.errors import MagicError, ResourceError
-from configs.workflow.claims import last_claim, note_failure
-from configs.workflow.dispatch import Event, Workers, dispatch, in_words
-from configs.workflow.display import Display
-from configs.workflow.records import (
+from configs.workflow.records.leases import last_claim, note_failure
+from configs.workflow.records.records import (
     State,
     keep_record,
     read_record,
@@ -29,7 +27,9 @@ from configs.workflow.records import (
     units_dir,
     write_record,
 )
+from configs.workflow.status.display import Display
 from configs.workflow.units import Unit
+from configs.workflow.workers.dispatch import Event, Workers, dispatch, in_words
 
 LOCK = "driver.lock"
 """In <runs>/<study>: held by the one that drives it."""

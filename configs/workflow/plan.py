@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.cost import describe
-from configs.plan import Hardware, plan_study
+from configs.cost.description import describe
+from configs.cost.plan import Hardware, plan_study
 from configs.schema import StudyConfig
 from configs.workflow.schedule import Schedule, schedule
 from configs.workflow.units import KINDS, Unit, study_units

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.artifacts import fingerprint, sha256_files
+from configs.cost.plan import Hardware, RunPlan, plan_run
 from configs.layout import PROJECT_ROOT, RunFolder
 from configs.load import load_benchmarks, load_mixture, load_sources, pretrain_config, sft_config
-from configs.plan import Hardware, RunPlan, plan_run
 from configs.schema import StudyConfig
 from configs.workflow.inputs import benchmark_rows, document_files, tokenizer_file
 
@@ -64,7 +64,7 @@ class Unit:
         return self.name.partition("/")[0]
 
     def gpu_seconds(self, hardware: Hardware) -> float | None:
-        """On one GPU, speed taken for granted as in `configs.plan`; None in fp32, whose speed nobody assumes."""
+        """On one GPU, speed taken for granted as in `configs.cost.plan`; None in fp32, whose speed nobody assumes."""
         if self.run is None:
             return 0.0
         if self.run.config.precision != "bf16":

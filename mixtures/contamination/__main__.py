@@ -30,7 +30,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     study = load_study(arguments.study, parse_overrides(arguments.overrides))
     data = data_root(arguments.data)
 
-    from configs.cluster import cluster
+    from configs.runtime.cluster import cluster
     from mixtures.contamination.report import lines, read_summary
     from mixtures.contamination.search import Rule
     from mixtures.contamination.study import search_study

@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from configs.artifacts import MANIFEST, atomic_file, describe_file, fingerprint, read_object, verify_files, write_json
-from configs.cluster import cluster
 from configs.errors import DataError
 from configs.layout import statistics_dir, tokenizer_dir
 from configs.load import load_sources
+from configs.runtime.cluster import cluster
 from configs.schema import StudyConfig
 from mixtures.parallel import map_units
 from mixtures.progress import Progress

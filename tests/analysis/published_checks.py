@@ -16,8 +16,8 @@ import numpy as np
 from analysis.paper.numbers import CATEGORIES, SCALES, WEB_SOURCES, category_of, displays, frame, numbers
 from analysis.paper.published import published
 from analysis.stats.estimates import Estimate, benjamini_hochberg
+from configs.cost.model import parameters
 from configs.load import load_train
-from configs.model_cost import parameters
 from configs.schema import ModelShape
 
 STAGES = ("PT", "SFT")
@@ -105,7 +105,7 @@ class Count(NamedTuple):
 
 
 def count(scale: str, reading: Reading) -> Count:
-    """Parameters of Table 1 under a reading, with the norms of the project's own (`configs.model_cost`)."""
+    """Parameters of Table 1 under a reading, with the norms of the project's own (`configs.cost.model`)."""
     shape = model_shape(scale)
     own = parameters(shape)
     attention = 2 * shape.layers * shape.hidden * shape.head_dim * (shape.heads + reading.key_heads)

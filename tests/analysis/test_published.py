@@ -16,8 +16,8 @@ from scipy import stats
 from analysis.paper import published as pub
 from analysis.paper.numbers import CATEGORIES, SCALES, displays, frame, in_text, numbers
 from analysis.tables import __main__ as tables
+from configs.cost.model import parameters
 from configs.load import load_train
-from configs.model_cost import parameters
 
 # ---------------------------------------------------------------------------------------------- one correlation
 

@@ -15,10 +15,10 @@ from configs.artifacts import read_json, sha256_file, write_json, write_text
 from configs.errors import ArtifactError, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.workflow import clean as module
-from configs.workflow.claims import claim
 from configs.workflow.clean import clean, removals, size
 from configs.workflow.driver import alone
-from configs.workflow.records import read_record, states
+from configs.workflow.records.leases import claim
+from configs.workflow.records.records import read_record, states
 
 BLEND = "b" * 64  # as the records of finished_study have it
 

@@ -259,7 +259,7 @@ def test_only_rank_0_speaks_and_a_full_disk_is_the_machines_fault() -> None:
 
 def test_loading_a_config_imports_nothing_heavy() -> None:
     heavy = ["torch", "numpy", "ray", "transformers", "datasets", "pyarrow", "pandas", "megatron"]
-    script = f"import configs.cost, sys; print(sorted(set(sys.modules) & set({heavy!r})))"
+    script = f"import configs.cost.__main__, sys; print(sorted(set(sys.modules) & set({heavy!r})))"
     assert run("-c", script).stdout == "[]\n"
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from configs import cost
-from configs.cost import describe, flops_per_token, memory, parameters, plan_run, plan_study, training_steps
+from configs.cost.__main__ import main
+from configs.cost.description import describe
+from configs.cost.gpus import GPUS
+from configs.cost.model import flops_per_token, memory, parameters
+from configs.cost.plan import Hardware, plan_run, plan_study, training_steps
 from configs.errors import ConfigError
-from configs.gpus import GPUS
 from configs.layout import CONFIG_ROOT
 from configs.load import load_study, load_train
-from configs.plan import Hardware
 from configs.schema import ModelShape
 
 
@@ -170,11 +171,11 @@ def test_a_plan_says_whether_a_gpu_holds_the_run() -> None:
 
 
 def test_hardware_options(capsys: pytest.CaptureFixture[str]) -> None:
-    cost.main(["240m.yaml", "--gpu", "A100", "--gpus", "4", "--mfu", "0.5", "--peak-tflops", "300"])
+    main(["240m.yaml", "--gpu", "A100", "--gpus", "4", "--mfu", "0.5", "--peak-tflops", "300"])
     assert "(A100) at 50% of 300 TFLOP/s" in capsys.readouterr().out
     for options in (["--gpu", "TPU"], ["--mfu", "1.2"], ["--gpus", "0"]):
         with pytest.raises(SystemExit) as stop:
-            cost.main(["240m.yaml", *options])
+            main(["240m.yaml", *options])
         assert stop.value.code == 2
     assert "unknown GPU 'TPU'" in capsys.readouterr().err
 

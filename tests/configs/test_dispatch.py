@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from configs.errors import ConfigError, ResourceError
 from configs.layout import PROJECT_ROOT
-from configs.workflow.dispatch import ATTEMPTS, Event, WorkerDied, dispatch
-from configs.workflow.display import Display
-from configs.workflow.local import LocalWorkers
-from configs.workflow.progress import words_of
+from configs.workflow.status.display import Display
+from configs.workflow.status.progress import words_of
 from configs.workflow.units import Unit
+from configs.workflow.workers.dispatch import ATTEMPTS, Event, WorkerDied, dispatch
+from configs.workflow.workers.local import LocalWorkers
 
 
 def unit(name: str, *inputs: str, gpus: int = 0) -> Unit:

@@ -21,13 +21,13 @@ from test_dispatch import unit
 from configs.errors import ResourceError
 from configs.load import load_study
 from configs.workflow import driver
-from configs.workflow.begun import begun
-from configs.workflow.claims import Failure, claim, failure
-from configs.workflow.dispatch import Event, WorkerDied, dispatch
-from configs.workflow.local import LocalWorkers
-from configs.workflow.records import State, read_record, record_file, states
-from configs.workflow.slurm import Cluster
+from configs.workflow.records.leases import Failure, claim, failure
+from configs.workflow.records.records import State, read_record, record_file, states
+from configs.workflow.records.study_file import begun
 from configs.workflow.units import Unit
+from configs.workflow.workers.dispatch import Event, WorkerDied, dispatch
+from configs.workflow.workers.local import LocalWorkers
+from configs.workflow.workers.slurm import Cluster
 from study import emit_slurm, run
 
 

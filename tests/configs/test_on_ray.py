@@ -14,11 +14,11 @@ import ray
 
 from configs.errors import ConfigError, ResourceError
 from configs.load import load_study
-from configs.workflow import on_ray
-from configs.workflow.dispatch import Event, WorkerDied, dispatch
-from configs.workflow.on_ray import RayWorkers, Share
 from configs.workflow.schedule import machines_for
 from configs.workflow.units import Unit, study_units
+from configs.workflow.workers import on_ray
+from configs.workflow.workers.dispatch import Event, WorkerDied, dispatch
+from configs.workflow.workers.on_ray import RayWorkers, Share
 
 HEAD = (0, 8)
 """(GPUs, CPUs) of a machine."""

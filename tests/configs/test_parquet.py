@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import DataError
-from configs.parquet import dense_bytes, read_parquet
-from configs.parquet_footer import read_footer
+from configs.untrusted.parquet import dense_bytes, read_parquet
+from configs.untrusted.parquet_footer import read_footer
 
 VALUES: dict[pa.DataType, Any] = {
     pa.int32(): st.integers(-(2**31), 2**31 - 1),

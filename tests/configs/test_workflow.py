@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_study import write_study
 
+from configs.cost.gpus import find_gpu
+from configs.cost.plan import Hardware
 from configs.errors import ArtifactError, ConfigError
-from configs.gpus import find_gpu
 from configs.layout import CONFIG_ROOT
 from configs.load import load_sources, load_study
-from configs.plan import Hardware
 from configs.schema import StudyConfig
-from configs.workflow import records
 from configs.workflow.driver import lost
 from configs.workflow.plan import plan_lines, seconds_of
-from configs.workflow.records import State, changes, states, write_record
+from configs.workflow.records import records
+from configs.workflow.records.records import State, changes, states, write_record
 from configs.workflow.schedule import remaining_s, schedule
 from configs.workflow.units import Unit, study_units
 

@@ -16,10 +16,10 @@ import ray
 from ray_head import head_node, submitted
 
 from configs.artifacts import write_json
-from configs.cluster import cluster
 from configs.errors import ArtifactError, ConfigError, ResourceError
 from configs.layout import PROJECT_ROOT, RunFolder
 from configs.load import BENCHMARKS
+from configs.runtime.cluster import cluster
 from configs.schema import StudyScoring
 from ray_eval import engine
 from ray_eval.engine import Step, Work, score_on_ray

@@ -24,9 +24,9 @@ import ray
 from kills import kill_while_scoring
 from random_exports import random_export
 
-from configs.cluster import START_ATTEMPTS, cluster
 from configs.layout import RunFolder
 from configs.load import BENCHMARKS
+from configs.runtime.cluster import START_ATTEMPTS, cluster
 from configs.schema import StudyScoring
 from mixtures.tokenizer import Tokenizer
 from ray_eval.engine import Work, score_on_ray

@@ -9,7 +9,7 @@ import pytest
 import torch
 from train_step import Training, random_micro_batches
 
-from configs.cost import memory
+from configs.cost.model import memory
 from configs.load import load_train
 from megatron_train.parallel import Ranks
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from token_shards import contents, tokenize_source, write_source
 
-from configs.cluster import cluster
+from configs.runtime.cluster import cluster
 from mixtures.assembly import Assembly, assemble
 from mixtures.new_tokenizer import train_tokenizer
 from mixtures.shards import Shards

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from configs.artifacts import write_json
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from configs.workflow.begun import begin
 from configs.workflow.driver import finish
-from configs.workflow.records import read_record
+from configs.workflow.records.records import read_record
+from configs.workflow.records.study_file import begin
 from configs.workflow.schedule import schedule
 from configs.workflow.units import study_units
 

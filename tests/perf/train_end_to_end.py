@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from random_shards import make_shards
 
-from configs.cost import flops_per_token
+from configs.cost.model import flops_per_token
 from configs.load import load_mixture, load_train
 from megatron_train import pretrain
 from megatron_train.device import peak_flops, utilisation

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from configs.artifacts import write_json
-from configs.cost import flops_per_token
+from configs.cost.model import flops_per_token
 from configs.errors import user_errors
 from configs.load import load_train
 from configs.schema import TrainConfig

@@ -15,16 +15,16 @@ import pytest
 from tiny_study import write_study
 
 import study as driver
-from configs import signals
 from configs.artifacts import sha256_file
 from configs.errors import ConfigError, Preempted, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from configs.workflow.begun import begin
-from configs.workflow.claims import failure
-from configs.workflow.records import State
-from configs.workflow.slurm import Cluster, arrays, emit
+from configs.runtime import signals
+from configs.workflow.records.leases import failure
+from configs.workflow.records.records import State
+from configs.workflow.records.study_file import begin
 from configs.workflow.units import Unit, study_units
+from configs.workflow.workers.slurm import Cluster, arrays, emit
 
 SBATCH = f"""#!{sys.executable}
 # Slurm on one machine, one job after another: each element of an array at once, or never if its dependencies say so.

@@ -20,13 +20,13 @@ from configs.artifacts import read_json, write_json
 from configs.errors import ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from configs.workflow.begun import begin
-from configs.workflow.claims import Failure, at_work, claim, failure, last_claim, note_failure, was_begun
 from configs.workflow.driver import finish
-from configs.workflow.records import units_dir
-from configs.workflow.status import headline, view
-from configs.workflow.status_page import Page, status_page
-from configs.workflow.survey import Survey, survey
+from configs.workflow.records.leases import Failure, at_work, claim, failure, last_claim, note_failure, was_begun
+from configs.workflow.records.records import units_dir
+from configs.workflow.records.study_file import begin
+from configs.workflow.status.page import Page, status_page
+from configs.workflow.status.survey import Survey, survey
+from configs.workflow.status.terminal import headline, view
 from configs.workflow.units import Unit, study_units
 
 PRETRAIN = "pretrain/tiny/V1P0/seed0"
@@ -55,7 +55,7 @@ def words(found: Survey, everything: bool = False) -> str:
 
 @contextmanager
 def another_process_at_work(folder: Path, unit: str) -> Iterator[subprocess.Popen[str]]:
-    script = "import sys, time; from pathlib import Path; from configs.workflow.claims import claim\n"
+    script = "import sys, time; from pathlib import Path; from configs.workflow.records.leases import claim\n"
     script += "with claim(Path(sys.argv[1]), sys.argv[2]): print('here', flush=True); time.sleep(60)"
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(folder), unit], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True
@@ -186,7 +186,7 @@ def test_the_drivers_page_is_kept_and_a_full_disk_ends_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("configs.workflow.status_page.write_text", full)
+    monkeypatch.setattr("configs.workflow.status.page.write_text", full)
     page.keep(at_once=True)
 
 

@@ -17,7 +17,7 @@ from ray_head import head_node, second_node, submitted
 from tiny_study import write_study
 
 from configs.load import load_study
-from configs.workflow.progress import last_step
+from configs.workflow.status.progress import last_step
 from configs.workflow.units import study_units
 
 STEPS = 1500

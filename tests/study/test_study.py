@@ -22,13 +22,13 @@ from ray_head import head_node, submitted
 from tiny_study import BENCHMARKS, write_study
 
 from configs.artifacts import read_json, sha256_file
+from configs.cost.plan import plan_study
 from configs.errors import ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from configs.plan import plan_study
-from configs.workflow.begun import SPARE_BYTES, check_disk
 from configs.workflow.driver import alone
-from configs.workflow.progress import last_step, share_done
+from configs.workflow.records.study_file import SPARE_BYTES, check_disk
+from configs.workflow.status.progress import last_step, share_done
 from configs.workflow.units import study_units
 
 
@@ -107,7 +107,7 @@ def test_mistakes_get_one_message_and_exit_code_2(arguments: list[str], message:
 def test_a_full_disk_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import study as module
 
-    monkeypatch.setattr("configs.workflow.begun.SPARE_BYTES", 1e18)
+    monkeypatch.setattr("configs.workflow.records.study_file.SPARE_BYTES", 1e18)
     with pytest.raises(ResourceError, match="GB are free"):
         module.run(load_study("mini"), None, tmp_path / "data", tmp_path / "runs", 1)
     assert not list(tmp_path.iterdir())
@@ -121,7 +121,9 @@ def test_token_shards_count_where_they_go_and_what_is_there_does_not(
     runs, data = tmp_path / "runs", tmp_path / "data"
 
     def free(count: float) -> None:
-        monkeypatch.setattr("configs.workflow.begun.shutil.disk_usage", lambda path: SimpleNamespace(free=count))
+        monkeypatch.setattr(
+            "configs.workflow.records.study_file.shutil.disk_usage", lambda path: SimpleNamespace(free=count)
+        )
         check_disk(study, data / "microworld", data, runs)
 
     free(shards + SPARE_BYTES + plan_study(study).disk_bytes)
@@ -134,7 +136,7 @@ def test_token_shards_count_where_they_go_and_what_is_there_does_not(
     free(shards + SPARE_BYTES)
     there.unlink()
 
-    monkeypatch.setattr("configs.workflow.begun._disk", lambda path: int(path.is_relative_to(data)))
+    monkeypatch.setattr("configs.workflow.records.study_file._disk", lambda path: int(path.is_relative_to(data)))
     free(shards + SPARE_BYTES)
     with pytest.raises(ResourceError, match=r"1\.3 GB here, 1\.2 GB are free\n[^!]*folder with --data$"):
         free(shards + SPARE_BYTES - 1e8)

@@ -20,8 +20,8 @@ from tiny_study import write_study
 
 from configs.artifacts import read_json
 from configs.load import load_study
-from configs.workflow.claims import at_work
-from configs.workflow.progress import last_step
+from configs.workflow.records.leases import at_work
+from configs.workflow.status.progress import last_step
 from configs.workflow.units import Unit, study_units
 
 QUICK_TO_NOTICE = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "2000"}

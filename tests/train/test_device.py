@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from configs.cost import flops_per_token
+from configs.cost.model import flops_per_token
 from configs.load import load_train
 from megatron_train.device import memory_bytes, peak_flops, utilisation
 

@@ -14,9 +14,9 @@ from train_runs import TOKENIZER
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from configs.artifacts import sha256_file
+from configs.cost.model import parameters
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import tokenizer_dir
-from configs.model_cost import parameters
 from configs.schema import ModelShape
 from megatron_train import compare
 from megatron_train import export as export_module

@@ -20,8 +20,8 @@ from typing import IO
 
 from configs.artifacts import lock_file, read_json, write_json
 from configs.errors import ResourceError
-from configs.versions import git_commit, machine
-from configs.workflow.records import units_dir
+from configs.runtime.versions import git_commit, machine
+from configs.workflow.records.records import units_dir
 
 WAIT_S = 20.0
 """For the lock of a process that is just ending."""

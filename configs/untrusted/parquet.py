@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.errors import MagicError
-from configs.parquet_footer import read_footer
-from configs.untrusted import JSON_BYTES
+from configs.untrusted.checks import JSON_BYTES
+from configs.untrusted.parquet_footer import read_footer
 
 TABLE_BYTES = 4 << 30
 """Most of a table in memory."""

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.clock import clock
-from configs.workflow.dispatch import Event, in_words
-from configs.workflow.progress import overall_share, words_of
+from configs.workflow.status.progress import overall_share, words_of
 from configs.workflow.units import KINDS, Unit
+from configs.workflow.workers.dispatch import Event, in_words
 
 REDRAW_S = 1.0
 LINE_EVERY_S = 20.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, verify_untouched
 from configs.errors import ArtifactError
 from configs.layout import answers_file, metrics_file, report_dir, scores_dir, sft_dir, shards_dir, tokenizer_dir
-from configs.workflow.records import record_file
+from configs.workflow.records.records import record_file
 from configs.workflow.units import Unit
 
 TRAININGS = ("pretrain", "finetune")

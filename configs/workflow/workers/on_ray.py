@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import Any
 
 from configs.errors import MagicError
-from configs.workflow.dispatch import WorkerDied
-from configs.workflow.processes import SAVE_S, Command, run_command
 from configs.workflow.schedule import machines_for
 from configs.workflow.units import Unit
+from configs.workflow.workers.dispatch import WorkerDied
+from configs.workflow.workers.processes import SAVE_S, Command, run_command
 
 PATIENCE_S = 600.0
 """That a unit waits for machines to come (back), while no other is at work."""

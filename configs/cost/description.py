@@ -1,44 +1,13 @@
-"""What a run or a study takes, before anything is started: the one planner.
+"""A plan as lines for people.
 
-In: a training or study config; where known, the tokens of each source and the examples of the SFT set. Out: a plan
-with parameters, FLOPs, tokens, steps, passes over each source, memory, disk and GPU-hours, and its printed form.
-No torch, so that a plan needs no GPU and answers at once. The arithmetic is in model_cost.py and plan.py.
+In: the plan of a run or of a study. Out: text: parameters, FLOPs, budget, passes, memory, disk, compute.
 """
 
 from __future__ import annotations
 
-import argparse
+from configs.cost.model import Parameters
+from configs.cost.plan import BYTES_PER_TOKEN, RunPlan, StudyPlan
 
-from configs.arguments import count
-from configs.errors import ConfigError, user_errors
-from configs.gpus import GPUS, find_gpu
-from configs.load import find_config, load_study, load_train, parse_overrides, read_yaml
-from configs.model_cost import Flops, Memory, Parameters, flops_per_token, memory, parameters
-from configs.plan import BYTES_PER_TOKEN, Hardware, RunPlan, StudyPlan, plan_run, plan_study, training_steps
-
-__all__ = [
-    "Flops",
-    "Hardware",
-    "Memory",
-    "Parameters",
-    "RunPlan",
-    "StudyPlan",
-    "add_hardware_options",
-    "describe",
-    "flops_per_token",
-    "hardware_of",
-    "memory",
-    "parameters",
-    "plan_run",
-    "plan_study",
-    "training_steps",
-]
-
-EXAMPLES = """examples:
-  python -m configs.cost configs/1b.yaml
-  python -m configs.cost configs/1b_sft.yaml#text batch.micro_sequences=2
-  python -m configs.cost configs/studies/paper.yaml --gpu H100 --gpus 64 --mfu 0.4
-"""
 GIB = 2**30
 
 
@@ -161,52 +130,3 @@ def _count(number: int) -> str:
 
 def _gib(number: int) -> str:
     return f"{number / GIB:,.1f} GiB" if number >= GIB else f"{number / 2**20:,.1f} MiB"
-
-
-def add_hardware_options(parser: argparse.ArgumentParser) -> None:
-    """--gpu, --gpus, --peak-tflops and --mfu, which `hardware_of` reads."""
-    default = Hardware()
-    parser.add_argument("--gpu", default=default.gpu.name, metavar="NAME", help=f"GPU to plan for: {', '.join(GPUS)}")
-    parser.add_argument(
-        "--gpus", type=count, default=default.count, metavar="N", help="number of GPUs that work together"
-    )
-    parser.add_argument(
-        "--peak-tflops", type=float, metavar="X", help="dense bf16 peak of one, if not the data sheet's"
-    )
-    parser.add_argument(
-        "--mfu", type=float, default=default.mfu, help=f"share of the peak that is reached (default: {default.mfu:g})"
-    )
-
-
-def hardware_of(options: argparse.Namespace) -> Hardware:
-    """Raises ConfigError for a GPU that is not known, or numbers that cannot be."""
-    gpu = find_gpu(options.gpu)
-    if options.peak_tflops is not None:
-        gpu = gpu._replace(peak_flops=options.peak_tflops * 1e12)
-    if not (gpu.peak_flops > 0 and 0 < options.mfu <= 1):
-        raise ConfigError("--peak-tflops must be positive, --mfu above 0 and at most 1")
-    return Hardware(gpu, options.gpus, options.mfu)
-
-
-@user_errors
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m configs.cost",
-        description="Print what a training run or a study takes.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("config", help="a training YAML (optionally #preset) or a study YAML")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides")
-    add_hardware_options(parser)
-    args = parser.parse_args(arguments)
-    hardware = hardware_of(args)
-    overrides = parse_overrides(args.overrides)
-    if "scales" in read_yaml(find_config(args.config.partition("#")[0])):
-        print(describe(plan_study(load_study(args.config, overrides), hardware=hardware)))
-    else:
-        print(describe(plan_run(load_train(args.config, overrides), hardware=hardware)))
-
-
-if __name__ == "__main__":
-    main()

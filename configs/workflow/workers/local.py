@@ -17,9 +17,9 @@ from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, Thre
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 
-from configs.workflow.dispatch import WorkerDied
-from configs.workflow.processes import Command, end_with_parent, run_command
 from configs.workflow.units import Unit
+from configs.workflow.workers.dispatch import WorkerDied
+from configs.workflow.workers.processes import Command, end_with_parent, run_command
 
 START_S = 60.0
 """In which a new process has surely said who it is."""

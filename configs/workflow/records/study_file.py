@@ -11,9 +11,9 @@ from pathlib import Path
 
 from configs import load as config_files
 from configs.artifacts import read_json, write_json
+from configs.cost.plan import BYTES_PER_TOKEN, plan_study
 from configs.errors import ArtifactError, ResourceError
 from configs.layout import shards_dir
-from configs.plan import BYTES_PER_TOKEN, plan_study
 from configs.schema import StudyConfig
 from configs.workflow.clean import size
 from configs.workflow.inputs import source_bytes

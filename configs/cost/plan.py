@@ -11,10 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from configs.errors import ConfigError
-from configs.gpus import GPUS, Gpu
-from configs.load import BENCHMARKS, load_mixture, load_sources, pretrain_config, sft_config
-from configs.model_cost import (
+from configs.cost.gpus import GPUS, Gpu
+from configs.cost.model import (
     MASTER_BYTES,
     OPTIMIZER_BYTES,
     Flops,
@@ -24,6 +22,8 @@ from configs.model_cost import (
     memory,
     parameters,
 )
+from configs.errors import ConfigError
+from configs.load import BENCHMARKS, load_mixture, load_sources, pretrain_config, sft_config
 from configs.schema import StudyConfig, TrainConfig
 
 BYTES_PER_TOKEN = 4.0

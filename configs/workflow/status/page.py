@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from configs.artifacts import write_text
-from configs.workflow.status import headline, progress_words
-from configs.workflow.survey import STATES, Survey, survey
+from configs.workflow.status.survey import STATES, Survey, survey
+from configs.workflow.status.terminal import headline, progress_words
 from configs.workflow.units import Unit
 
 RELOAD_S = 30

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from configs.artifacts import write_text
 from configs.layout import PROJECT_ROOT
-from configs.workflow.records import units_dir
+from configs.workflow.records.records import units_dir
 from configs.workflow.schedule import machines_for
 from configs.workflow.units import Unit
 

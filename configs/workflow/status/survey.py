@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from configs.workflow.claims import Claim, at_work, failure, was_begun
-from configs.workflow.progress import last_step, log_lines
-from configs.workflow.records import State, states
+from configs.workflow.records.leases import Claim, at_work, failure, was_begun
+from configs.workflow.records.records import State, states
+from configs.workflow.status.progress import last_step, log_lines
 from configs.workflow.units import KINDS, Unit
 
 LOG_LINES = 8

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from configs.clock import clock
-from configs.workflow.survey import STATES, Standing, StateOf, Survey
+from configs.workflow.status.survey import STATES, Standing, StateOf, Survey
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.layout import RunFolder
-from configs.workflow.records import units_dir
+from configs.workflow.records.records import units_dir
 from configs.workflow.units import Unit
 
 

@@ -1,0 +1,1 @@
+"""What the code runs on: signals, the Ray cluster, versions of code and machine."""

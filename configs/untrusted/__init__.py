@@ -1,0 +1,1 @@
+"""Files and values that somebody else may have written, read without trust."""

@@ -1,0 +1,1 @@
+"""Where a study stands, for people: in a terminal and as a page."""

@@ -1,0 +1,1 @@
+"""Who does the units: processes of this machine, a Ray cluster, Slurm jobs."""
