@@ -42,9 +42,18 @@ from configs.runtime import cluster as ray_cluster
 from configs.runtime import signals
 from configs.schema import StudyConfig
 from configs.workflow.arguments import parse
-from configs.workflow.driver import CHECKED, Stale, alone, drive, finish, judge, lost, settle
+from configs.workflow.driver import (
+    CHECKED,
+    Stale,
+    check_stale,
+    drive,
+    find_missing_products,
+    record_done,
+    resolve_stale,
+    study_lock,
+)
 from configs.workflow.plan import plan_lines
-from configs.workflow.records.leases import claim, failure, note_failure
+from configs.workflow.records.leases import hold_lease, read_failure, write_failure
 from configs.workflow.records.products import Products, step_of
 from configs.workflow.records.records import State, read_record, record_file, states, units_dir
 from configs.workflow.records.study_file import begin, begun, check_disk
@@ -78,7 +87,7 @@ class Work:
         log = units_dir(folder) / f"{unit.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
-            claim(folder, unit.name) if main_rank else contextlib.nullcontext(),
+            hold_lease(folder, unit.name) if main_rank else contextlib.nullcontext(),
             log.open("a", buffering=1) as stream,
             contextlib.redirect_stdout(stream),
             contextlib.redirect_stderr(stream),
@@ -98,7 +107,7 @@ class Work:
         """Of `command`, which has ended with this exit code: the product. Raises what ended it."""
         if not code:
             return self.products.product(unit)
-        failed = failure(self.runs / self.study.name, unit.name)
+        failed = read_failure(self.runs / self.study.name, unit.name)
         if failed is not None and failed.final:
             raise MagicError(failed.message)
         raise WorkerDied(f"{unit.name} ended with exit code {code}; its log says why")
@@ -185,9 +194,9 @@ def run(
     documents = documents_of(study, given, data)
     print(describe(plan_study(study)), flush=True)
     check_disk(study, documents, data, runs)
-    with signals.awaited(), alone(folder):
+    with signals.awaited(), study_lock(folder):
         units = study_units(study, runs, documents)
-        if judge(folder, units, stale):
+        if check_stale(folder, units, stale):
             begin(study, documents, runs)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
         page = Page(folder, units)
@@ -202,11 +211,11 @@ def run(
                 shards = units[:1]
                 seconds = drive(folder, shards, states(folder, shards), team, work.remove, tick)
                 for _ in KINDS:  # what was made of a lost unit is judged once that is there again
-                    if not (gone := lost(folder, units, work.products.intact)):
+                    if not (gone := find_missing_products(folder, units, work.products.intact)):
                         break
                     missing = dict.fromkeys((unit.name for unit in gone), State("missing"))
                     seconds |= drive(folder, gone, missing, team, work.remove, tick)
-                found, units = settle(folder, units, stale)
+                found, units = resolve_stale(folder, units, stale)
                 begin(study, documents, runs)
                 seconds |= drive(folder, units, found, team, work.remove, tick)
         finally:
@@ -269,10 +278,10 @@ def _do_unit(name: str, unit: str, data: Path, runs: Path, again: bool, main_ran
         product = work(by_name[unit])
     except Exception as error:
         if main_rank and not isinstance(error, Preempted) and signals.received() is None:
-            note_failure(folder, unit, in_words(error), final=not may_pass(error))
+            write_failure(folder, unit, in_words(error), final=not may_pass(error))
         raise
     if main_rank:
-        finish(folder, by_name[unit], product, time.monotonic() - began)
+        record_done(folder, by_name[unit], product, time.monotonic() - began)
 
 
 def emit_slurm(
@@ -288,11 +297,11 @@ def emit_slurm(
     if stale == "redo":
         raise ConfigError("--stale redo with --emit-slurm", hint=f"study.py unit {study.name} UNIT --again, for each")
     documents, folder = documents_of(study, given, data), runs / study.name
-    with alone(folder):
+    with study_lock(folder):
         units = study_units(study, runs, documents)
-        judge(folder, units, stale)
+        check_stale(folder, units, stale)
         if stale == "keep":
-            settle(folder, units, stale)
+            resolve_stale(folder, units, stale)
         begin(study, documents, runs)
     places = {"runs": runs, "data": data, "python": Path(sys.executable)}
     return f"bash {slurm.emit(out.resolve(), study.name, units, places, cluster)}"

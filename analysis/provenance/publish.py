@@ -30,7 +30,7 @@ from configs.errors import ArtifactError, ConfigError, ResourceError
 from configs.layout import CONFIG_ROOT, PROJECT_ROOT, metrics_file, scores_dir
 from configs.load import dump_yaml, read_yaml
 from configs.runtime.versions import git_commit, versions
-from configs.workflow.driver import alone
+from configs.workflow.driver import study_lock
 from configs.workflow.records.products import Products
 from configs.workflow.records.records import read_record, states, units_dir
 from configs.workflow.units import Unit
@@ -70,7 +70,7 @@ def publish(
     if out.suffix != ".zip":
         raise ConfigError(f"a published study is a .zip, not {out.name}", hint=f"--out {out.stem}.zip")
     folder = runs / study
-    with alone(folder):
+    with study_lock(folder):
         lacking = _lacking(folder, units, Products(study, data or folder, runs))
         if lacking and not incomplete:
             more = [f"and {len(lacking) - SHOWN} more"] if len(lacking) > SHOWN else []

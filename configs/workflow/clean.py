@@ -21,8 +21,8 @@ from pathlib import Path
 from configs.artifacts import lock_folder, read_json
 from configs.errors import ArtifactError, ResourceError
 from configs.layout import index_dir, scores_dir
-from configs.workflow.driver import alone
-from configs.workflow.records.leases import at_work
+from configs.workflow.driver import study_lock
+from configs.workflow.records.leases import current_lease
 from configs.workflow.records.records import states, units_dir
 from configs.workflow.units import Unit
 
@@ -80,8 +80,8 @@ def clean(
 
     Each goes under a temporary name first: what a kill leaves is a leftover, never half of something.
     """
-    with alone(folder):
-        if busy := [unit.name for unit in units if at_work(folder, unit.name)]:
+    with study_lock(folder):
+        if busy := [unit.name for unit in units if current_lease(folder, unit.name)]:
             raise ResourceError(f"another process is at work on {busy[0]}", where=folder, hint="wait for it, or end it")
         found = removals(folder, units, data, exports, everything)
         for removal in found:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from configs.artifacts import lock_file
 from configs.errors import MagicError, ResourceError
-from configs.workflow.records.leases import last_claim, note_failure
+from configs.workflow.records.leases import last_lease, write_failure
 from configs.workflow.records.records import (
     State,
     keep_record,
@@ -48,7 +48,7 @@ class UnitsFailed(MagicError):
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def study_lock(folder: Path) -> Iterator[None]:
     """Raises ResourceError where another process drives the study in this folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a") as stream:
@@ -61,7 +61,9 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def lost(folder: Path, units: Sequence[Unit], intact: Callable[[Unit, str, Sequence[Unit]], bool]) -> list[Unit]:
+def find_missing_products(
+    folder: Path, units: Sequence[Unit], intact: Callable[[Unit, str, Sequence[Unit]], bool]
+) -> list[Unit]:
     """Units that were done and whose files have gone, and those without a record of which something done was made.
 
     intact: of a unit, the product in its record, and the units not done that need it. What it raises for damaged files
@@ -86,7 +88,7 @@ def lost(folder: Path, units: Sequence[Unit], intact: Callable[[Unit, str, Seque
     return list(gone.values())
 
 
-def settle(folder: Path, units: Sequence[Unit], stale: Stale) -> tuple[dict[str, State], list[Unit]]:
+def resolve_stale(folder: Path, units: Sequence[Unit], stale: Stale) -> tuple[dict[str, State], list[Unit]]:
     """(states, units; stale ones are marked `again` or kept). Raises ResourceError for stale ones to be refused."""
     found = states(folder, units)
     old = [unit for unit in units if found[unit.name].kind == "stale" and unit.kind not in CHECKED]
@@ -106,7 +108,7 @@ def settle(folder: Path, units: Sequence[Unit], stale: Stale) -> tuple[dict[str,
     )
 
 
-def judge(folder: Path, units: Sequence[Unit], stale: Stale) -> bool:
+def check_stale(folder: Path, units: Sequence[Unit], stale: Stale) -> bool:
     """Before anything is done: is it certain that `settle` will refuse nothing? Raises ResourceError where it must.
 
     What follows from tokenising again, or from files that have gone, shows once they are there.
@@ -114,15 +116,17 @@ def judge(folder: Path, units: Sequence[Unit], stale: Stale) -> bool:
     names = {unit.name for unit in units if unit.kind not in CHECKED and record_file(folder, unit.name).is_file()}
     if stale == "refuse":
         made = [unit for unit in units if unit.name in names]
-        settle(folder, [replace(u, inputs=tuple(name for name in u.inputs if name in names)) for u in made], stale)
+        resolve_stale(
+            folder, [replace(u, inputs=tuple(name for name in u.inputs if name in names)) for u in made], stale
+        )
     return stale != "refuse" or not names
 
 
-def finish(folder: Path, unit: Unit, product: str, seconds: float) -> None:
+def record_done(folder: Path, unit: Unit, product: str, seconds: float) -> None:
     """Record a unit that is done now, and took so long."""
     inputs = {name: record.product for name in unit.inputs if (record := read_record(folder, name)) is not None}
     started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
-    claim = last_claim(folder, unit.name)
+    claim = last_lease(folder, unit.name)
     by = (claim.host, claim.hardware, claim.git_commit) if claim else (socket.gethostname(), None, None)
     about = dict(zip(("host", "hardware", "git_commit"), by, strict=True))
     write_record(folder, unit, inputs, product, started=started, seconds=round(seconds, 3), **about)
@@ -165,9 +169,9 @@ def drive(
     def tell(event: Event) -> None:
         if event.kind == "done" and event.unit is not None:
             seconds[event.unit.name] = event.seconds
-            finish(folder, event.unit, event.product, event.seconds)
+            record_done(folder, event.unit, event.product, event.seconds)
         if event.kind == "failed" and event.unit is not None and event.error is not None:
-            note_failure(folder, event.unit.name, in_words(event.error), final=True)
+            write_failure(folder, event.unit.name, in_words(event.error), final=True)
         display.tell(event)
         tick()
 

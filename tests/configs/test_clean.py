@@ -16,8 +16,8 @@ from configs.errors import ArtifactError, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.workflow import clean as module
 from configs.workflow.clean import clean, removals, size
-from configs.workflow.driver import alone
-from configs.workflow.records.leases import claim
+from configs.workflow.driver import study_lock
+from configs.workflow.records.leases import hold_lease
 from configs.workflow.records.records import read_record, states
 
 BLEND = "b" * 64  # as the records of finished_study have it
@@ -156,9 +156,12 @@ def test_killed_in_the_middle_only_leftovers_are_left(made: Finished, monkeypatc
 
 
 def test_all_of_it_goes_but_not_while_somebody_works_on_it(made: Finished) -> None:
-    with alone(made.folder), pytest.raises(ResourceError, match="another process is at work"):
+    with study_lock(made.folder), pytest.raises(ResourceError, match="another process is at work"):
         clean(made.folder, made.units, made.data, everything=True)
-    with claim(made.folder, "pretrain/tiny/V1P0/seed0"), pytest.raises(ResourceError, match="at work on pretrain/"):
+    with (
+        hold_lease(made.folder, "pretrain/tiny/V1P0/seed0"),
+        pytest.raises(ResourceError, match="at work on pretrain/"),
+    ):
         clean(made.folder, made.units, made.data)  # by Slurm, without a driver
     assert kinds(made, everything=True) == {"study": {"."}, "index": {f"index/{BLEND}"}}
     clean(made.folder, made.units, made.data, everything=True)

@@ -21,7 +21,7 @@ from test_dispatch import unit
 from configs.errors import ResourceError
 from configs.load import load_study
 from configs.workflow import driver
-from configs.workflow.records.leases import Failure, claim, failure
+from configs.workflow.records.leases import Failure, hold_lease, read_failure
 from configs.workflow.records.records import State, read_record, record_file, states
 from configs.workflow.records.study_file import begun
 from configs.workflow.units import Unit
@@ -64,7 +64,7 @@ def test_what_a_unit_left_is_removed_once_before_it_is_made_again(
     """Its record goes too: stopped, it is no longer stale, and goes on from where it is."""
     monkeypatch.setattr(driver, "dispatch", functools.partial(dispatch, pause_s=0.001))
     old = Unit("analyse", (), {})
-    driver.finish(tmp_path, old, "old", 1.0)
+    driver.record_done(tmp_path, old, "old", 1.0)
     removed: list[bool] = []
     workers = Scripted(WorkerDied("gone"), "new")
     stale = {"analyse": State("stale")}
@@ -81,7 +81,7 @@ def test_what_a_unit_left_is_removed_once_before_it_is_made_again(
 
     with pytest.raises(driver.UnitsFailed):
         driver.drive(tmp_path, [again("analyse")], stale, Scripted(ValueError("no")), lambda unit: None)
-    assert read_record(tmp_path, "analyse") is None and failure(tmp_path, "analyse") == Failure(
+    assert read_record(tmp_path, "analyse") is None and read_failure(tmp_path, "analyse") == Failure(
         "ValueError: no", final=True
     )
 
@@ -146,10 +146,17 @@ def test_a_unit_of_several_gpus_is_asked_to_end_and_leaves_nobody(tmp_path: Path
 
 
 def test_a_study_has_one_driver_over_nfs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with driver.alone(tmp_path):
-        with pytest.raises(ResourceError, match="another process is at work on this study"), driver.alone(tmp_path):
+    with driver.study_lock(tmp_path):
+        with (
+            pytest.raises(ResourceError, match="another process is at work on this study"),
+            driver.study_lock(tmp_path),
+        ):
             pass
-        with claim(tmp_path, "analyse", wait_s=0.0), pytest.raises(ResourceError), claim(tmp_path, "analyse", 0.0):
+        with (
+            hold_lease(tmp_path, "analyse", wait_s=0.0),
+            pytest.raises(ResourceError),
+            hold_lease(tmp_path, "analyse", 0.0),
+        ):
             pass
     seen: list[int] = []
 
@@ -161,14 +168,14 @@ def test_a_study_has_one_driver_over_nfs_too(tmp_path: Path, monkeypatch: pytest
         seen.append(at.st_ino)
 
     monkeypatch.setattr("configs.artifacts.fcntl.flock", as_nfs)
-    with driver.alone(tmp_path), claim(tmp_path, "analyse"):
+    with driver.study_lock(tmp_path), hold_lease(tmp_path, "analyse"):
         assert seen == [path.stat().st_ino for path in (tmp_path / driver.LOCK, tmp_path / "units/analyse.lock")]
 
     def without_locks(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("configs.artifacts.fcntl.flock", without_locks)
-    with driver.alone(tmp_path), claim(tmp_path, "analyse"):
+    with driver.study_lock(tmp_path), hold_lease(tmp_path, "analyse"):
         pass
 
 
@@ -178,20 +185,20 @@ def test_what_must_be_refused_is_before_anything_is_done(tmp_path: Path) -> None
         Unit("pretrain/x", ("tokenise",), {"lr": 1}),
         Unit("score/x", ("pretrain/x",), {"rows": 1}),
     ]
-    assert driver.judge(tmp_path, units, "refuse")  # nothing is finished
-    driver.finish(tmp_path, units[0], "shards", 1.0)
-    assert driver.judge(tmp_path, units, "refuse")  # only what is brought up to date anyway
+    assert driver.check_stale(tmp_path, units, "refuse")  # nothing is finished
+    driver.record_done(tmp_path, units[0], "shards", 1.0)
+    assert driver.check_stale(tmp_path, units, "refuse")  # only what is brought up to date anyway
     for done in units[1:]:
-        driver.finish(tmp_path, done, "product", 1.0)
-    assert not driver.judge(tmp_path, units, "refuse")
+        driver.record_done(tmp_path, done, "product", 1.0)
+    assert not driver.check_stale(tmp_path, units, "refuse")
     other = [replace(units[0], identity={"vocab": 2}), *units[1:]]
-    assert not driver.judge(tmp_path, other, "refuse")  # the shards may come out as they were
+    assert not driver.check_stale(tmp_path, other, "refuse")  # the shards may come out as they were
     changed = [*units[:2], replace(units[2], identity={"rows": 2})]
     with pytest.raises(ResourceError, match=r"1 finished units no longer match[^:]*\n  score/x: rows 1 -> 2"):
-        driver.judge(tmp_path, changed, "refuse")
-    assert driver.judge(tmp_path, changed, "redo") and driver.judge(tmp_path, changed, "keep")
+        driver.check_stale(tmp_path, changed, "refuse")
+    assert driver.check_stale(tmp_path, changed, "redo") and driver.check_stale(tmp_path, changed, "keep")
     record_file(tmp_path, "pretrain/x").unlink()
-    assert not driver.judge(tmp_path, units, "refuse")  # it is made again first
+    assert not driver.check_stale(tmp_path, units, "refuse")  # it is made again first
 
 
 @pytest.mark.parametrize("slurm", [False, True])

@@ -21,7 +21,7 @@ from configs.errors import ArtifactError, ConfigError
 from configs.layout import CONFIG_ROOT
 from configs.load import load_sources, load_study
 from configs.schema import StudyConfig
-from configs.workflow.driver import lost
+from configs.workflow.driver import find_missing_products
 from configs.workflow.plan import plan_lines, seconds_of
 from configs.workflow.records import records
 from configs.workflow.records.records import State, changes, states, write_record
@@ -293,16 +293,16 @@ def test_what_has_gone_is_found_and_what_was_made_of_it_waits(tmp_path: Path) ->
         asked.append((unit.name, product, [other.name for other in waiting]))
         return unit.name != "pretrain/x"
 
-    assert lost(tmp_path, CHAIN, intact) == [CHAIN[1]]
+    assert find_missing_products(tmp_path, CHAIN, intact) == [CHAIN[1]]
     assert asked == [("tokenise", "first", []), ("pretrain/x", "first", [])]  # its score is judged later
     records.record_file(tmp_path, "score/x").unlink()
     asked.clear()
-    assert lost(tmp_path, CHAIN, intact) == [CHAIN[1]]
+    assert find_missing_products(tmp_path, CHAIN, intact) == [CHAIN[1]]
     assert asked[1] == ("pretrain/x", "first", ["score/x"])
     finish(tmp_path, CHAIN)
     records.record_file(tmp_path, "tokenise").unlink()
-    assert lost(tmp_path, CHAIN, lambda *_: True) == [CHAIN[0]]
-    assert lost(tmp_path / "new", CHAIN, lambda *_: False) == []
+    assert find_missing_products(tmp_path, CHAIN, lambda *_: True) == [CHAIN[0]]
+    assert find_missing_products(tmp_path / "new", CHAIN, lambda *_: False) == []
 
 
 def test_an_altered_record_is_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from configs.artifacts import write_json
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from configs.workflow.driver import finish
+from configs.workflow.driver import record_done
 from configs.workflow.records.records import read_record
 from configs.workflow.records.study_file import begin
 from configs.workflow.schedule import schedule
@@ -76,7 +76,7 @@ def answers(work: Path, rounds: int) -> dict[str, float]:
     begin(study, None, runs)
     units = study_units(study, runs)
     for unit in units:
-        finish(runs / study.name, unit, "product", 1.0)
+        record_done(runs / study.name, unit, "product", 1.0)
     return {
         "plan_s": round(timed(["plan", "paper", "--gpus", "64", "--runs", str(runs)], rounds), 2),
         "status_s": round(timed(["status", "paper", "--runs", str(runs)], rounds), 2),

@@ -20,7 +20,7 @@ from configs.errors import ConfigError, Preempted, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
 from configs.runtime import signals
-from configs.workflow.records.leases import failure
+from configs.workflow.records.leases import read_failure
 from configs.workflow.records.records import State
 from configs.workflow.records.study_file import begin
 from configs.workflow.units import Unit, study_units
@@ -265,5 +265,5 @@ def test_every_kind_of_unit_ends_at_the_notice(
         driver.do_unit("tiny", name, tmp_path / "data", tmp_path / "runs", again=False)
     units = tmp_path / "runs/tiny/units"
     assert "SIGUSR1 came" in (units / f"{name}.stopped").read_text()
-    assert failure(tmp_path / "runs/tiny", name) is None and signals.received() is None
+    assert read_failure(tmp_path / "runs/tiny", name) is None and signals.received() is None
     assert [signal.getsignal(number) for number in signals.AWAITED] == handlers

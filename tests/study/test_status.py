@@ -20,8 +20,16 @@ from configs.artifacts import read_json, write_json
 from configs.errors import ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from configs.workflow.driver import finish
-from configs.workflow.records.leases import Failure, at_work, claim, failure, last_claim, note_failure, was_begun
+from configs.workflow.driver import record_done
+from configs.workflow.records.leases import (
+    Failure,
+    current_lease,
+    hold_lease,
+    last_lease,
+    read_failure,
+    was_begun,
+    write_failure,
+)
 from configs.workflow.records.records import units_dir
 from configs.workflow.records.study_file import begin
 from configs.workflow.status.page import Page, status_page
@@ -55,8 +63,8 @@ def words(found: Survey, everything: bool = False) -> str:
 
 @contextmanager
 def another_process_at_work(folder: Path, unit: str) -> Iterator[subprocess.Popen[str]]:
-    script = "import sys, time; from pathlib import Path; from configs.workflow.records.leases import claim\n"
-    script += "with claim(Path(sys.argv[1]), sys.argv[2]): print('here', flush=True); time.sleep(60)"
+    script = "import sys, time; from pathlib import Path; from configs.workflow.records.leases import hold_lease\n"
+    script += "with hold_lease(Path(sys.argv[1]), sys.argv[2]): print('here', flush=True); time.sleep(60)"
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(folder), unit], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -70,39 +78,39 @@ def another_process_at_work(folder: Path, unit: str) -> Iterator[subprocess.Pope
 
 def test_a_unit_is_worked_on_by_one_process_and_a_killed_one_holds_nothing(folder: Path) -> None:
     with another_process_at_work(folder, PRETRAIN) as other:
-        claimed = at_work(folder, PRETRAIN)
-        assert claimed is not None and claimed.pid == other.pid and abs(time.time() - claimed.began) < 60
+        lease = current_lease(folder, PRETRAIN)
+        assert lease is not None and lease.pid == other.pid and abs(time.time() - lease.began) < 60
         with (
             pytest.raises(ResourceError, match=f"at work on {PRETRAIN}: {other.pid} on "),
-            claim(folder, PRETRAIN, 0.0),
+            hold_lease(folder, PRETRAIN, 0.0),
         ):
             pass
-    assert at_work(folder, PRETRAIN) is None and was_begun(folder, PRETRAIN)
-    with claim(folder, PRETRAIN, 0.0):
-        assert at_work(folder, PRETRAIN) is not None
-    assert at_work(folder, PRETRAIN) is None
-    last = last_claim(folder, PRETRAIN)
+    assert current_lease(folder, PRETRAIN) is None and was_begun(folder, PRETRAIN)
+    with hold_lease(folder, PRETRAIN, 0.0):
+        assert current_lease(folder, PRETRAIN) is not None
+    assert current_lease(folder, PRETRAIN) is None
+    last = last_lease(folder, PRETRAIN)
     assert last is not None and last.pid == os.getpid() and f"{os.cpu_count()} CPUs" in last.hardware
 
 
 def test_who_waits_for_a_unit_gets_it_when_the_other_ends(folder: Path) -> None:
     with another_process_at_work(folder, PRETRAIN) as other:
         other.kill()
-        with claim(folder, PRETRAIN, 20.0):
+        with hold_lease(folder, PRETRAIN, 20.0):
             pass
 
 
 def test_a_failure_is_forgotten_when_the_unit_is_begun_again(folder: Path) -> None:
-    note_failure(folder, PRETRAIN, "no such thing\n", final=False)
-    assert failure(folder, PRETRAIN) == Failure("no such thing", final=False)
-    with claim(folder, PRETRAIN):
-        assert failure(folder, PRETRAIN) is None
+    write_failure(folder, PRETRAIN, "no such thing\n", final=False)
+    assert read_failure(folder, PRETRAIN) == Failure("no such thing", final=False)
+    with hold_lease(folder, PRETRAIN):
+        assert read_failure(folder, PRETRAIN) is None
 
 
 def test_every_state_with_what_a_person_wants_to_know(units: list[Unit], folder: Path) -> None:
-    finish(folder, units[0], "shards", 10.0)
+    record_done(folder, units[0], "shards", 10.0)
     for name, seconds in ((PRETRAIN, 30.0), ("score/tiny/V1P0/seed0/pt/last", 5.0)):
-        finish(folder, named(units, name), "product", seconds)
+        record_done(folder, named(units, name), "product", seconds)
     record = units_dir(folder) / "score/tiny/V1P0/seed0/pt/last.json"
     written = read_json(record)
     written["identity"]["scoring"]["sample"] = 9
@@ -110,8 +118,8 @@ def test_every_state_with_what_a_person_wants_to_know(units: list[Unit], folder:
     tuned = named(units, "finetune/tiny/V1P0/seed0/tiny")
     (units_dir(folder) / f"{tuned.name}.log").parent.mkdir(parents=True)
     (units_dir(folder) / f"{tuned.name}.log").write_text("one\ntwo\nValueError: \x1b[31m<script>\n")
-    note_failure(folder, tuned.name, "ValueError: <script>\n  next:  mend it", final=True)
-    with claim(folder, "score/tiny/V1P0/seed0/pt/step-0000010"):
+    write_failure(folder, tuned.name, "ValueError: <script>\n  next:  mend it", final=True)
+    with hold_lease(folder, "score/tiny/V1P0/seed0/pt/step-0000010"):
         pass
     running = named(units, "pretrain/tiny/V2P2/seed0")
     assert running.folder is not None and running.run is not None
@@ -153,7 +161,7 @@ def test_what_is_left_of_a_study_at_its_present_pace(units: list[Unit], folder: 
     took = {"tokenise": 1.0, "pretrain": 9.0, "finetune": 20.0, "score": 3.0}
     for unit in units:
         if unit.name not in left and unit.kind != "analyse":
-            finish(folder, unit, "product", took[unit.kind])
+            record_done(folder, unit, "product", took[unit.kind])
     with another_process_at_work(folder, left[0]):
         found = survey(folder, units)
     assert found.left_s == pytest.approx(20.0 + 2 * 3.0, abs=5.0)  # a moment has passed
@@ -162,7 +170,7 @@ def test_what_is_left_of_a_study_at_its_present_pace(units: list[Unit], folder: 
 
 def test_what_only_follows_from_a_stale_unit_is_counted_not_named(units: list[Unit], folder: Path) -> None:
     for unit in units:
-        finish(folder, unit, "product", 1.0)
+        record_done(folder, unit, "product", 1.0)
     record = units_dir(folder) / f"{PRETRAIN}.json"
     written = read_json(record)
     written["identity"]["optimizer"]["lr"] = 0.5

@@ -26,7 +26,7 @@ from configs.cost.plan import plan_study
 from configs.errors import ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from configs.workflow.driver import alone
+from configs.workflow.driver import study_lock
 from configs.workflow.records.study_file import SPARE_BYTES, check_disk
 from configs.workflow.status.progress import last_step, share_done
 from configs.workflow.units import study_units
@@ -229,7 +229,7 @@ def test_what_changed_is_refused_redone_or_kept_and_a_second_driver_is_turned_aw
     assert "2 pretrain" in redone.stdout and "6 score" in redone.stdout and scores(tmp_path) != first
     assert "stale" not in status(tmp_path)
 
-    with alone(folder):
+    with study_lock(folder):
         second = run(study, tmp_path, "overrides={optimizer.lr: 0.03}")
     assert second.returncode == 2 and "another process is at work on this study" in second.stderr
 

@@ -20,7 +20,7 @@ from tiny_study import write_study
 
 from configs.artifacts import read_json
 from configs.load import load_study
-from configs.workflow.records.leases import at_work
+from configs.workflow.records.leases import current_lease
 from configs.workflow.status.progress import last_step
 from configs.workflow.units import Unit, study_units
 
@@ -80,7 +80,7 @@ def scoring_on(node: int, folder: Path, units: dict[str, Unit]) -> bool:
         here = {process.pid for process in psutil.Process(node).children(recursive=True)}
     except psutil.NoSuchProcess:
         return False
-    claims = [at_work(folder, name) for name in units if name.startswith("score/")]
+    claims = [current_lease(folder, name) for name in units if name.startswith("score/")]
     return any(claimed.pid in here for claimed in claims if claimed is not None)
 
 

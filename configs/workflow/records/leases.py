@@ -29,7 +29,7 @@ POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class Claim:
+class Lease:
     """Of the process at work on a unit."""
 
     host: str
@@ -51,7 +51,7 @@ class Failure:
 
 
 @contextlib.contextmanager
-def claim(folder: Path, unit: str, wait_s: float = WAIT_S) -> Iterator[None]:
+def hold_lease(folder: Path, unit: str, wait_s: float = WAIT_S) -> Iterator[None]:
     """Work on a unit alone; folder: <runs>/<study>, here and below.
 
     Raises ResourceError where another process is at work on it. On a filesystem without locks nobody is turned away.
@@ -63,7 +63,7 @@ def claim(folder: Path, unit: str, wait_s: float = WAIT_S) -> Iterator[None]:
         while not lock_file(stream.fileno()):
             if time.monotonic() > deadline:
                 stream.seek(0)
-                other = _claim_in(stream)
+                other = _read_lease(stream)
                 raise ResourceError(
                     f"another process is at work on {unit}" + (f": {other.pid} on {other.host}" if other else ""),
                     where=path,
@@ -71,7 +71,7 @@ def claim(folder: Path, unit: str, wait_s: float = WAIT_S) -> Iterator[None]:
                 )
             time.sleep(POLL_S)
         stream.truncate(0)
-        stream.write(json.dumps(asdict(Claim(*_here(), os.getpid(), time.time()))))
+        stream.write(json.dumps(asdict(Lease(*_here(), os.getpid(), time.time()))))
         stream.flush()
         _failure_file(folder, unit).unlink(missing_ok=True)
         yield
@@ -82,32 +82,32 @@ def _here() -> tuple[str, str, str | None]:
     return socket.gethostname(), machine(), git_commit()
 
 
-def at_work(folder: Path, unit: str) -> Claim | None:
+def current_lease(folder: Path, unit: str) -> Lease | None:
     """Who is at work on it now."""
     try:
         with _lock_file(folder, unit).open() as stream:
             try:
                 fcntl.flock(stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return _claim_in(stream)
+                return _read_lease(stream)
     except OSError:  # there is none, or no locks on this filesystem
         pass
     return None
 
 
-def last_claim(folder: Path, unit: str) -> Claim | None:
+def last_lease(folder: Path, unit: str) -> Lease | None:
     """Who began it last, at work or not."""
     try:
         with _lock_file(folder, unit).open() as stream:
-            return _claim_in(stream)
+            return _read_lease(stream)
     except OSError:
         return None
 
 
-def _claim_in(stream: IO[str]) -> Claim | None:
+def _read_lease(stream: IO[str]) -> Lease | None:
     """None while it is just being written."""
     try:
-        return Claim(**json.load(stream))
+        return Lease(**json.load(stream))
     except (ValueError, TypeError):
         return None
 
@@ -117,11 +117,11 @@ def was_begun(folder: Path, unit: str) -> bool:
     return _lock_file(folder, unit).exists()
 
 
-def note_failure(folder: Path, unit: str, message: str, final: bool) -> None:
+def write_failure(folder: Path, unit: str, message: str, final: bool) -> None:
     write_json(_failure_file(folder, unit), asdict(Failure(message.rstrip(), final)))
 
 
-def failure(folder: Path, unit: str) -> Failure | None:
+def read_failure(folder: Path, unit: str) -> Failure | None:
     """Of a unit which nobody has begun since."""
     path = _failure_file(folder, unit)
     return Failure(**read_json(path)) if path.is_file() else None

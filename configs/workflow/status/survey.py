@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from configs.workflow.records.leases import Claim, at_work, failure, was_begun
+from configs.workflow.records.leases import Lease, current_lease, read_failure, was_begun
 from configs.workflow.records.records import State, states
 from configs.workflow.status.progress import last_step, log_lines
 from configs.workflow.units import KINDS, Unit
@@ -36,7 +36,7 @@ class Standing:
     """Of a training that has begun."""
     steps: int | None = None
     loss: float | None = None
-    claim: Claim | None = None
+    claim: Lease | None = None
     passed_s: float | None = None
     """Since it was begun, or that it took."""
     left_s: float | None = None
@@ -105,7 +105,7 @@ def _standing(folder: Path, unit: Unit, state: State, speed: _Speeds) -> Standin
     line = last_step(unit.folder) if trained and unit.folder else {}
     steps = unit.run.steps if trained and unit.run and line else None
     step, loss = line.get("step"), line.get("loss")
-    if claim := at_work(folder, unit.name):
+    if claim := current_lease(folder, unit.name):
         passed = max(0.0, time.time() - claim.began)
         left = None
         if unit.run and line.get("tokens_per_s") and steps is not None:
@@ -113,7 +113,7 @@ def _standing(folder: Path, unit: Unit, state: State, speed: _Speeds) -> Standin
         elif (whole := speed.seconds(unit)) is not None:
             left = max(0.0, whole - passed)
         return Standing(unit, "running", step, steps, loss, claim, passed, left)
-    if failed := failure(folder, unit.name):
+    if failed := read_failure(folder, unit.name):
         log = tuple(log_lines(folder, unit.name)[-LOG_LINES:])
         return Standing(unit, "failed", step, steps, loss, reasons=(failed.message,), log=log)
     if state.kind == "stale":
