@@ -29,19 +29,16 @@ from configs.documents import documents_of
 from configs.errors import ArtifactError, ConfigError, MagicError, Preempted, ResourceError, user_errors
 from configs.layout import (
     PROJECT_ROOT,
-    answers_file,
+    StudyFolder,
     data_root,
-    metrics_file,
-    report_dir,
     runs_root,
-    scores_dir,
-    study_of,
 )
 from configs.load import load_study, parse_overrides
 from configs.runtime import cluster as ray_cluster
 from configs.runtime import signals
 from configs.schema import StudyConfig
 from configs.workflow.arguments import parse
+from configs.workflow.disk import check_disk
 from configs.workflow.driver import (
     CHECKED,
     Stale,
@@ -50,13 +47,12 @@ from configs.workflow.driver import (
     find_missing_products,
     record_done,
     resolve_stale,
-    study_lock,
 )
 from configs.workflow.plan import plan_lines
-from configs.workflow.records.leases import hold_lease, read_failure, write_failure
+from configs.workflow.records.leases import hold_lease, read_failure, study_lock, write_failure
 from configs.workflow.records.products import Products, step_of
 from configs.workflow.records.records import State, read_record, record_file, states, units_dir
-from configs.workflow.records.study_file import begin, begun, check_disk
+from configs.workflow.records.study_file import open_study, save_study
 from configs.workflow.status.page import Page, write_page
 from configs.workflow.status.survey import survey
 from configs.workflow.status.terminal import show, watch
@@ -78,16 +74,16 @@ class Work:
     documents: Path | None
     """Folder with corpora/ and benchmarks/; None: the Hub."""
     data: Path
-    runs: Path
+    folder: StudyFolder
     on_ray: bool = False
 
     def __call__(self, unit: Unit) -> str:
         """Do it, or skip what of it is there; returns its product. Its log gets what it prints, and how it failed."""
-        folder, main_rank = self.runs / self.study.name, os.environ.get("RANK", "0") == "0"
-        log = units_dir(folder) / f"{unit.name}.log"
+        main_rank = os.environ.get("RANK", "0") == "0"
+        log = units_dir(self.folder.path) / f"{unit.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
-            hold_lease(folder, unit.name) if main_rank else contextlib.nullcontext(),
+            hold_lease(self.folder.path, unit.name) if main_rank else contextlib.nullcontext(),
             log.open("a", buffering=1) as stream,
             contextlib.redirect_stdout(stream),
             contextlib.redirect_stderr(stream),
@@ -101,13 +97,13 @@ class Work:
 
     @property
     def products(self) -> Products:
-        return Products(self.study.name, self.data, self.runs, self.documents if self.study.synthetic else None)
+        return Products(self.folder, self.data, self.documents if self.study.synthetic else None)
 
     def outcome(self, unit: Unit, code: int) -> str:
         """Of `command`, which has ended with this exit code: the product. Raises what ended it."""
         if not code:
             return self.products.product(unit)
-        failed = read_failure(self.runs / self.study.name, unit.name)
+        failed = read_failure(self.folder.path, unit.name)
         if failed is not None and failed.final:
             raise MagicError(failed.message)
         raise WorkerDied(f"{unit.name} ended with exit code {code}; its log says why")
@@ -122,11 +118,11 @@ class Work:
         elif unit.kind in ("pretrain", "finetune") and unit.folder is not None:
             unit.folder.done.unlink(missing_ok=True)  # first: half of a folder must not seem whole
             shutil.rmtree(unit.folder.path, ignore_errors=True)
-            shutil.rmtree(scores_dir(self.runs, self.study.name) / unit.folder.name, ignore_errors=True)
+            shutil.rmtree(self.folder.scores / unit.folder.name, ignore_errors=True)
 
     def command(self, unit: Unit, launch: Sequence[str]) -> list[str]:
         """To do a unit that several GPUs work on; launch: options of torchrun."""
-        options = ["--runs", str(self.runs), "--data", str(self.data)]
+        options = ["--runs", str(self.folder.runs), "--data", str(self.data)]
         script = [str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name]
         return [sys.executable, "-m", "torch.distributed.run", *launch, *script, *options]
 
@@ -139,7 +135,7 @@ class Work:
 
             assert self.documents is not None
             generate(self.documents, self.study.data.megabytes_per_source)
-            write_json(self.runs / self.study.name / "declared.json", declared(self.study.mixtures))
+            write_json(self.folder.declared, declared(self.study.mixtures))
         tokenize_study(self.study, self.documents, self.data, use_ray=self.on_ray)
 
     def _pretrain(self, unit: Unit) -> None:
@@ -147,7 +143,7 @@ class Work:
 
         assert unit.run is not None
         with signals.awaited():
-            pretrain.run(unit.run.config, self.study.name, self.data, self.runs, resume="auto")
+            pretrain.run(unit.run.config, self.study.name, self.data, self.folder.runs, resume="auto")
 
     def _finetune(self, unit: Unit) -> None:
         from megatron_train import sft
@@ -155,7 +151,7 @@ class Work:
         assert unit.run is not None and unit.folder is not None
         parent = unit.folder.path.with_name("pt")
         with signals.awaited():
-            sft.run(unit.run.config, parent, self.study.name, self.data, self.runs, resume="auto")
+            sft.run(unit.run.config, parent, self.study.name, self.data, self.folder.runs, resume="auto")
 
     def _score(self, unit: Unit) -> None:
         from ray_eval.exports import read_export
@@ -163,7 +159,7 @@ class Work:
 
         assert unit.folder is not None
         score_study(
-            self.runs,
+            self.folder.runs,
             self.study.name,
             documents_root=self.documents,
             benchmarks=self.study.benchmarks,
@@ -177,10 +173,10 @@ class Work:
         from analysis.report.page import build_report
         from analysis.scores.metrics import write_metrics
 
-        for path in (metrics_file(self.runs, self.study.name), answers_file(self.runs, self.study.name)):
+        for path in (self.folder.metrics, self.folder.answers):
             path.unlink(missing_ok=True)  # nothing says that they are whole, or made by this code
-        write_metrics(self.runs, self.study.name)
-        build_report(self.runs, self.study.name)
+        write_metrics(self.folder)
+        build_report(self.folder)
 
 
 # ---------------------------------------------------------------------------------------------- all of them
@@ -190,38 +186,38 @@ def run(
     study: StudyConfig, given: str | None, data: Path, runs: Path, workers: int | None = None, stale: Stale = "refuse"
 ) -> Path:
     """Do what is not done yet; returns the report's page."""
-    began, folder = time.monotonic(), runs / study.name
+    began, folder = time.monotonic(), StudyFolder(runs, study.name)
     documents = documents_of(study, given, data)
     print(describe(plan_study(study)), flush=True)
     check_disk(study, documents, data, runs)
-    with signals.awaited(), study_lock(folder):
+    with signals.awaited(), study_lock(folder.path):
         units = study_units(study, runs, documents)
-        if check_stale(folder, units, stale):
-            begin(study, documents, runs)
+        if check_stale(folder.path, units, stale):
+            save_study(study, documents, runs)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
-        page = Page(folder, units)
+        page = Page(folder.path, units)
 
         def tick() -> None:
             _go_on()
             page.keep()
 
         try:
-            work = Work(study, documents, data, runs, on_ray)
+            work = Work(study, documents, data, folder, on_ray)
             with workers_of(work, workers) as team:
                 shards = units[:1]
-                seconds = drive(folder, shards, states(folder, shards), team, work.remove, tick)
+                seconds = drive(folder.path, shards, states(folder.path, shards), team, work.remove, tick)
                 for _ in KINDS:  # what was made of a lost unit is judged once that is there again
-                    if not (gone := find_missing_products(folder, units, work.products.intact)):
+                    if not (gone := find_missing_products(folder.path, units, work.products.intact)):
                         break
                     missing = dict.fromkeys((unit.name for unit in gone), State("missing"))
-                    seconds |= drive(folder, gone, missing, team, work.remove, tick)
-                found, units = resolve_stale(folder, units, stale)
-                begin(study, documents, runs)
-                seconds |= drive(folder, units, found, team, work.remove, tick)
+                    seconds |= drive(folder.path, gone, missing, team, work.remove, tick)
+                found, units = resolve_stale(folder.path, units, stale)
+                save_study(study, documents, runs)
+                seconds |= drive(folder.path, units, found, team, work.remove, tick)
         finally:
             page.keep(at_once=True)
     print(summary(seconds, time.monotonic() - began))
-    return report_dir(runs, study.name) / "index.html"
+    return folder.report / "index.html"
 
 
 @contextlib.contextmanager
@@ -235,8 +231,8 @@ def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
             yield local
 
 
-def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
-    """One unit of a study that was begun, with its record: what torchrun and Slurm start. Done already: nothing.
+def do_unit(folder: StudyFolder, name: str, data: Path, again: bool) -> None:
+    """Do one unit of a study that was begun and record it: torchrun and Slurm start this. A finished unit is skipped.
 
     again: make it anew whatever is there; without, a stale one is refused. Raises Preempted where it is asked to end,
     and leaves <unit>.stopped, so that Slurm's script queues it again; a training saves first.
@@ -246,42 +242,56 @@ def do_unit(name: str, unit: str, data: Path, runs: Path, again: bool) -> None:
     main_rank = os.environ.get("RANK", "0") == "0"
     try:
         with signals.raised():
-            _do_unit(name, unit, data, runs, again, main_rank)
+            _do_unit(folder, name, data, again, main_rank)
     except Preempted as notice:
         if main_rank:
-            write_text(units_dir(runs / name) / f"{unit}.stopped", f"{notice}\n")
+            write_text(units_dir(folder.path) / f"{name}.stopped", f"{notice}\n")
         raise
 
 
-def _do_unit(name: str, unit: str, data: Path, runs: Path, again: bool, main_rank: bool) -> None:
-    study, documents, units = begun(name, runs)
-    by_name, folder = {unit.name: unit for unit in units}, runs / name
-    if unit not in by_name:
-        raise ConfigError(f"study {name} has no unit {unit!r}", hint=f"python study.py status {name} lists them")
-    work, found, record = Work(study, documents, data, runs), states(folder, units), read_record(folder, unit)
-    waiting = [other for other in units if unit in other.inputs and found[other.name].kind != "done"]
-    done, intact = found[unit].kind == "done" and not again, work.products.intact
-    if done and record is not None and intact(by_name[unit], record.product, waiting):
+def _do_unit(folder: StudyFolder, name: str, data: Path, again: bool, main_rank: bool) -> None:
+    study, documents, units = open_study(folder)
+    unit = next((unit for unit in units if unit.name == name), None)
+    if unit is None:
+        raise ConfigError(f"study {study.name} has no unit {name!r}", hint=f"python study.py status {study.name}")
+    work, found = Work(study, documents, data, folder), states(folder.path, units)
+    if not again and found[name].kind == "done" and _is_intact(work, unit, units, found):
         return
-    if missing := [needed for needed in by_name[unit].inputs if found[needed].kind == "missing"]:
-        raise ArtifactError(f"{unit} needs {missing[0]}, which is not done", where=folder)
-    if found[unit].kind == "stale" and by_name[unit].kind not in CHECKED and not again:
-        raise ResourceError(f"{unit} is stale: {'; '.join(found[unit].reasons)}", hint="--again makes it anew")
-    (units_dir(folder) / f"{unit}.stopped").unlink(missing_ok=True)
+    _check_unit(folder, unit, found, again)
+    (units_dir(folder.path) / f"{name}.stopped").unlink(missing_ok=True)
     began = time.monotonic()
     if again:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError(f"--again of {unit} under torchrun", hint=f"study.py run {name} --stale redo")
-        work.remove(by_name[unit])
-        record_file(folder, unit).unlink(missing_ok=True)
+        work.remove(unit)
+        record_file(folder.path, name).unlink(missing_ok=True)
     try:
-        product = work(by_name[unit])
+        product = work(unit)
     except Exception as error:
+        # A unit that was asked to end has not failed: whoever asked starts it again.
         if main_rank and not isinstance(error, Preempted) and signals.received() is None:
-            write_failure(folder, unit, in_words(error), final=not may_pass(error))
+            write_failure(folder.path, name, in_words(error), final=not may_pass(error))
         raise
     if main_rank:
-        record_done(folder, by_name[unit], product, time.monotonic() - began)
+        record_done(folder.path, unit, product, time.monotonic() - began)
+
+
+def _is_intact(work: Work, unit: Unit, units: Sequence[Unit], found: Mapping[str, State]) -> bool:
+    """Are the files of a finished unit there, with all that the units after it still need?"""
+    record = read_record(work.folder.path, unit.name)
+    waiting = [other for other in units if unit.name in other.inputs and found[other.name].kind != "done"]
+    return record is not None and work.products.intact(unit, record.product, waiting)
+
+
+def _check_unit(folder: StudyFolder, unit: Unit, found: Mapping[str, State], again: bool) -> None:
+    """Raises ArtifactError for a missing input, ResourceError for a stale unit, ConfigError for `again` in torchrun."""
+    if missing := [needed for needed in unit.inputs if found[needed].kind == "missing"]:
+        raise ArtifactError(f"{unit.name} needs {missing[0]}, which is not done", where=folder.path)
+    if again and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Ranks would remove what another has begun to write.
+        raise ConfigError(f"--again of {unit.name} under torchrun", hint=f"study.py run {folder.name} --stale redo")
+    if found[unit.name].kind == "stale" and unit.kind not in CHECKED and not again:
+        raise ResourceError(
+            f"{unit.name} is stale: {'; '.join(found[unit.name].reasons)}", hint="--again makes it anew"
+        )
 
 
 def emit_slurm(
@@ -296,13 +306,13 @@ def emit_slurm(
     """Begin a study, and write what Slurm needs to do all of it; returns what to type."""
     if stale == "redo":
         raise ConfigError("--stale redo with --emit-slurm", hint=f"study.py unit {study.name} UNIT --again, for each")
-    documents, folder = documents_of(study, given, data), runs / study.name
-    with study_lock(folder):
+    documents, folder = documents_of(study, given, data), StudyFolder(runs, study.name)
+    with study_lock(folder.path):
         units = study_units(study, runs, documents)
-        check_stale(folder, units, stale)
+        check_stale(folder.path, units, stale)
         if stale == "keep":
-            resolve_stale(folder, units, stale)
-        begin(study, documents, runs)
+            resolve_stale(folder.path, units, stale)
+        save_study(study, documents, runs)
     places = {"runs": runs, "data": data, "python": Path(sys.executable)}
     return f"bash {slurm.emit(out.resolve(), study.name, units, places, cluster)}"
 
@@ -349,20 +359,20 @@ def _run(args: argparse.Namespace, runs: Path) -> None:
 
 
 def _unit(args: argparse.Namespace, runs: Path) -> None:
-    do_unit(args.study, args.unit, data_root(args.data), runs, args.again)
+    do_unit(StudyFolder(runs, args.study), args.unit, data_root(args.data), args.again)
 
 
 def _status(args: argparse.Namespace, runs: Path) -> None:
-    runs, name = study_of(args.study, runs)
-    folder, units = runs / name, begun(name, runs)[2]
+    study = StudyFolder.find(args.study, runs)
+    _, _, units = open_study(study)
     if args.html is not None:
-        write_page(survey(folder, units), args.html, folder)
+        write_page(survey(study.path, units), args.html, study.path)
         print(args.html)
     elif args.watch:
-        watch(lambda: survey(folder, units))
+        watch(lambda: survey(study.path, units))
     else:
-        show(survey(folder, units), args.all)
-        page = report_dir(runs, name) / "index.html"
+        show(survey(study.path, units), args.all)
+        page = study.report / "index.html"
         print(f"report: {page if page.is_file() else 'not yet'}")
 
 
@@ -370,7 +380,7 @@ def _collect(args: argparse.Namespace, runs: Path) -> None:
     """Exit code INCOMPLETE (5) where a planned cell has no score."""
     from analysis.panel.collect import INCOMPLETE, collect, said
 
-    found = collect(*study_of(args.study, runs), args.out)
+    found = collect(StudyFolder.find(args.study, runs), args.out)
     print(said(found))
     sys.exit(0 if found.complete else INCOMPLETE)
 
@@ -379,27 +389,27 @@ def _why(args: argparse.Namespace, runs: Path) -> None:
     from analysis.panel.archive import study_at
     from analysis.provenance.why import answer, told
 
-    with study_at(args.study, runs) as place:
+    with study_at(args.study, runs) as study:
         archive = args.study if args.study.endswith(".zip") else None
-        facts = answer(*place, args.table, args.cell, args.recipe, archive)
+        facts = answer(study, args.table, args.cell, args.recipe, archive)
     print(json.dumps(facts, indent=1) if args.json else told(facts))
 
 
 def _publish(args: argparse.Namespace, runs: Path) -> None:
     from analysis.provenance.publish import publish, said
 
-    runs, name = study_of(args.study, runs)
-    units = begun(name, runs)[2] if (runs / name / "study.yaml").is_file() else []
-    print(said(publish(runs, name, units, args.out, data_root(args.data), args.incomplete)))
+    study = StudyFolder.find(args.study, runs)
+    units = open_study(study)[2] if study.config.is_file() else []
+    print(said(publish(study, units, args.out, data_root(args.data), args.incomplete)))
 
 
 def _clean(args: argparse.Namespace, runs: Path) -> None:
     from configs.workflow.clean import clean, removals, said
 
-    runs, name = study_of(args.study, runs)
-    parts = runs / name, begun(name, runs)[2], data_root(args.data), args.exports, args.all
+    study = StudyFolder.find(args.study, runs)
+    parts = study.path, open_study(study)[2], data_root(args.data), args.exports, args.all
     found = clean(*parts) if args.yes else removals(*parts)
-    print(said(found, runs / name, removed=args.yes))
+    print(said(found, study.path, removed=args.yes))
 
 
 COMMANDS = {

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from configs.errors import ArtifactError, ConfigError, user_errors
+from configs.errors import ConfigError, user_errors
 from configs.layout import runs_root
 
 if TYPE_CHECKING:
@@ -62,14 +62,10 @@ def main(argv: list[str] | None = None) -> None:
     if not seeds or min(seeds) < 1:
         raise ConfigError(f"--seeds is {args.seeds!r}", valid="whole numbers from 1, e.g. 1,3,5")
     from analysis.panel.load import load_panel
-    from analysis.panel.studies import choose_study
+    from analysis.panel.studies import require_study
     from analysis.rendering.writers import as_text
 
-    runs = runs_root(args.runs)
-    study = choose_study(runs, args.study)
-    if study is None:
-        raise ArtifactError("no study with scores", where=runs, hint="make study, or --runs DIR")
-    panel = load_panel(runs, study)
+    panel = load_panel(require_study(runs_root(args.runs), args.study))
     print(as_text(planner_table(panel, args.r, args.power, seeds, args.metric, args.difference)))
 
 

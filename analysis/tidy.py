@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import ArtifactError, unprintable, user_errors
-from configs.layout import metrics_file, runs_root, scores_dir
+from configs.layout import StudyFolder, runs_root
 from configs.untrusted.checks import JSON_BYTES, understood
 
 if TYPE_CHECKING:
@@ -50,21 +50,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--study", required=True, help="name of the study to write")
     parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
     args = parser.parse_args(argv)
-    print(write_tidy(args.table, runs_root(args.runs), args.study))
+    print(write_tidy(args.table, StudyFolder(runs_root(args.runs), args.study)))
 
 
-def write_tidy(table: Path, runs: Path, study: str) -> Path:
+def write_tidy(table: Path, study: StudyFolder) -> Path:
     """Raises ArtifactError for a table that cannot be believed, and where the study has scores of its own."""
     from analysis.scores.metrics import write_given
     from configs.artifacts import sha256_file
 
-    if scores_dir(runs, study).is_dir():
-        raise ArtifactError("the study has score files", where=scores_dir(runs, study), hint="another --study")
+    if study.scores.is_dir():
+        raise ArtifactError("the study has score files", where=study.scores, hint="another --study")
     frame = read_tidy(table)
     categories = _one_of_each(frame, "benchmark", "category", table)
     groups = _one_of_each(frame, "model", "group", table)
-    write_given(_as_metrics(frame, sha256_file(table)), metrics_file(runs, study), study, categories, groups)
-    return metrics_file(runs, study)
+    write_given(_as_metrics(frame, sha256_file(table)), study.metrics, study.name, categories, groups)
+    return study.metrics
 
 
 def read_tidy(path: Path) -> pd.DataFrame:

@@ -222,3 +222,14 @@ def verify_untouched(folder: Path, manifest: Path, files: dict[str, dict[str, An
     if later:
         with contextlib.suppress(OSError):  # somebody else's
             os.utime(manifest)
+
+
+def size_bytes(path: Path) -> int:
+    """Bytes of a file, or of the files of a folder; links count for themselves, and what just goes for nothing."""
+    walked = path.is_dir() and not path.is_symlink()
+    files = (Path(at) / name for at, _, names in os.walk(path) for name in names) if walked else [path]
+    total = 0
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            total += file.lstat().st_size
+    return total

@@ -41,16 +41,63 @@ def runs_root(given: str | os.PathLike[str] | None = None) -> Path:
     return Path(given or os.environ.get("MAGIC_RUNS") or "runs").resolve()
 
 
-def study_of(given: str, runs: Path) -> tuple[Path, str]:
-    """(folder of studies, study) of a study's name below `runs`, or of the path of its folder.
+@dataclass(frozen=True)
+class StudyFolder:
+    """<runs>/<study>: all that one study leaves but its data."""
 
-    Raises ArtifactError where there is none.
-    """
-    folder = runs / given if Path(given).name == given else Path(given).resolve()
-    if not folder.is_dir():
-        known = sorted(path.parent.name for path in runs.glob("*/study.yaml"))
-        raise ArtifactError("no such study", where=folder, valid=", ".join(known) or "none has been started here")
-    return folder.parent, folder.name
+    runs: Path
+    """Folder of studies."""
+    name: str
+
+    @classmethod
+    def find(cls, given: str, runs: Path) -> StudyFolder:
+        """The study of this name below `runs`, or the one in the folder of this path.
+
+        Raises ArtifactError where there is none.
+        """
+        folder = runs / given if Path(given).name == given else Path(given).resolve()
+        if not folder.is_dir():
+            known = sorted(path.parent.name for path in runs.glob("*/study.yaml"))
+            raise ArtifactError("no such study", where=folder, valid=", ".join(known) or "none has been started here")
+        return cls(folder.parent, folder.name)
+
+    @property
+    def path(self) -> Path:
+        return self.runs / self.name
+
+    @property
+    def config(self) -> Path:
+        """The study as it was begun."""
+        return self.path / "study.yaml"
+
+    @property
+    def declared(self) -> Path:
+        """Of a synthetic study: which mixture must help which benchmark."""
+        return self.path / "declared.json"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.parquet"
+
+    @property
+    def answers(self) -> Path:
+        """Which examples every cell got right, and how sure it was."""
+        return self.path / "answers.parquet"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    def run(self, scale: str, mixture: str, seed: int, stage: str) -> RunFolder:
+        return RunFolder(self.runs, self.name, scale, mixture, seed, stage)
+
+    def relative(self, path: Path) -> str:
+        """A path inside the study, as its records and its report name it."""
+        return path.relative_to(self.path).as_posix()
 
 
 def microworld_dir(data: Path) -> Path:
@@ -116,6 +163,10 @@ class RunFolder:
         return cls(path.parents[4], study, scale, mixture, int(known[1]), stage)
 
     @property
+    def study_folder(self) -> StudyFolder:
+        return StudyFolder(self.runs, self.study)
+
+    @property
     def path(self) -> Path:
         return self.runs / self.study / self.scale / self.mixture / f"seed{self.seed}" / self.stage
 
@@ -138,19 +189,3 @@ class RunFolder:
 
     def export(self, step: int) -> Path:
         return self.path / "export" / f"step-{step:07d}"
-
-
-def scores_dir(runs: Path, study: str) -> Path:
-    return runs / study / "scores"
-
-
-def metrics_file(runs: Path, study: str) -> Path:
-    return runs / study / "metrics.parquet"
-
-
-def answers_file(runs: Path, study: str) -> Path:
-    return runs / study / "answers.parquet"
-
-
-def report_dir(runs: Path, study: str) -> Path:
-    return runs / study / "report"

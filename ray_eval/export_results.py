@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import ArtifactError, user_errors
-from configs.layout import runs_root, scores_dir
+from configs.layout import StudyFolder, runs_root
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
-    for path in export_results(given.paths or [scores_dir(runs_root(given.runs), given.study)], given.out):
+    for path in export_results(given.paths or [StudyFolder(runs_root(given.runs), given.study).scores], given.out):
         print(path)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from configs.artifacts import read_object, sha256_file, verify_files
 from configs.errors import ArtifactError
-from configs.layout import RunFolder, scores_dir
+from configs.layout import RunFolder, StudyFolder
 from configs.untrusted.checks import parse_json, understood
 from ray_eval.checkpoints import check_own_code, check_weight_files, positive, verify_weights
 
@@ -64,7 +64,7 @@ class Export:
 
     @property
     def score_file(self) -> Path:
-        return scores_dir(self.out, self.run.study) / self.run.name / f"{self.folder.name}.parquet"
+        return StudyFolder(self.out, self.run.study).scores / self.run.name / f"{self.folder.name}.parquet"
 
     @property
     def tokenizer_sha256(self) -> str:

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from configs.artifacts import sha256_file, sha256_files
 from configs.errors import ConfigError, DataError
-from configs.layout import RunFolder, scores_dir
+from configs.layout import RunFolder, StudyFolder
 from configs.load import BENCHMARKS, load_benchmark, read_yaml, validate
 from configs.schema import Count, Model
 from configs.schema.base import Name, NameOrNone
@@ -58,7 +58,7 @@ class Identity(Model):
         """Where the scorer would put the scores of the same checkpoint."""
         stage = "pt" if self.stage == "PT" else f"sft-{self.recipe}"
         run = RunFolder(runs, study, self.scale, self.mixture, self.seed, stage)
-        return scores_dir(runs, study) / run.name / f"step-{self.step:07d}.parquet"
+        return StudyFolder(runs, study).scores / run.name / f"step-{self.step:07d}.parquet"
 
 
 class Identities(Model):

@@ -16,10 +16,10 @@ from tiny_study import write_study
 
 from configs import load as config_files
 from configs.artifacts import MANIFEST, describe_file, fingerprint, read_json, sha256_file, write_json, write_text
-from configs.layout import RunFolder, scores_dir
+from configs.layout import RunFolder, StudyFolder
 from configs.load import load_benchmarks, load_study
 from configs.schema import StudyConfig
-from configs.workflow.driver import LOCK
+from configs.workflow.records.leases import LOCK
 from configs.workflow.records.products import Products
 from configs.workflow.records.records import read_record, write_record
 from configs.workflow.units import Unit, study_units
@@ -39,12 +39,16 @@ class Finished:
     study: StudyConfig
 
     @property
+    def study_folder(self) -> StudyFolder:
+        return StudyFolder(self.runs, self.study.name)
+
+    @property
     def folder(self) -> Path:
-        return self.runs / self.study.name
+        return self.study_folder.path
 
     @property
     def products(self) -> Products:
-        return Products(self.study.name, self.data, self.runs)
+        return Products(self.study_folder, self.data)
 
     @property
     def units(self) -> list[Unit]:
@@ -122,4 +126,4 @@ def _score(made: Finished, unit: Unit) -> None:
         random = np.random.default_rng(zlib.crc32(f"{run.name} {step} {spec.slug}".encode()))
         key |= {"benchmark": spec.slug, "tokens": step * 256, "checkpoint": done["export"][str(step)]}
         rows += benchmark_rows(random, 0.3 + 0.1 * (zlib.crc32(run.mixture.encode()) % 7), 1.0, 8, b, **key)
-    write_rows(scores_dir(made.runs, run.study) / run.name / f"step-{step:07d}.parquet", rows)
+    write_rows(StudyFolder(made.runs, run.study).scores / run.name / f"step-{step:07d}.parquet", rows)

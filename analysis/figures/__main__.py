@@ -13,7 +13,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.errors import ArtifactError, ConfigError, user_errors
+from configs.errors import ConfigError, user_errors
 from configs.layout import runs_root
 
 if TYPE_CHECKING:
@@ -45,21 +45,18 @@ def main(argv: list[str] | None = None) -> None:
     formats = chosen_formats(args.format)
     from analysis.figures.catalogue import TABLES, sections, write_figures
     from analysis.panel.load import load_panel
-    from analysis.panel.studies import borrowed, choose_study
+    from analysis.panel.studies import require_study, study_of_scores
     from analysis.tables.catalogue import build_tables
-    from configs.layout import report_dir
 
     with contextlib.ExitStack() as stack:
-        runs, study = runs_root(args.runs), args.study
         if args.scores:
-            runs, study = stack.enter_context(borrowed(args.scores))
-        study = choose_study(runs, study)
-        if study is None:
-            raise ArtifactError("no study with scores", where=runs, hint="make study, or --scores DIR")
-        panel = load_panel(runs, study)
+            study = stack.enter_context(study_of_scores(args.scores))
+        else:
+            study = require_study(runs_root(args.runs), args.study)
+        panel = load_panel(study)
         tables = {table.name: table for table in build_tables(panel, TABLES)}
         drawn = [figure for figures in sections(panel, tables).values() for figure in figures]
-        out = args.out or (Path("figures") if args.scores else report_dir(runs, study) / "figures")
+        out = args.out or (Path("figures") if args.scores else study.report / "figures")
         write_figures(drawn, out, formats)
     print("\n".join(f"{out / figure.name}.{suffix}  {figure.title}" for figure in drawn for suffix in formats))
 

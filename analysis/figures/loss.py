@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy as np
 from analysis.panel.held_out import read_lines
 from analysis.panel.panel import Panel
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
-from configs.layout import RunFolder
 from configs.untrusted.checks import is_name, understood
 
 BINS = 60  # training loss is noisy from step to step; its curve is the mean over as many stretches
@@ -35,7 +33,7 @@ class Curve:
     """Mean over the held-out sources."""
 
 
-def loss_curves(runs: Path, panel: Panel) -> list[Curve]:
+def loss_curves(panel: Panel) -> list[Curve]:
     """Curves of the pretraining runs that exist."""
     curves = []
     for scale in panel.scales:
@@ -43,7 +41,7 @@ def loss_curves(runs: Path, panel: Panel) -> list[Curve]:
             for seed in panel.seeds:
                 if not (is_name(scale) and is_name(mixture)):
                     continue  # numbers that were given: nothing was trained here
-                path = RunFolder(runs, panel.study, scale, mixture, seed, "pt").metrics
+                path = panel.study.run(scale, mixture, seed, "pt").metrics
                 if path.is_file():
                     with understood(path, hint="rerun the training"):
                         curves.append(_curve(read_lines(path), scale, mixture, seed))

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.artifacts import MANIFEST, atomic_folder
 from configs.errors import ArtifactError, MagicError, ResourceError
-from configs.layout import metrics_file, study_of
+from configs.layout import StudyFolder
 
 if TYPE_CHECKING:
     pass
@@ -44,20 +44,20 @@ BLOCK = 1 << 20
 
 
 @contextlib.contextmanager
-def study_at(given: str, runs: Path) -> Iterator[tuple[Path, str]]:
-    """(folder of studies, study) of a name below `runs`, the path of a study's folder, or of a published zip.
+def study_at(given: str, runs: Path) -> Iterator[StudyFolder]:
+    """The study of a name below `runs`, of the path of its folder, or of a published zip, which is unpacked meanwhile.
 
     Raises ArtifactError where it is not there or cannot be believed.
     """
     if given.endswith(".zip"):
         with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder), unpack(Path(given), Path(folder))
+            yield unpack(Path(given), Path(folder))
     else:
-        yield study_of(given, runs)
+        yield StudyFolder.find(given, runs)
 
 
-def unpack(path: Path, folder: Path) -> str:
-    """Verify a published zip and unpack it as <folder>/<study>; returns the study's name.
+def unpack(path: Path, folder: Path) -> StudyFolder:
+    """Verify a published zip and unpack it as <folder>/<study>.
 
     Raises ArtifactError naming the first file that is not what the manifest says, and where <folder>/<study> exists.
     """
@@ -80,7 +80,7 @@ def unpack(path: Path, folder: Path) -> str:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which an impossible offset gives
             raise
         raise ArtifactError(f"not a readable zip ({error})", where=path, hint="fetch it again") from None
-    return study
+    return StudyFolder(folder, study)
 
 
 def _checked_names(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -170,7 +170,7 @@ def _extract(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry:
 # ---------------------------------------------------------------------------------------------- the same numbers here?
 
 
-def recompute_metrics(runs: Path, study: str) -> str:
+def recompute_metrics(study: StudyFolder) -> str:
     """Derive metrics.parquet from the scores anew, and say how it compares with the published one.
 
     runs: where `unpack` put the study.
@@ -182,12 +182,12 @@ def recompute_metrics(runs: Path, study: str) -> str:
     from analysis.scores.score_files import score_files
     from configs.metrics import KEYS
 
-    path = metrics_file(runs, study)
-    if not score_files(runs, study):
+    path = study.metrics
+    if not score_files(study):
         return "metrics as published: there are no scores to recompute them from"
     before = path.read_bytes() if path.is_file() else b""
     path.unlink(missing_ok=True)
-    if write_metrics(runs, study).read_bytes() == before:
+    if write_metrics(study).read_bytes() == before:
         return "metrics recomputed from the scores: identical to the published"
     keys = [*KEYS, "metric", "normalisation"]
     try:

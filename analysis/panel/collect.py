@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from configs.artifacts import atomic_file, read_json
 from configs.errors import ConfigError
-from configs.layout import RunFolder, metrics_file
+from configs.layout import RunFolder, StudyFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,19 +71,19 @@ class Collected:
         return self.scored == self.planned
 
 
-def collect(runs: Path, study: str, out: Path | None = None) -> Collected:
+def collect(study: StudyFolder, out: Path | None = None) -> Collected:
     """out: a copy of metrics.parquet. Raises ArtifactError where no score is there, or one is damaged."""
     from analysis.scores.metrics import read_metrics
 
     if out is not None and out.suffix != ".parquet":
         raise ConfigError(f"metrics are written as Parquet, not {out.name}", hint=f"--out {out.stem}.parquet")
-    frame = read_metrics(runs, study)
-    metrics = metrics_file(runs, study)
+    frame = read_metrics(study)
+    metrics = study.metrics
     if out is not None:
         with atomic_file(out) as stream:
             stream.write(metrics.read_bytes())
     scored = scored_cells(frame)
-    plan, displays = planned(runs, study, scored)
+    plan, displays = planned(study, scored)
     cells = {(one.checkpoint, slug) for one in plan for slug in displays}
     found = {(checkpoint, slug) for checkpoint, slugs in scored.items() for slug in slugs}
     lacking = [(one, [slug for slug in displays if slug not in scored.get(one.checkpoint, ())]) for one in plan]
@@ -101,7 +101,7 @@ def scored_cells(metrics: pd.DataFrame) -> dict[Checkpoint, set[str]]:
     return dict(scored)
 
 
-def planned(runs: Path, study: str, scored: Mapping[Checkpoint, set[str]]) -> tuple[list[Planned], dict[str, str]]:
+def planned(study: StudyFolder, scored: Mapping[Checkpoint, set[str]]) -> tuple[list[Planned], dict[str, str]]:
     """(every checkpoint that study.yaml wants scored, slug -> name of the benchmarks).
 
     Scores without study.yaml: every model that is scored anywhere, at every scale and stage, and what else is scored.
@@ -111,13 +111,13 @@ def planned(runs: Path, study: str, scored: Mapping[Checkpoint, set[str]]) -> tu
     from configs.schema import StudyConfig
     from configs.workflow.units import study_units
 
-    path = runs / study / "study.yaml"
+    path = study.config
     if not path.is_file():
         slugs = sorted(set().union(*scored.values()))
         return _grid(scored), {slug: displays().get(slug, slug) for slug in slugs}
     config = load(StudyConfig, path)
     plan = []
-    for unit in study_units(config, runs):
+    for unit in study_units(config, study.runs):
         if unit.kind != "score":
             continue
         assert unit.folder is not None and unit.run is not None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import ArtifactError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.untrusted.checks import is_name, parse_json, understood
 
 
@@ -29,7 +29,7 @@ class HeldOut:
     """float64 [seeds, mixtures], nats a token, mean over `sources`; NaN where a run has no validation."""
 
 
-def held_out(runs: Path, study: str, scale: str, mixtures: Sequence[str], seeds: Sequence[int]) -> HeldOut | None:
+def held_out(study: StudyFolder, scale: str, mixtures: Sequence[str], seeds: Sequence[int]) -> HeldOut | None:
     """None where run folders or validation are missing, or no source is in all mixtures that have them.
 
     Raises ArtifactError where a metrics.jsonl is broken before its last line.
@@ -38,7 +38,7 @@ def held_out(runs: Path, study: str, scale: str, mixtures: Sequence[str], seeds:
     trained = [(m, mixture) for m, mixture in enumerate(mixtures) if is_name(mixture) and is_name(scale)]
     for s, seed in enumerate(seeds):
         for m, mixture in trained:
-            path = RunFolder(runs, study, scale, mixture, seed, "pt").metrics
+            path = study.run(scale, mixture, seed, "pt").metrics
             with understood(path, hint="rerun the training"):
                 passes = [line for line in read_lines(path, '"validation"') if line.get("validation")]
                 if passes:

@@ -7,7 +7,6 @@ Published metrics alone have none: what needs single examples is not measured th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 
 from analysis.scores.answers import RIGHT
 from configs.errors import ArtifactError
-from configs.layout import answers_file, metrics_file
+from configs.layout import StudyFolder
 
 
 @dataclass(frozen=True)
@@ -29,17 +28,17 @@ class Items:
 
 
 def load_items(
-    runs: Path, study: str, shown: pd.DataFrame, seeds: tuple[int, ...], mixtures: tuple[str, ...]
+    study: StudyFolder, shown: pd.DataFrame, seeds: tuple[int, ...], mixtures: tuple[str, ...]
 ) -> Items | None:
     """shown: keys (`analysis.scores.metrics.KEYS`) of the cells wanted; seeds, mixtures: in this order.
 
     None where there are no answers, only metrics. Raises ArtifactError for a damaged file.
     """
-    path = answers_file(runs, study)
+    path = study.answers
     if not path.is_file():
         return None
     try:
-        derived = [pq.read_schema(file).metadata or {} for file in (path, metrics_file(runs, study))]
+        derived = [pq.read_schema(file).metadata or {} for file in (path, study.metrics)]
         if derived[0].get(b"scores") != derived[1].get(b"scores"):
             raise ArtifactError("made from other scores than metrics.parquet", where=path, hint="delete it")
         table = pq.read_table(path, page_checksum_verification=True)

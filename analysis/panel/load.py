@@ -7,7 +7,6 @@ last checkpoint of each run, one SFT recipe, the plainest prompt that a benchmar
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +21,7 @@ from analysis.paper.numbers import SCALES as PAPER_SCALES
 from analysis.scores.metrics import read_described, read_metrics
 from configs.cost.model import flops_per_token
 from configs.errors import ArtifactError, ConfigError
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS, load, load_benchmark, load_mixture, load_sources
 from configs.metrics import KEYS
 from configs.schema import StudyConfig, TrainConfig
@@ -30,13 +30,13 @@ OTHER = "Other"
 """Category of a benchmark of which none is known."""
 
 
-def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds: bool = False) -> Panel:
+def load_panel(study: StudyFolder, recipe: str | None = None, average_seeds: bool = False) -> Panel:
     """Read a study. `recipe`: SFT recipe to show (default: the study's first).
 
     Raises ArtifactError for missing or damaged files and ConfigError for an unknown recipe.
     """
-    metrics = read_metrics(runs, study)
-    path = runs / study / "study.yaml"
+    metrics = read_metrics(study)
+    path = study.config
     config = load(StudyConfig, path) if path.is_file() else None
 
     scored = tuple(sorted(set(metrics.loc[metrics["stage"] == "SFT", "recipe"])))
@@ -65,7 +65,7 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
     mixtures = config.mixtures if config else tuple(sorted(set(metrics["mixture"])))
     wanted = (config.benchmarks or BENCHMARKS) if config else set(metrics["benchmark"])
     benchmarks = tuple(slug for slug in BENCHMARKS if slug in wanted)
-    categories, groups = read_described(runs, study)
+    categories, groups = read_described(study)
     own = _own(categories, config, metrics)
     benchmarks += tuple(sorted(own, key=lambda slug: (own[slug], slug)))
     shown_as: dict[str, Any] = {}
@@ -73,12 +73,12 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
         shown_as["category_of"] = {s: own[s][0] if s in own else paper_numbers.category_of()[s] for s in benchmarks}
         shown_as["displays"] = {s: own[s][1] if s in own else paper_numbers.displays()[s] for s in benchmarks}
     scales = tuple(config.scales) if config else _by_size(metrics)
-    models = {scale: config_of(runs, study, config, scale, None, mixtures, seeds) for scale in scales}
-    losses = {scale: held_out(runs, study, scale, mixtures, seeds) for scale in scales}
+    models = {scale: config_of(study, config, scale, None, mixtures, seeds) for scale in scales}
+    losses = {scale: held_out(study, scale, mixtures, seeds) for scale in scales}
     return Panel(
         study=study,
         config=config,
-        synthetic=config.synthetic if config else (runs / study / "declared.json").is_file(),
+        synthetic=config.synthetic if config else (study.declared).is_file(),
         scales=scales,
         mixtures=mixtures,
         benchmarks=benchmarks,
@@ -91,7 +91,7 @@ def load_panel(runs: Path, study: str, recipe: str | None = None, average_seeds:
         values=_cube(metrics, "value", seeds, mixtures, benchmarks),
         stderrs=_cube(metrics, "stderr", seeds, mixtures, benchmarks),
         examples=int(metrics.loc[(metrics["metric"] == "accuracy") & (metrics["normalisation"] == "sum"), "n"].sum()),
-        items=load_items(runs, study, metrics[list(KEYS)], seeds, mixtures),
+        items=load_items(study, metrics[list(KEYS)], seeds, mixtures),
         cells={
             (str(scale), str(stage)): tuple(sorted(set(rows["fingerprint"])))
             for (scale, stage), rows in metrics.groupby(["scale", "stage"])

@@ -16,6 +16,7 @@ from analysis.paper import numbers as paper_numbers
 from analysis.paper.numbers import SCALES as PAPER_SCALES
 from analysis.stats.estimates import mean_measured
 from configs.artifacts import fingerprint
+from configs.layout import StudyFolder
 from configs.schema import StudyConfig
 
 STAGES = ("PT", "SFT")
@@ -49,7 +50,7 @@ class Milestone:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    study: str
+    study: StudyFolder
     config: StudyConfig | None
     synthetic: bool
     scales: tuple[str, ...]

@@ -7,32 +7,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
 from configs.errors import ConfigError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.load import load, pretrain_config, sft_config
 from configs.schema import StudyConfig, TrainConfig
 from configs.untrusted.checks import is_name
 
 
 def config_of(
-    runs: Path,
-    name: str,
+    folder: StudyFolder,
     study: StudyConfig | None,
     scale: str,
     recipe: str | None,
     mixtures: Sequence[str],
     seeds: Sequence[int],
 ) -> TrainConfig | str:
-    """Of the first run that left one; name: of the study, recipe: of SFT, None for pretraining. A str says why not.
+    """Of the first run that left one; recipe: of SFT, None for pretraining. A str says why not.
 
     What one version of this project wrote, or a study of other people, need not be a config of this version.
     """
     stage = "pt" if recipe is None else f"sft-{recipe}"
     trained = filter(is_name, mixtures if is_name(scale) else ())  # others were given, by tables of numbers
     for mixture, seed in itertools.product(trained, seeds):
-        run = RunFolder(runs, name, scale, mixture, seed, stage)
+        run = folder.run(scale, mixture, seed, stage)
         if (run.path / "config.yaml").is_file():
             try:
                 return load(TrainConfig, run.path / "config.yaml")

@@ -10,10 +10,10 @@ import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from analysis.rendering.table import Sheet, Table
 from configs.errors import ConfigError
+from configs.layout import StudyFolder
 
 METRICS = "metrics"
 """What every table is made from: metrics.parquet, a row a cell, metric and normalisation."""
@@ -139,12 +139,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(name or EMPTY for name in names[:LISTED]) + more
 
 
-def metrics_sheet(runs: Path, study: str) -> tuple[Sheet, list[str]]:
+def metrics_sheet(study: StudyFolder) -> tuple[Sheet, list[str]]:
     """(metrics.parquet as a sheet, fingerprint of the score files of each of its rows)."""
     from analysis.paper.numbers import displays
     from analysis.scores.metrics import read_metrics
 
-    frame = read_metrics(runs, study)
+    frame = read_metrics(study)
     names = displays()
     keys = {
         "scale": frame["scale"],

@@ -15,17 +15,18 @@ from typing import Any
 from analysis.panel.collect import Checkpoint
 from configs.artifacts import fingerprint, read_json, sha256_file
 from configs.errors import ArtifactError
+from configs.layout import StudyFolder
 from configs.workflow.records.records import read_record
 from configs.workflow.units import ROOMS, room_code
 
 Facts = dict[str, Any]
 
 
-def score_files_behind(runs: Path, study: str, cells: Collection[str]) -> list[Facts]:
+def score_files_behind(study: StudyFolder, cells: Collection[str]) -> list[Facts]:
     """The score files of which a cell has one of these fingerprints: path, sha256, bytes, metadata, checkpoints."""
     from analysis.scores.score_files import read_metadata, score_files
 
-    files = {path: sha256_file(path) for path in score_files(runs, study)}
+    files = {path: sha256_file(path) for path in score_files(study)}
     contents = {path: _contents(path) for path in files}
     behind: dict[tuple[Any, ...], list[Path]] = defaultdict(list)
     for path, (found, _) in contents.items():
@@ -37,7 +38,7 @@ def score_files_behind(runs: Path, study: str, cells: Collection[str]) -> list[F
             wanted.update(paths)
     return [
         {
-            "path": path.relative_to(runs / study).as_posix(),
+            "path": study.relative(path),
             "sha256": files[path],
             "bytes": path.stat().st_size,
             "metadata": {key: values[0] for key, values in read_metadata((path,)).items()},

@@ -27,10 +27,10 @@ from analysis.panel.archive import FORMAT
 from analysis.provenance.redact import Redaction
 from configs.artifacts import MANIFEST, atomic_file, describe_file, read_json, sha256_file, write_json, write_text
 from configs.errors import ArtifactError, ConfigError, ResourceError
-from configs.layout import CONFIG_ROOT, PROJECT_ROOT, metrics_file, scores_dir
+from configs.layout import CONFIG_ROOT, PROJECT_ROOT, StudyFolder
 from configs.load import dump_yaml, read_yaml
 from configs.runtime.versions import git_commit, versions
-from configs.workflow.driver import study_lock
+from configs.workflow.records.leases import study_lock
 from configs.workflow.records.products import Products
 from configs.workflow.records.records import read_record, states, units_dir
 from configs.workflow.units import Unit
@@ -60,7 +60,7 @@ class Published:
 
 
 def publish(
-    runs: Path, study: str, units: Sequence[Unit], out: Path, data: Path | None = None, incomplete: bool = False
+    study: StudyFolder, units: Sequence[Unit], out: Path, data: Path | None = None, incomplete: bool = False
 ) -> Published:
     """units: of the study, none where nothing but its scores is known; data: where manifests of its shards may lie.
 
@@ -69,9 +69,9 @@ def publish(
     """
     if out.suffix != ".zip":
         raise ConfigError(f"a published study is a .zip, not {out.name}", hint=f"--out {out.stem}.zip")
-    folder = runs / study
+    folder = study.path
     with study_lock(folder):
-        lacking = _lacking(folder, units, Products(study, data or folder, runs))
+        lacking = _lacking(folder, units, Products(study, data or folder))
         if lacking and not incomplete:
             more = [f"and {len(lacking) - SHOWN} more"] if len(lacking) > SHOWN else []
             raise ResourceError(
@@ -80,16 +80,17 @@ def publish(
                 hint="finish the study, or publish it as it is with --incomplete",
             )
         with tempfile.TemporaryDirectory() as temporary:
-            staged = Path(temporary) / study
+            copy = StudyFolder(Path(temporary), study.name)
+            staged = copy.path
             redaction = _redaction(folder, data)
-            _stage(folder, staged, redaction, data)
-            _derive(Path(temporary), study)
+            _stage(study, copy, redaction, data)
+            _derive(copy)
             files = sorted(path for path in staged.rglob("*") if path.is_file())
             _check_no_path(files, redaction)
-            about = _about(staged, study, units, redaction.tree(lacking))
+            about = _about(staged, study.name, units, redaction.tree(lacking))
             described = {path.relative_to(staged).as_posix(): describe_file(path) for path in files}
             with atomic_file(out) as stream:
-                sizes = _write(stream, study, staged, about | {"files": described})
+                sizes = _write(stream, study.name, staged, about | {"files": described})
     return Published(out, sizes, redaction.replaced, tuple(lacking))
 
 
@@ -146,16 +147,17 @@ def _redaction(folder: Path, data: Path | None) -> Redaction:
 # ---------------------------------------------------------------------------------------------- what goes in
 
 
-def _stage(folder: Path, staged: Path, redaction: Redaction, data: Path | None) -> None:
+def _stage(study: StudyFolder, copy: StudyFolder, redaction: Redaction, data: Path | None) -> None:
     """Everything but metrics and report; score files are links to where they are."""
+    folder, staged = study.path, copy.path
     staged.mkdir(parents=True)
-    for path in sorted(scores_dir(folder.parent, folder.name).rglob("*.parquet")):
+    for path in sorted(study.scores.rglob("*.parquet")):
         if not path.name.startswith("."):
             link = staged / path.relative_to(folder)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path.resolve())
-    if metrics_file(folder.parent, folder.name).is_file() and not (staged / "scores").is_dir():
-        shutil.copyfile(metrics_file(folder.parent, folder.name), staged / "metrics.parquet")  # given, not derived
+    if study.metrics.is_file() and not copy.scores.is_dir():
+        shutil.copyfile(study.metrics, copy.metrics)  # given, not derived
     for name in ("study.yaml", "declared.json"):
         if (folder / name).is_file():
             _copy(folder / name, staged / name, redaction)
@@ -204,12 +206,12 @@ def _beside(staged: Path, data: Path | None) -> Iterator[tuple[str, Path]]:
             yield f"data/{name}", data / name
 
 
-def _derive(runs: Path, study: str) -> None:
+def _derive(study: StudyFolder) -> None:
     """Metrics and report of what is staged. Raises ArtifactError where scores are damaged or not there."""
     from analysis.report.page import build_report
 
-    build_report(runs, study)
-    (runs / study / "answers.parquet").unlink(missing_ok=True)  # derived, and as large as the scores
+    build_report(study)
+    study.answers.unlink(missing_ok=True)  # derived, and as large as the scores
 
 
 def _check_no_path(files: Sequence[Path], redaction: Redaction) -> None:

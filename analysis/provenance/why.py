@@ -11,14 +11,13 @@ import contextlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from analysis.provenance.lookup import METRICS, find, metrics_sheet, table_named
 from analysis.provenance.origins import Facts, doubts, place_of, runs_behind, score_files_behind, units_behind
 from configs.artifacts import sha256_file
 from configs.clock import clock
-from configs.layout import runs_root
+from configs.layout import StudyFolder, runs_root
 
 UNKNOWN = "not recorded"
 SHOWN = 8
@@ -28,7 +27,7 @@ LABEL = 20
 
 
 def answer(
-    runs: Path, study: str, table: str, words: Sequence[str], recipe: str | None = None, archive: str | None = None
+    study: StudyFolder, table: str, words: Sequence[str], recipe: str | None = None, archive: str | None = None
 ) -> Facts:
     """words: of the row's keys, and perhaps a column; archive: the zip that the study was unpacked from.
 
@@ -40,13 +39,13 @@ def answer(
     from analysis.tables.settings import MAKERS as SETTINGS
     from analysis.tables.settings import settings_tables
 
-    name, folder = table_named(table), runs / study
-    panel = load_panel(runs, study, recipe)
+    name, folder = table_named(table), study.path
+    panel = load_panel(study, recipe)
     made: Table | Sheet
     if name == METRICS:
-        made, scores = metrics_sheet(runs, study)
+        made, scores = metrics_sheet(study)
     elif name in SETTINGS:
-        (made,) = settings_tables(runs, panel, [name])
+        (made,) = settings_tables(panel, [name])
         scores = [panel.scores_behind(map(str, row[: made.keys])) for row in made.rows]
     else:
         (made,) = build_tables(panel, [name])
@@ -55,12 +54,11 @@ def answer(
     first = found.rows[0]
     keys = found.keys(first)
     cells = {scores[first]} if name == METRICS else set().union(*panel.cells_behind(" ".join(keys.values()).split()))
-    files = score_files_behind(runs, study, cells)
+    files = score_files_behind(study, cells)
     trained = runs_behind(folder, files)
     units = units_behind(folder, files, trained) if files else {}
-    config = folder / "study.yaml"
     return {
-        "study": study,
+        "study": study.name,
         "synthetic": panel.synthetic,
         "table": {"name": made.name, "title": made.title},
         "column": found.column,
@@ -69,9 +67,9 @@ def answer(
         "scores": {"fingerprint": scores[first], "files": files},
         "runs": trained,
         "units": units,
-        "study.yaml": sha256_file(config) if config.is_file() else None,
+        "study.yaml": sha256_file(study.config) if study.config.is_file() else None,
         "doubts": doubts(files, trained, units),
-        "commands": commands(folder, name, trained, archive),
+        "commands": commands(study, name, trained, archive),
     }
 
 
@@ -84,8 +82,8 @@ def _exactly(table: Any, row: int) -> Facts:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "paper": paper}
 
 
-def commands(folder: Path, table: str, runs: Mapping[str, Facts], archive: str | None) -> list[tuple[str, str]]:
-    """(command, what it makes), from the data to the number; folder: of the study."""
+def commands(study: StudyFolder, table: str, runs: Mapping[str, Facts], archive: str | None) -> list[tuple[str, str]]:
+    """(command, what it makes), from the data to the number."""
     from analysis.scores.score_files import score_files
 
     commits = Counter(str(run["git_commit"]) for run in runs.values() if run["git_commit"])
@@ -96,13 +94,13 @@ def commands(folder: Path, table: str, runs: Mapping[str, Facts], archive: str |
         lines.append((f"git checkout {commit}", code))
     place = f"--study {archive}"
     if archive is None:
-        below = "" if folder.parent == runs_root() else f" --runs {folder.parent}"
-        place = f"--study {folder.name}{below}"
-        if (folder / "study.yaml").is_file():
-            again = f"python study.py run {folder / 'study.yaml'} --runs again --data again/data"
+        below = "" if study.runs == runs_root() else f" --runs {study.runs}"
+        place = f"--study {study.name}{below}"
+        if study.config.is_file():
+            again = f"python study.py run {study.config} --runs again --data again/data"
             lines.append((again, "everything anew: token shards, runs, scores"))
-        if score_files(folder.parent, folder.name):
-            lines.append((f"python study.py collect {folder.name}{below}", "metrics.parquet, from these score files"))
+        if score_files(study):
+            lines.append((f"python study.py collect {study.name}{below}", "metrics.parquet, from these score files"))
     if table == METRICS:
         return lines
     shown = f" --table {table.removeprefix('table')} --format csv"

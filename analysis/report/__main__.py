@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 
-from configs.errors import ArtifactError, user_errors
+from configs.errors import user_errors
 from configs.layout import runs_root
 
 
 @user_errors
 def main(argv: list[str] | None = None) -> None:
-    from analysis.panel.studies import SEEDS, SEEDS_HELP, choose_study
+    from analysis.panel.studies import SEEDS, SEEDS_HELP, require_study
 
     parser = argparse.ArgumentParser(
         prog="python -m analysis.report",
@@ -26,13 +26,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--study", help="name of the study (default: the one scored last)")
     parser.add_argument("--seeds", choices=SEEDS, default="first", help=SEEDS_HELP)
     args = parser.parse_args(argv)
-    runs = runs_root(args.runs)
-    study = choose_study(runs, args.study)
-    if study is None:
-        raise ArtifactError("no study with scores", where=runs, hint="make study, or --runs DIR")
+    study = require_study(runs_root(args.runs), args.study)
     from analysis.report.page import build_report
 
-    print(build_report(runs, study, args.seeds == "mean"))
+    print(build_report(study, args.seeds == "mean"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from configs.artifacts import read_json, write_text
 from configs.errors import ArtifactError
-from configs.layout import report_dir
+from configs.layout import StudyFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ NUMBERS = {
 """Figure -> the table that has its numbers or, where it shows single cells, what follows from them."""
 
 
-def build_report(runs: Path, study: str, average_seeds: bool = False) -> Path:
+def build_report(study: StudyFolder, average_seeds: bool = False) -> Path:
     """Write the report of <runs>/<study> and return the path of its index.html.
 
     average_seeds: of each mixture's mean over its seeds, else of its first seed.
@@ -76,21 +76,20 @@ def build_report(runs: Path, study: str, average_seeds: bool = False) -> Path:
     from analysis.tables.catalogue import build_tables
     from analysis.tables.settings import settings_tables
 
-    panel = load_panel(runs, study, average_seeds=average_seeds)
+    panel = load_panel(study, average_seeds=average_seeds)
     tables = build_tables(panel)
-    loss = loss_figure(panel, loss_curves(runs, panel))
+    loss = loss_figure(panel, loss_curves(panel))
     drawn = sections(panel, {table.name: table for table in tables}) | {"loss": [loss] if loss else []}
-    folder = report_dir(runs, study)
-    settings = settings_tables(runs, panel)
+    folder = study.report
+    settings = settings_tables(panel)
     write_tables([*settings, *tables], folder / "tables")
-    html, declared = compose(runs, panel, tables, settings, drawn)
+    html, declared = compose(panel, tables, settings, drawn)
     write_figures([figure for figures in (declared, *drawn.values()) for figure in figures], folder / "figures")
     write_text(folder / "index.html", html)
     return folder / "index.html"
 
 
 def compose(
-    runs: Path,
     panel: Panel,
     tables: Sequence[Table],
     settings: Sequence[Sheet],
@@ -107,10 +106,10 @@ def compose(
     from analysis.report.verdict import choices, verdicts
 
     by_name = {table.name: table for table in tables}
-    declared = read_declared(runs, panel)
+    declared = read_declared(panel)
     extra = [declared_order(panel, declared)] if declared else []
     found = verdicts(panel, by_name["table5"], by_name["decisions"])
-    yaml = runs / panel.study / "study.yaml"
+    yaml = panel.study.config
     parts = [(name, title, drawn[name]) for name, title in SECTIONS]
     html = (
         drawing.environment(TEMPLATES)
@@ -135,9 +134,9 @@ def compose(
             numbers=_numbers(panel, by_name),
             grids=[*map(of_facts, settings), *map(grid, tables)],
             missing=provenance.missing_cells(panel),
-            facts=provenance.facts(runs, panel),
-            files=provenance.file_names(runs, panel.study),
-            commands=provenance.commands(panel, list(by_name), bool(provenance.file_names(runs, panel.study))),
+            facts=provenance.facts(panel),
+            files=provenance.file_names(panel.study),
+            commands=provenance.commands(panel, list(by_name), bool(provenance.file_names(panel.study))),
             study_yaml=yaml.read_text() if yaml.is_file() else "",
         )
     )
@@ -159,12 +158,12 @@ def _numbers(panel: Panel, tables: dict[str, Table]) -> dict[str, tuple[str, str
     return found | {"accuracy": ("#benchmarks", "benchmarks one by one")}
 
 
-def read_declared(runs: Path, panel: Panel) -> dict[tuple[str, str], dict[str, Estimate]]:
+def read_declared(panel: Panel) -> dict[tuple[str, str], dict[str, Estimate]]:
     """Spearman of declared.json ({"learnable": {slug: {mixture: dose}}}) by scale and stage; empty without it."""
     from analysis.panel.panel import STAGES
     from analysis.protocols.correlations import declared_order
 
-    path = runs / panel.study / "declared.json"
+    path = panel.study.declared
     if not path.is_file():
         return {}
     learnable = read_json(path).get("learnable")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 from analysis.panel.collect import lacks
 from analysis.panel.panel import Panel
 from analysis.scores.score_files import read_metadata, score_files
-from configs.layout import metrics_file
+from configs.layout import StudyFolder
 
 SHOWN = 4  # values of one key
 
@@ -31,10 +30,10 @@ def missing_cells(panel: Panel) -> list[tuple[str, str]]:
     return found
 
 
-def facts(runs: Path, panel: Panel) -> list[tuple[str, str]]:
+def facts(panel: Panel) -> list[tuple[str, str]]:
     """(what, words)."""
-    files = score_files(runs, panel.study)
-    metadata = pq.read_schema(metrics_file(runs, panel.study)).metadata or {}
+    files = score_files(panel.study)
+    metadata = pq.read_schema(panel.study.metrics).metadata or {}
     lines = [
         ("Seeds shown", f"mean over {list(panel.seeds)}" if panel.average_seeds else f"seed {panel.seeds[0]}"),
         ("SFT recipe", panel.recipe or "none"),
@@ -52,14 +51,14 @@ def facts(runs: Path, panel: Panel) -> list[tuple[str, str]]:
     return lines
 
 
-def file_names(runs: Path, study: str) -> list[str]:
+def file_names(study: StudyFolder) -> list[str]:
     """Of the score files, below the study's folder."""
-    return [path.relative_to(runs / study).as_posix() for path in score_files(runs, study)]
+    return [study.relative(path) for path in score_files(study)]
 
 
 def commands(panel: Panel, tables: Sequence[str], from_scores: bool) -> list[tuple[str, str]]:
     """(command, what it makes), in the order of the data; tables: their names."""
-    study, example, seeds = panel.study, tables[0].removeprefix("table"), " --seeds mean" * panel.average_seeds
+    study, example, seeds = panel.study.name, tables[0].removeprefix("table"), " --seeds mean" * panel.average_seeds
     lines = [(f"python study.py collect {study}", "metrics.parquet and answers.parquet from the score files")]
     return [
         *(lines if from_scores else []),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError, unprintable
-from configs.layout import answers_file, metrics_file
+from configs.layout import StudyFolder
 from configs.metrics import COLUMNS, F1_BENCHMARKS, KEYS, METRICS, NORMALISATIONS, VERSION
 from configs.untrusted.checks import parse_json, understood
 
@@ -172,7 +172,7 @@ def f1_macro(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     return value, stderr
 
 
-def write_metrics(runs: Path, study: str) -> Path:
+def write_metrics(study: StudyFolder) -> Path:
     """Derive metrics.parquet and answers.parquet from the study's score files, unless they are made from these."""
     import pyarrow as pa
 
@@ -180,13 +180,13 @@ def write_metrics(runs: Path, study: str) -> Path:
     from analysis.scores.gather import gather
     from analysis.scores.score_files import files_fingerprint, read_scores, score_files
 
-    path, beside = metrics_file(runs, study), answers_file(runs, study)
+    path, beside = study.metrics, study.answers
     if all(_made_from(file) is not None for file in (path, beside)):
-        wanted = files_fingerprint(score_files(runs, study))
+        wanted = files_fingerprint(score_files(study))
         if all(_made_from(file) == wanted for file in (path, beside)):
             return path
-    answers = gather(read_scores(runs, study))
-    metadata = {"schema_version": VERSION, "scores": answers.fingerprint, "study": study}
+    answers = gather(read_scores(study))
+    metadata = {"schema_version": VERSION, "scores": answers.fingerprint, "study": study.name}
     _write(as_table(answers), beside, metadata)
     _write(pa.Table.from_pandas(compute(answers), _schema(), preserve_index=False), path, metadata)
     return path
@@ -203,11 +203,11 @@ def write_given(
     _write(table, path, {"schema_version": VERSION, "study": study} | described)
 
 
-def read_described(runs: Path, study: str) -> tuple[dict[str, str], dict[str, str]]:
+def read_described(study: StudyFolder) -> tuple[dict[str, str], dict[str, str]]:
     """(categories, groups) as `write_given` has them; empty for metrics that were derived from scores."""
     from configs.untrusted.parquet import metadata_of, read_schema
 
-    path = metrics_file(runs, study)
+    path = study.metrics
     metadata = metadata_of(read_schema(path, ArtifactError, hint="delete it"))
     with understood(path, hint="delete it"):
         categories, groups = (
@@ -228,7 +228,7 @@ def _write(table: pa.Table, path: Path, metadata: dict[str, str]) -> None:
         stream.write(buffer.getvalue())
 
 
-def read_metrics(runs: Path, study: str) -> pd.DataFrame:
+def read_metrics(study: StudyFolder) -> pd.DataFrame:
     """Metrics of a study: derived anew where score files are there, else read from a published metrics.parquet.
 
     Raises ArtifactError where neither exists or the file is damaged.
@@ -236,7 +236,7 @@ def read_metrics(runs: Path, study: str) -> pd.DataFrame:
     from analysis.scores.score_files import score_files
     from configs.untrusted.parquet import read_parquet
 
-    path = write_metrics(runs, study) if score_files(runs, study) else metrics_file(runs, study)
+    path = write_metrics(study) if score_files(study) else study.metrics
     if not path.is_file():
         raise ArtifactError("no scores and no metrics.parquet", where=path.parent, hint="python study.py run <study>")
     table = read_parquet(path, ArtifactError, hint="delete it")

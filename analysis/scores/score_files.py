@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from analysis.paper.numbers import category_of
 from configs.artifacts import fingerprint, sha256_file
 from configs.errors import ArtifactError, unprintable
-from configs.layout import scores_dir
+from configs.layout import StudyFolder
 from configs.untrusted.checks import NAME_RULE, is_name
 from configs.untrusted.parquet import metadata_of, read_parquet, read_schema
 
@@ -60,9 +60,9 @@ class ScoreFile:
         return column.indices.to_numpy(zero_copy_only=False), column.dictionary.to_pylist()
 
 
-def score_files(runs: Path, study: str) -> tuple[Path, ...]:
+def score_files(study: StudyFolder) -> tuple[Path, ...]:
     """Finished score files; names that begin with a dot are still being written."""
-    return tuple(sorted(p for p in scores_dir(runs, study).rglob("*.parquet") if not p.name.startswith(".")))
+    return tuple(sorted(p for p in study.scores.rglob("*.parquet") if not p.name.startswith(".")))
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:
@@ -70,18 +70,18 @@ def files_fingerprint(files: Iterable[Path]) -> str:
     return fingerprint(sorted(sha256_file(path) for path in files))
 
 
-def read_scores(runs: Path, study: str) -> Iterator[ScoreFile]:
+def read_scores(study: StudyFolder) -> Iterator[ScoreFile]:
     """Every score file of a study, checked, one at a time.
 
     Raises ArtifactError naming the file (and row) that is missing, damaged or malformed.
     """
-    files = score_files(runs, study)
+    files = score_files(study)
     if not files:
         raise ArtifactError(
-            "no score file", where=scores_dir(runs, study), hint="train and score first: python study.py run <study>"
+            "no score file", where=study.scores, hint="train and score first: python study.py run <study>"
         )
     for path in files:
-        yield read_score_file(path, study)
+        yield read_score_file(path, study.name)
 
 
 def read_score_file(path: Path, study: str | None = None) -> ScoreFile:

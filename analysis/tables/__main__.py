@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from analysis.panel.studies import SEEDS, SEEDS_HELP, borrowed, choose_study
+from analysis.panel.studies import SEEDS, SEEDS_HELP, choose_study, study_of_scores
 from analysis.tables.catalogue import build_tables, parse_table_names
 from configs.errors import ConfigError, user_errors
-from configs.layout import runs_root
+from configs.layout import StudyFolder, runs_root
 
 if TYPE_CHECKING:
     from analysis.panel.panel import Panel
@@ -58,21 +58,23 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", choices=SEEDS, default="first", help=SEEDS_HELP)
     args = parser.parse_args(argv)
     with contextlib.ExitStack() as stack:
-        runs, study = runs_root(args.runs), args.study
+        runs = runs_root(args.runs)
         aloud = sys.stdout if args.format == "text" else sys.stderr
+        study: StudyFolder | None
         if args.scores:
-            runs, study = stack.enter_context(borrowed(args.scores))
-        elif study and study.endswith(".zip"):
+            study = stack.enter_context(study_of_scores(args.scores))
+        elif args.study and args.study.endswith(".zip"):
             from analysis.panel.archive import recompute_metrics, study_at
 
-            runs, study = stack.enter_context(study_at(study, runs))
+            study = stack.enter_context(study_at(args.study, runs))
             print(f"{args.study}: every file is what its manifest says", file=aloud)
-            print(recompute_metrics(runs, study), file=aloud)
-        study = None if args.paper else choose_study(runs, study, aloud)
+            print(recompute_metrics(study), file=aloud)
+        else:
+            study = None if args.paper else choose_study(runs, args.study, aloud)
         if study is None:
             _print_paper(None if args.paper else runs, args)
         else:
-            _print_study(runs, study, args, aloud)
+            _print_study(study, args, aloud)
 
 
 def _print_paper(searched: Path | None, args: argparse.Namespace) -> None:
@@ -91,14 +93,14 @@ def _print_paper(searched: Path | None, args: argparse.Namespace) -> None:
     _deliver([sheet for name in names for sheet in sheets[name]], args)
 
 
-def _print_study(runs: Path, study: str, args: argparse.Namespace, aloud: TextIO) -> None:
+def _print_study(study: StudyFolder, args: argparse.Namespace, aloud: TextIO) -> None:
     from analysis.panel.load import load_panel
     from analysis.tables.settings import MAKERS as SETTINGS
     from analysis.tables.settings import settings_tables
 
-    panel = load_panel(runs, study, args.recipe, average_seeds=args.seeds == "mean")
+    panel = load_panel(study, args.recipe, average_seeds=args.seeds == "mean")
     names = parse_table_names(args.table)
-    settings = settings_tables(runs, panel, names and [name for name in names if name in SETTINGS])
+    settings = settings_tables(panel, names and [name for name in names if name in SETTINGS])
     tables = build_tables(panel, names and [name for name in names if name not in SETTINGS])
     if args.format == "text" and not args.out:
         print("\n".join(preamble(panel)), end="\n\n")
@@ -106,7 +108,7 @@ def _print_study(runs: Path, study: str, args: argparse.Namespace, aloud: TextIO
     if args.study and args.study.endswith(".zip") and args.recipe is None and args.seeds == "first":
         from analysis.tables.__main__ import compare_tables
 
-        print(f"{compare_tables(runs / study, made)}\n", file=aloud)
+        print(f"{compare_tables(study, made)}\n", file=aloud)
     _deliver(sorted(made, key=lambda table: names.index(table.name)) if names else made, args)
 
 
@@ -127,7 +129,7 @@ def preamble(panel: Panel) -> list[str]:
     """What is shown and what stands for what."""
     measured, planned = panel.coverage()
     counts = f"{measured} of {planned} evaluations of last checkpoints measured, {planned - measured} missing"
-    lines = [f"Study {panel.study}: {counts}"]
+    lines = [f"Study {panel.study.name}: {counts}"]
     if panel.synthetic:
         lines.insert(0, "═" * 100)
         lines.insert(
@@ -155,13 +157,13 @@ def _others(names: tuple[str, ...], what: str) -> str:
     return f"; other {what}: {', '.join(names)}" if names else ""
 
 
-def compare_tables(folder: Path, tables: Sequence[Table | Sheet]) -> str:
-    """How tables made here compare with the published ones; folder: of the study."""
+def compare_tables(study: StudyFolder, tables: Sequence[Table | Sheet]) -> str:
+    """How tables made here compare with the published ones."""
     from analysis.rendering.writers import as_csv
 
     differing, absent = [], []
     for table in tables:
-        path = folder / "report" / "tables" / f"{table.name}.csv"
+        path = study.report / "tables" / f"{table.name}.csv"
         if not path.is_file():
             absent.append(table.name)
         elif path.read_text(encoding="utf-8") != as_csv(table):

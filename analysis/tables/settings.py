@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from analysis.panel.panel import STAGES, Panel
 from analysis.panel.run_configs import config_of
@@ -82,11 +81,11 @@ class Used:
     """Why others are not."""
 
 
-def settings_tables(runs: Path, panel: Panel, names: Sequence[str] | None = None) -> list[Sheet]:
+def settings_tables(panel: Panel, names: Sequence[str] | None = None) -> list[Sheet]:
     """names: of `MAKERS`; default: all of which this study knows something."""
     recipes = dict(zip(STAGES, (None, panel.recipe), strict=True))
     found = {
-        (scale, stage): config_of(runs, panel.study, panel.config, scale, recipe, panel.mixtures, panel.seeds)
+        (scale, stage): config_of(panel.study, panel.config, scale, recipe, panel.mixtures, panel.seeds)
         for scale in panel.scales
         for stage, recipe in recipes.items()
     }

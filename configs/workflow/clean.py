@@ -18,11 +18,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.artifacts import lock_folder, read_json
+from configs.artifacts import lock_folder, read_json, size_bytes
 from configs.errors import ArtifactError, ResourceError
-from configs.layout import index_dir, scores_dir
-from configs.workflow.driver import study_lock
-from configs.workflow.records.leases import current_lease
+from configs.layout import index_dir
+from configs.workflow.records.leases import current_lease, study_lock
 from configs.workflow.records.records import states, units_dir
 from configs.workflow.units import Unit
 
@@ -60,7 +59,7 @@ def removals(
     if everything:
         if folder.is_symlink():
             raise ArtifactError("is a link", where=folder, hint=f"remove it, and {folder.resolve()}, by hand")
-        return [Removal("study", folder, size(folder)), *_sized(_index(folder, units, data))]
+        return [Removal("study", folder, size_bytes(folder)), *_sized(_index(folder, units, data))]
     done = {name for name, state in states(folder, units).items() if state.kind == "done"}
     found = [
         *_checkpoints(units),
@@ -105,17 +104,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(doomed)
     else:
         doomed.unlink()
-
-
-def size(path: Path) -> int:
-    """Bytes of a file, or of the files of a folder; links count for themselves, and what just goes for nothing."""
-    walked = path.is_dir() and not path.is_symlink()
-    files = (Path(at) / name for at, _, names in os.walk(path) for name in names) if walked else [path]
-    total = 0
-    for file in files:
-        with contextlib.suppress(FileNotFoundError):
-            total += file.lstat().st_size
-    return total
 
 
 def said(found: Sequence[Removal], folder: Path, removed: bool) -> str:
@@ -165,7 +153,7 @@ def _exports(units: Sequence[Unit], done: set[str]) -> Iterator[tuple[str, Path]
         step = unit.step if unit.step is not None else int(read_json(unit.folder.done)["step"])
         last = unit.step is None and unit.inputs[0] in needed
         export = unit.folder.export(step)
-        scored = scores_dir(unit.folder.runs, unit.folder.study) / unit.folder.name / f"{export.name}.parquet"
+        scored = unit.folder.study_folder.scores / unit.folder.name / f"{export.name}.parquet"
         if not last and scored.is_file() and export.is_dir():
             yield "exports", export
 
@@ -216,4 +204,4 @@ def _inside(path: Path, folder: Path, data: Path) -> bool:
 
 def _sized(found: Sequence[tuple[str, Path]]) -> list[Removal]:
     order = list(KINDS)
-    return sorted((Removal(kind, path, size(path)) for kind, path in found), key=lambda r: order.index(r.kind))
+    return sorted((Removal(kind, path, size_bytes(path)) for kind, path in found), key=lambda r: order.index(r.kind))

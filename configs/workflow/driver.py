@@ -6,16 +6,14 @@ works on a study.
 
 from __future__ import annotations
 
-import contextlib
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from configs.artifacts import lock_file
 from configs.errors import MagicError, ResourceError
 from configs.workflow.records.leases import last_lease, write_failure
 from configs.workflow.records.records import (
@@ -31,8 +29,6 @@ from configs.workflow.status.display import Display
 from configs.workflow.units import Unit
 from configs.workflow.workers.dispatch import Event, Workers, dispatch, in_words
 
-LOCK = "driver.lock"
-"""In <runs>/<study>: held by the one that drives it."""
 CHECKED = ("tokenise", "analyse")
 """Kinds that compare what is there by its content, and keep what is still right; doing them again loses nothing."""
 SHOWN = 10
@@ -45,20 +41,6 @@ Stale = Literal["refuse", "redo", "keep"]
 
 class UnitsFailed(MagicError):
     """Some units of a study ended with an error; the rest is done."""
-
-
-@contextlib.contextmanager
-def study_lock(folder: Path) -> Iterator[None]:
-    """Raises ResourceError where another process drives the study in this folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as stream:
-        if not lock_file(stream.fileno()):
-            raise ResourceError(
-                "another process is at work on this study",
-                where=folder,
-                hint="wait for it, or end it; status tells how far it is",
-            )
-        yield
 
 
 def find_missing_products(

@@ -18,6 +18,7 @@ from analysis.rendering.drawing import Figure
 from analysis.rendering.table import Table
 from analysis.report.page import build_report
 from analysis.tables.catalogue import build_tables
+from configs.layout import StudyFolder
 
 
 @pytest.fixture
@@ -62,12 +63,12 @@ def full(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def report_page(full: Path) -> Path:
     """The report of `full`: its index.html, with tables and figures beside it."""
-    return build_report(full, "demo")
+    return build_report(StudyFolder(full, "demo"))
 
 
 @pytest.fixture(scope="session")
 def demo_panel(demo: Path) -> Panel:
-    return load_panel(demo, "demo")
+    return load_panel(StudyFolder(demo, "demo"))
 
 
 @pytest.fixture(scope="session")

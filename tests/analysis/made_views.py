@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from analysis.claims.view import METRICS, View
 from analysis.panel.panel import STAGES, Design, Panel
 from analysis.paper.numbers import CATEGORIES, WEB_SOURCES, category_of, numbers
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 DESIGNS = tuple(Design(web, code) for web in WEB_SOURCES for code in (25.0, 35.0, 45.0))
@@ -112,7 +114,7 @@ def panel_of(view: View, scales: tuple[str, ...] = ("240m", "1b"), **change: Any
         for t, stage in enumerate(STAGES)
     }
     fields: dict[str, Any] = {
-        "study": "made",
+        "study": StudyFolder(Path("runs"), "made"),
         "config": None,
         "synthetic": True,
         "scales": scales,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from analysis.panel.panel import Design, Panel
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 WEBS = {"1": "RefinedWeb", "2": "FineWeb-Edu", "3": "DCLM"}
@@ -18,7 +20,7 @@ def panel_of(cube: Cube, benchmarks: tuple[str, ...] | None = None, **change: An
     mixtures, columns = next(iter(cube.values())).shape
     names = change.get("mixtures", PAPER_MIXTURES[:mixtures])
     fields: dict[str, Any] = {
-        "study": "demo",
+        "study": StudyFolder(Path("runs"), "demo"),
         "config": None,
         "synthetic": True,
         "scales": tuple(dict.fromkeys(scale for scale, _, _ in cube)),

@@ -16,7 +16,7 @@ from analysis.panel.load import load_panel
 from analysis.tables import __main__ as tables
 from analysis.tidy import main, write_tidy
 from configs.errors import ArtifactError
-from configs.layout import PROJECT_ROOT
+from configs.layout import PROJECT_ROOT, StudyFolder
 
 
 def tidy(models: int = 12, seed: int = 0) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def test_the_protocols_see_the_numbers_given(suffix: str, tmp_path: Path) -> Non
     path = tmp_path / f"own.{suffix}"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
     main([str(path), "--study", "own", "--runs", str(tmp_path)])
-    panel = load_panel(tmp_path, "own")
+    panel = load_panel(StudyFolder(tmp_path, "own"))
     assert panel.benchmarks == ("piqa", "mazes", "riddles") and panel.categories == ("Commonsense", "puzzles")
     assert panel.displays["piqa"] == "PIQA" and panel.displays["mazes"] == "mazes"
     assert panel.scales == ("all",) and len(panel.mixtures) == 12
@@ -84,7 +84,7 @@ def test_what_cannot_be_believed_is_refused_by_line(
     path = tmp_path / "own.csv"
     change(tidy()).to_csv(path, index=False)
     with pytest.raises(ArtifactError) as error:
-        write_tidy(path, tmp_path, "own")
+        write_tidy(path, StudyFolder(tmp_path, "own"))
     assert re.search(message, str(error.value)) and str(path) in str(error.value)
     assert not (tmp_path / "own").exists()
 
@@ -93,20 +93,20 @@ def test_a_table_that_is_none_and_a_study_that_has_scores(tmp_path: Path) -> Non
     path = tmp_path / "own.parquet"
     path.write_bytes(b"PAR1 nothing of the kind")
     with pytest.raises(ArtifactError, match="not a readable Parquet file"):
-        write_tidy(path, tmp_path, "own")
+        write_tidy(path, StudyFolder(tmp_path, "own"))
     with pytest.raises(ArtifactError, match="no such file"):
-        write_tidy(tmp_path / "none.csv", tmp_path, "own")
+        write_tidy(tmp_path / "none.csv", StudyFolder(tmp_path, "own"))
     tidy().to_csv(tmp_path / "own.csv", index=False)
     (tmp_path / "own/scores").mkdir(parents=True)
     with pytest.raises(ArtifactError, match="the study has score files"):
-        write_tidy(tmp_path / "own.csv", tmp_path, "own")
+        write_tidy(tmp_path / "own.csv", StudyFolder(tmp_path, "own"))
 
 
 def test_scales_and_seeds_are_kept_apart(tmp_path: Path) -> None:
     parts = [tidy(seed=s).assign(scale=scale, seed=s % 2) for s, scale in enumerate(("1b", "1b", "240m", "240m"))]
     pd.concat(parts).to_csv(tmp_path / "own.csv", index=False)
-    write_tidy(tmp_path / "own.csv", tmp_path, "own")
-    panel = load_panel(tmp_path, "own")
+    write_tidy(tmp_path / "own.csv", StudyFolder(tmp_path, "own"))
+    panel = load_panel(StudyFolder(tmp_path, "own"))
     assert panel.scales == ("240m", "1b") and panel.seeds == (0, 1)
     wanted = parts[3].query("stage == 'SFT' and benchmark == 'mazes'").set_index("model")["value"]
     assert np.allclose(panel.over_seeds("240m", "SFT")[1, :, panel.benchmarks.index("mazes")], wanted.sort_index())
@@ -123,7 +123,7 @@ def test_the_worked_example_of_the_page(
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "own_numbers.md", "exec"), {})
     main(["harmony.csv", "--study", "harmony", "--runs", str(tmp_path)])
-    panel = load_panel(tmp_path, "harmony")
+    panel = load_panel(StudyFolder(tmp_path, "harmony"))
     assert len(panel.mixtures) == 61 and len(panel.benchmarks) == 27
     wide = pd.read_csv("train_before_test.csv")
     built = {t.name: t for t in tables.build_tables(panel, ("table5", "decisions", "fewer_benchmarks"))}
@@ -167,7 +167,7 @@ def test_the_example_of_two_sizes_of_the_page(
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "own_numbers.md", "exec"), {})
     main(["dclm.csv", "--study", "dclm", "--runs", str(tmp_path)])
-    panel = load_panel(tmp_path, "dclm")
+    panel = load_panel(StudyFolder(tmp_path, "dclm"))
     said = " ".join(page.split())
     assert f"holds {len(panel.mixtures)} data sets" in said and f"and {len(panel.benchmarks)} tasks on which" in said
 

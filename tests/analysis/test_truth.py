@@ -17,7 +17,7 @@ from analysis.protocols.decisions import decide
 from analysis.protocols.matrices import matrix
 from analysis.protocols.noise import corrected, draw
 from configs.errors import ArtifactError
-from configs.layout import scores_dir
+from configs.layout import StudyFolder
 
 SIZES = {slug: max(60, n // 10) for slug, n in paper_sizes().items()}
 LARGE = [b for b, n in enumerate(SIZES.values()) if n >= 180]
@@ -32,7 +32,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth]:
 
 @pytest.fixture(scope="module")
 def panel(study: tuple[Path, Truth]) -> Panel:
-    return load_panel(study[0], "simulated")
+    return load_panel(StudyFolder(study[0], "simulated"))
 
 
 def test_cross_stage_correlations_are_those_of_the_abilities(panel: Panel, study: tuple[Path, Truth]) -> None:
@@ -86,12 +86,12 @@ def test_regret_is_paid_after_fine_tuning(panel: Panel, study: tuple[Path, Truth
 def test_a_wrong_gold_is_refused(study: tuple[Path, Truth], tmp_path: Path) -> None:
     """Of one checkpoint the label of one example is another than for the rest."""
     shutil.copytree(study[0] / "simulated/scores", tmp_path / "simulated/scores")
-    path = scores_dir(tmp_path, "simulated") / "1b/V2P1/PT.parquet"
+    path = StudyFolder(tmp_path, "simulated").scores / "1b/V2P1/PT.parquet"
     table = pq.read_table(path)
     row = table.column("benchmark").to_pylist().index("boolq") + 7
     gold = table.column("gold").to_numpy().copy()
     gold[row] = 1 - gold[row]
     pq.write_table(table.set_column(table.column_names.index("gold"), "gold", pa.array(gold)), path)
     with pytest.raises(ArtifactError, match=r"true candidate of boolq .* validation/7 is \d here, \d in ") as error:
-        load_panel(tmp_path, "simulated")
+        load_panel(StudyFolder(tmp_path, "simulated"))
     assert str(path) in str(error.value)

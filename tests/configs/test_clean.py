@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 from finished_study import Finished, write_finished
 
-from configs.artifacts import read_json, sha256_file, write_json, write_text
+from configs.artifacts import read_json, sha256_file, size_bytes, write_json, write_text
 from configs.errors import ArtifactError, ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.workflow import clean as module
-from configs.workflow.clean import clean, removals, size
-from configs.workflow.driver import study_lock
-from configs.workflow.records.leases import hold_lease
+from configs.workflow.clean import clean, removals
+from configs.workflow.records.leases import hold_lease, study_lock
 from configs.workflow.records.records import read_record, states
 
 BLEND = "b" * 64  # as the records of finished_study have it
@@ -41,7 +40,7 @@ def kinds(made: Finished, **options: bool) -> dict[str, set[str]]:
     for removal in removals(made.folder, made.units, made.data, **options):
         root = made.data if removal.kind == "index" else made.folder
         found.setdefault(removal.kind, set()).add(removal.path.relative_to(root).as_posix())
-        assert removal.bytes == size(removal.path) > 0
+        assert removal.bytes == size_bytes(removal.path) > 0
     return found
 
 
@@ -170,8 +169,8 @@ def test_all_of_it_goes_but_not_while_somebody_works_on_it(made: Finished) -> No
 
 def test_sizes_can_be_asked_for_while_somebody_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "there").write_bytes(b"12345")
-    assert size(tmp_path) == 5 and size(tmp_path / "nowhere") == 0
+    assert size_bytes(tmp_path) == 5 and size_bytes(tmp_path / "nowhere") == 0
     monkeypatch.setattr(module.os, "walk", lambda path: [(str(path), [], ["there", "renamed since"])])
-    assert size(tmp_path) == 5
+    assert size_bytes(tmp_path) == 5
     (tmp_path / "link").symlink_to(tmp_path)
-    assert size(tmp_path / "link") == (tmp_path / "link").lstat().st_size
+    assert size_bytes(tmp_path / "link") == (tmp_path / "link").lstat().st_size

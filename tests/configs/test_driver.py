@@ -23,7 +23,7 @@ from configs.load import load_study
 from configs.workflow import driver
 from configs.workflow.records.leases import Failure, hold_lease, read_failure
 from configs.workflow.records.records import State, read_record, record_file, states
-from configs.workflow.records.study_file import begun
+from configs.workflow.records.study_file import open_study
 from configs.workflow.units import Unit
 from configs.workflow.workers.dispatch import Event, WorkerDied, dispatch
 from configs.workflow.workers.local import LocalWorkers
@@ -212,8 +212,8 @@ def test_a_refused_study_is_as_it_was(tmp_path: Path, slurm: bool) -> None:
         else:
             run(study, None, made.data, made.runs, workers=1)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert {state.kind for state in states(made.folder, begun("tiny", made.runs)[2]).values()} == {"done"}
+    assert {state.kind for state in states(made.folder, open_study(made.study_folder)[2]).values()} == {"done"}
     if slurm:  # taken as they are, it is begun with what was asked
         emit_slurm(study, None, made.data, made.runs, tmp_path / "jobs", Cluster(), "keep")
-        assert begun("tiny", made.runs)[0].scoring.sample == 4
-        assert {state.kind for state in states(made.folder, begun("tiny", made.runs)[2]).values()} == {"done"}
+        assert open_study(made.study_folder)[0].scoring.sample == 4
+        assert {state.kind for state in states(made.folder, open_study(made.study_folder)[2]).values()} == {"done"}

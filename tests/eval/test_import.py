@@ -21,7 +21,7 @@ from harness_runs import run_harness
 from random_exports import random_export
 
 from configs.artifacts import sha256_file
-from configs.layout import PROJECT_ROOT, RunFolder
+from configs.layout import PROJECT_ROOT, RunFolder, StudyFolder
 from configs.load import BENCHMARKS, load_benchmark
 from mixtures.tokenizer import Tokenizer
 from ray_eval.export_results import export_results
@@ -147,7 +147,7 @@ def test_an_imported_study_has_tables(
     shown = capsys.readouterr().out
     assert "Study bench: 160 of 160 evaluations of last checkpoints measured, 0 missing" in shown
     assert "Table 11" in shown
-    metrics = read_metrics(tmp_path, "bench")
+    metrics = read_metrics(StudyFolder(tmp_path, "bench"))
     assert set(metrics["normalisation"]) == {"", "sum", "char", "byte"}  # no tokens, no bare prefix: no row
     main([str(tmp_path / "lm_eval" / "1b-V2P0-PT"), "--runs", str(tmp_path), *ONE, "--seed", "7"])
     with pytest.raises(SystemExit):  # one model's files as two checkpoints

@@ -25,7 +25,7 @@ from tiny_study import write_study
 from configs.artifacts import fingerprint, lock_file, read_json, sha256_file
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from configs.workflow.driver import LOCK
+from configs.workflow.records.leases import LOCK
 from configs.workflow.records.records import states
 from configs.workflow.units import KINDS, study_units
 

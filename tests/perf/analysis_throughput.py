@@ -43,7 +43,7 @@ from analysis.stats.association import associate
 from analysis.stats.resampling import DRAWS, all_orders, bootstrap_counts
 from configs.artifacts import write_json
 from configs.errors import user_errors
-from configs.layout import metrics_file, scores_dir
+from configs.layout import StudyFolder
 
 PROJECT = Path(__file__).resolve().parents[2]
 STUDY = "simulated"
@@ -73,7 +73,7 @@ def timed(command: Sequence[str], bytecode: Path) -> dict[str, Any]:
 def study_steps(root: Path, share: float) -> dict[str, Any]:
     # In a process of its own: what this one holds would count as what its children hold.
     timed(["tests/perf/analysis_throughput.py", "--simulate", str(root), "--share", str(share)], root / "bytecode")
-    files = list(scores_dir(root, STUDY).rglob("*.parquet"))
+    files = list(StudyFolder(root, STUDY).scores.rglob("*.parquet"))
     steps = {
         "rows": sum(pq.read_metadata(path).num_rows for path in files),
         "bytes": sum(path.stat().st_size for path in files),
@@ -83,9 +83,9 @@ def study_steps(root: Path, share: float) -> dict[str, Any]:
     derive += "derive(pathlib.Path(sys.argv[1]), sys.argv[2])"
     timed(["-c", "import analysis.scores.gather, analysis.scores.metrics"], root / "bytecode")
     steps["metrics"] = timed(["-c", derive, str(root), STUDY], root / "bytecode")
-    stamp = metrics_file(root, STUDY).stat().st_mtime_ns
+    stamp = StudyFolder(root, STUDY).metrics.stat().st_mtime_ns
     steps["everything"] = timed(["-m", "analysis.report", *given], root / "bytecode")
-    assert metrics_file(root, STUDY).stat().st_mtime_ns == stamp, "metrics were derived twice"
+    assert StudyFolder(root, STUDY).metrics.stat().st_mtime_ns == stamp, "metrics were derived twice"
     return steps
 
 

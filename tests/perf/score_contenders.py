@@ -83,13 +83,13 @@ class Ours:
     def _again(self, score: Callable[[], Turn]) -> Turn:
         from score_inputs import STUDY
 
-        from configs.layout import scores_dir
+        from configs.layout import StudyFolder
 
         self._runs = Path(tempfile.mkdtemp(dir=self._inputs.root)) / "runs"
         shutil.copytree(self._inputs.runs, self._runs)
         if self._keep_plan:
             score()
-            shutil.rmtree(scores_dir(self._runs, STUDY))
+            shutil.rmtree(StudyFolder(self._runs, STUDY).scores)
         return score()
 
     def _score_study(self) -> Turn:

@@ -30,7 +30,7 @@ from configs.layout import PROJECT_ROOT
 from configs.load import load_study
 from configs.workflow.driver import record_done
 from configs.workflow.records.records import read_record
-from configs.workflow.records.study_file import begin
+from configs.workflow.records.study_file import save_study
 from configs.workflow.schedule import schedule
 from configs.workflow.units import study_units
 
@@ -73,7 +73,7 @@ def overhead(name: str, work: Path, workers: int, rounds: int) -> dict[str, floa
 def answers(work: Path, rounds: int) -> dict[str, float]:
     runs = work / "large"
     study = load_study("paper", {"seeds": list(range(SEEDS))})
-    begin(study, None, runs)
+    save_study(study, None, runs)
     units = study_units(study, runs)
     for unit in units:
         record_done(runs / study.name, unit, "product", 1.0)

@@ -17,12 +17,12 @@ from tiny_study import write_study
 import study as driver
 from configs.artifacts import sha256_file
 from configs.errors import ConfigError, Preempted, ResourceError
-from configs.layout import PROJECT_ROOT
+from configs.layout import PROJECT_ROOT, StudyFolder
 from configs.load import load_study
 from configs.runtime import signals
 from configs.workflow.records.leases import read_failure
 from configs.workflow.records.records import State
-from configs.workflow.records.study_file import begin
+from configs.workflow.records.study_file import save_study
 from configs.workflow.units import Unit, study_units
 from configs.workflow.workers.slurm import Cluster, arrays, emit
 
@@ -222,7 +222,7 @@ kill -USR1 $unit; wait $unit
 def test_a_job_that_tokenises_is_queued_again_at_the_notice_and_goes_on(tmp_path: Path) -> None:
     path, runs = write_study(tmp_path), tmp_path / "runs"
     study = load_study(path)
-    begin(study, tmp_path / "data/microworld", runs)
+    save_study(study, tmp_path / "data/microworld", runs)
     places = {"runs": runs, "data": tmp_path / "data", "python": Path(sys.executable)}
     emit(tmp_path, "tiny", study_units(study, runs), places, Cluster())
     log = runs / "tiny/units/tokenise.log"
@@ -257,12 +257,12 @@ def test_every_kind_of_unit_ends_at_the_notice(
             raise ResourceError("a worker process died") from None
         return ""
 
-    begin(load_study(write_study(tmp_path)), None, tmp_path / "runs")
+    save_study(load_study(write_study(tmp_path)), None, tmp_path / "runs")
     monkeypatch.setattr(driver, "states", lambda _, units: {u.name: State("done") for u in units})
     monkeypatch.setattr(driver.Work, "__call__", do if way == "at work" else broken)
     handlers = [signal.getsignal(number) for number in signals.AWAITED]
     with pytest.raises(Preempted, match="SIGUSR1 came"):
-        driver.do_unit("tiny", name, tmp_path / "data", tmp_path / "runs", again=False)
+        driver.do_unit(StudyFolder(tmp_path / "runs", "tiny"), name, tmp_path / "data", again=False)
     units = tmp_path / "runs/tiny/units"
     assert "SIGUSR1 came" in (units / f"{name}.stopped").read_text()
     assert read_failure(tmp_path / "runs/tiny", name) is None and signals.received() is None

@@ -31,7 +31,7 @@ from configs.workflow.records.leases import (
     write_failure,
 )
 from configs.workflow.records.records import units_dir
-from configs.workflow.records.study_file import begin
+from configs.workflow.records.study_file import save_study
 from configs.workflow.status.page import Page, status_page
 from configs.workflow.status.survey import Survey, survey
 from configs.workflow.status.terminal import headline, view
@@ -199,7 +199,7 @@ def test_the_drivers_page_is_kept_and_a_full_disk_ends_nothing(
 
 
 def test_the_command(units: list[Unit], folder: Path, tmp_path: Path) -> None:
-    begin(load_study(tmp_path / "tiny_study.yaml"), None, tmp_path / "runs")
+    save_study(load_study(tmp_path / "tiny_study.yaml"), None, tmp_path / "runs")
     command = [sys.executable, str(PROJECT_ROOT / "study.py"), "status", "tiny", "--runs", str(tmp_path / "runs")]
     plain = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "nobody is at work on it" in plain and "report: not yet" in plain

@@ -26,8 +26,8 @@ from configs.cost.plan import plan_study
 from configs.errors import ResourceError
 from configs.layout import PROJECT_ROOT
 from configs.load import load_study
-from configs.workflow.driver import study_lock
-from configs.workflow.records.study_file import SPARE_BYTES, check_disk
+from configs.workflow.disk import SPARE_BYTES, check_disk
+from configs.workflow.records.leases import study_lock
 from configs.workflow.status.progress import last_step, share_done
 from configs.workflow.units import study_units
 
@@ -107,7 +107,7 @@ def test_mistakes_get_one_message_and_exit_code_2(arguments: list[str], message:
 def test_a_full_disk_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import study as module
 
-    monkeypatch.setattr("configs.workflow.records.study_file.SPARE_BYTES", 1e18)
+    monkeypatch.setattr("configs.workflow.disk.SPARE_BYTES", 1e18)
     with pytest.raises(ResourceError, match="GB are free"):
         module.run(load_study("mini"), None, tmp_path / "data", tmp_path / "runs", 1)
     assert not list(tmp_path.iterdir())
@@ -122,7 +122,7 @@ def test_token_shards_count_where_they_go_and_what_is_there_does_not(
 
     def free(count: float) -> None:
         monkeypatch.setattr(
-            "configs.workflow.records.study_file.shutil.disk_usage", lambda path: SimpleNamespace(free=count)
+            "configs.workflow.disk.shutil.disk_usage", lambda path: SimpleNamespace(free=count)
         )
         check_disk(study, data / "microworld", data, runs)
 
@@ -136,7 +136,7 @@ def test_token_shards_count_where_they_go_and_what_is_there_does_not(
     free(shards + SPARE_BYTES)
     there.unlink()
 
-    monkeypatch.setattr("configs.workflow.records.study_file._disk", lambda path: int(path.is_relative_to(data)))
+    monkeypatch.setattr("configs.workflow.disk._disk", lambda path: int(path.is_relative_to(data)))
     free(shards + SPARE_BYTES)
     with pytest.raises(ResourceError, match=r"1\.3 GB here, 1\.2 GB are free\n[^!]*folder with --data$"):
         free(shards + SPARE_BYTES - 1e8)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from analysis.panel.held_out import read_lines
 from analysis.panel.load import load_panel
-from analysis.panel.studies import borrowed
+from analysis.panel.studies import study_of_scores
 from analysis.rendering.writers import as_csv, as_latex, as_markdown, as_text
 from analysis.scores.gather import gather
 from analysis.scores.metrics import read_described, read_metrics
@@ -27,6 +27,7 @@ from analysis.scores.score_files import TYPES, read_metadata, read_score_file, r
 from analysis.tables.catalogue import build_tables
 from analysis.tidy import read_tidy, write_tidy
 from configs.errors import ArtifactError, MagicError
+from configs.layout import StudyFolder
 from configs.metrics import COLUMNS
 from ray_eval import results
 
@@ -62,7 +63,7 @@ def test_a_damaged_score_file_is_read_or_refused(data: st.DataObject, tmp_path_f
     runs = tmp_path_factory.mktemp("s")
     path = file_of(runs, data.draw(damaged(WHOLE)))
     for read in (
-        lambda: gather(read_scores(runs, "demo")),
+        lambda: gather(read_scores(StudyFolder(runs, "demo"))),
         lambda: read_metadata((path,)),
         lambda: results.metadata_of(results.read_scores(path)),
     ):
@@ -93,8 +94,8 @@ def test_words_of_a_score_file_are_names(tmp_path_factory: Any, column: str, nam
     if column == "study":
         before = files_below(runs)
         try:
-            with borrowed(path.parent) as (folder, study):
-                assert (folder / study).resolve().is_relative_to(folder.resolve())
+            with study_of_scores(path.parent) as study:
+                assert study.path.resolve().is_relative_to(study.runs.resolve())
         except MagicError:
             pass
         assert files_below(runs) == before
@@ -137,9 +138,9 @@ def test_a_damaged_tidy_table_is_read_or_refused(form: str, data: st.DataObject,
     path.write_bytes(data.draw(damaged(out.getvalue())))
 
     def read() -> None:
-        write_tidy(path, folder / "runs", "ours")
-        read_metrics(folder / "runs", "ours")
-        read_described(folder / "runs", "ours")
+        write_tidy(path, StudyFolder(folder / "runs", "ours"))
+        read_metrics(StudyFolder(folder / "runs", "ours"))
+        read_described(StudyFolder(folder / "runs", "ours"))
 
     error = read_or_refuse(read)
     assert error is None or str(folder) in str(error)
@@ -160,13 +161,13 @@ def test_any_cell_is_believed_or_refused(tmp_path_factory: Any, column: str, cel
     frame.loc[3, column] = cell
     path.write_text(frame.to_csv(index=False), encoding="utf-8", errors="replace")
     if read_or_refuse(lambda: read_tidy(path)) is None:
-        read_or_refuse(lambda: write_tidy(path, path.parent, "ours"))
+        read_or_refuse(lambda: write_tidy(path, StudyFolder(path.parent, "ours")))
 
 
 def write_tidy_frame(runs: Path, frame: pd.DataFrame) -> Path:
     runs.mkdir(exist_ok=True)
     frame.to_csv(runs / "numbers.csv", index=False)
-    return write_tidy(runs / "numbers.csv", runs, "ours")
+    return write_tidy(runs / "numbers.csv", StudyFolder(runs, "ours"))
 
 
 @examples(60)
@@ -192,8 +193,8 @@ def test_altered_metrics_are_read_or_refused(data: st.DataObject, tmp_path_facto
         bad = {"groups": data.draw(st.sampled_from(groups))}
         metadata = {**table.schema.metadata, **{key: value.encode() for key, value in bad.items()}}
         pq.write_table(table.replace_schema_metadata(metadata), path)
-    read_or_refuse(lambda: read_metrics(runs, "ours"))
-    read_or_refuse(lambda: read_described(runs, "ours"))
+    read_or_refuse(lambda: read_metrics(StudyFolder(runs, "ours")))
+    read_or_refuse(lambda: read_described(StudyFolder(runs, "ours")))
 
 
 @examples(40)
@@ -264,7 +265,7 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_words_stay_words_in_tables(evil: Path) -> None:
-    tables = build_tables(load_panel(evil, "ours"))
+    tables = build_tables(load_panel(StudyFolder(evil, "ours")))
     shown = [table for table in tables if any(EVIL in word for row in table.rows for word in row.keys)]
     seen = 0
     for table in shown:
@@ -281,7 +282,7 @@ def test_words_stay_words_in_tables(evil: Path) -> None:
 def test_words_stay_words_in_the_report(evil: Path) -> None:
     from analysis.report.page import build_report
 
-    page = build_report(evil, "ours").read_text()
+    page = build_report(StudyFolder(evil, "ours")).read_text()
     assert "&lt;script&gt;alert(1)" in page
     found = Elements()
     found.feed(page)

@@ -133,3 +133,21 @@ def _lock_file(folder: Path, unit: str) -> Path:
 
 def _failure_file(folder: Path, unit: str) -> Path:
     return units_dir(folder) / f"{unit}.failed"
+
+
+LOCK = "driver.lock"
+"""In <runs>/<study>: held by the one that drives it."""
+
+
+@contextlib.contextmanager
+def study_lock(folder: Path) -> Iterator[None]:
+    """Raises ResourceError where another process drives the study in this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as stream:
+        if not lock_file(stream.fileno()):
+            raise ResourceError(
+                "another process is at work on this study",
+                where=folder,
+                hint="wait for it, or end it; status tells how far it is",
+            )
+        yield

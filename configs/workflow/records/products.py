@@ -13,7 +13,7 @@ from pathlib import Path
 
 from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, verify_untouched
 from configs.errors import ArtifactError
-from configs.layout import answers_file, metrics_file, report_dir, scores_dir, sft_dir, shards_dir, tokenizer_dir
+from configs.layout import StudyFolder, sft_dir, shards_dir, tokenizer_dir
 from configs.workflow.records.records import record_file
 from configs.workflow.units import Unit
 
@@ -30,9 +30,8 @@ def step_of(unit: Unit) -> int:
 class Products:
     """Of the units of one study."""
 
-    study: str
+    study: StudyFolder
     data: Path
-    runs: Path
     generated: Path | None = None
     """Folder of the documents, where tokenising makes them too."""
 
@@ -49,7 +48,7 @@ class Products:
         if not all(path.is_file() for path in stands_for):
             return False
         if self.product(unit) != product:
-            recorded = record_file(self.runs / self.study, unit.name).stat().st_mtime_ns
+            recorded = record_file(self.study.path, unit.name).stat().st_mtime_ns
             altered = [path for path in stands_for if path.stat().st_mtime_ns > recorded] or stands_for
             hint = "delete it and rerun: it is made again"
             raise ArtifactError(f"altered since {unit.name} was done", where=altered[0], hint=hint)
@@ -64,7 +63,7 @@ class Products:
 
     def score_file(self, unit: Unit) -> Path:
         assert unit.folder is not None
-        return scores_dir(self.runs, self.study) / unit.folder.name / f"step-{step_of(unit):07d}.parquet"
+        return self.study.scores / unit.folder.name / f"step-{step_of(unit):07d}.parquet"
 
     def _stands_for(self, unit: Unit) -> list[Path]:
         """The files from which `product` follows."""
@@ -75,8 +74,8 @@ class Products:
             return [unit.folder.done]
         if unit.kind == "score":
             return [self.score_file(unit)]
-        page = report_dir(self.runs, self.study) / "index.html"
-        return [metrics_file(self.runs, self.study), answers_file(self.runs, self.study), page]
+        page = self.study.report / "index.html"
+        return [self.study.metrics, self.study.answers, page]
 
     def _folders(self, unit: Unit, waiting: Sequence[Unit]) -> list[tuple[Path, Path]]:
         """(folder, its manifest) of what a unit has made; of exports those there, waited for, or soon made again."""

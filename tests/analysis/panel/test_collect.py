@@ -13,14 +13,14 @@ from finished_study import write_finished
 
 from analysis.panel.collect import INCOMPLETE, collect
 from configs.errors import ConfigError
-from configs.layout import PROJECT_ROOT
+from configs.layout import PROJECT_ROOT, StudyFolder
 
 MIXTURES = ["V1P0", "V2P2", "V3P1"]
 
 
 def test_missing_cells_by_name_and_the_rest_is_measured(tmp_path: Path) -> None:
     made = write_finished(tmp_path, mixtures=MIXTURES)
-    whole = collect(made.runs, "tiny")
+    whole = collect(StudyFolder(made.runs, "tiny"))
     assert whole.complete and (whole.planned, whole.scored, whole.missing) == (27, 27, ())
 
     scores = made.folder / "scores/tiny"
@@ -30,7 +30,7 @@ def test_missing_cells_by_name_and_the_rest_is_measured(tmp_path: Path) -> None:
     (made.folder / "tiny/V2P2/seed0/sft-tiny/DONE").unlink()  # nobody knows its last step
     rows = scores / "V3P1/seed0/pt/step-0000012.parquet"
     pq.write_table(pq.read_table(rows, filters=[("benchmark", "!=", "rte")]), rows)
-    found = collect(made.runs, "tiny", tmp_path / "out/copy.parquet")
+    found = collect(StudyFolder(made.runs, "tiny"), tmp_path / "out/copy.parquet")
     assert (found.planned, found.scored) == (27, 27 - 9 - 3 - 1)
     assert found.missing == (
         ("tiny PT step 10, all 3 checkpoints", "all 3"),
@@ -44,14 +44,14 @@ def test_missing_cells_by_name_and_the_rest_is_measured(tmp_path: Path) -> None:
 
 def test_metrics_are_written_as_parquet_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"as Parquet, not mini\.csv"):
-        collect(tmp_path, "mini", tmp_path / "mini.csv")
+        collect(StudyFolder(tmp_path, "mini"), tmp_path / "mini.csv")
 
 
 def test_scores_without_a_plan_are_held_against_each_other(tmp_path: Path, study_maker: Callable[..., Path]) -> None:
     folder = study_maker(tmp_path, scales=("mini_s",), mixtures=("V1P0", "V1P1"), benchmarks=("rte", "cb"), n=4)
-    assert collect(tmp_path, "demo").complete
+    assert collect(StudyFolder(tmp_path, "demo")).complete
     (folder / "scores/mini_s/V1P1/seed0/sft-mini/step-0000100.parquet").unlink()
-    found = collect(tmp_path, "demo")
+    found = collect(StudyFolder(tmp_path, "demo"))
     assert (found.planned, found.scored, found.missing) == (8, 6, (("mini_s SFT V1P1 seed 0", "all 2"),))
 
 

@@ -19,6 +19,7 @@ from analysis.stats.resampling import DRAWS
 from analysis.tables.catalogue import build_tables
 from analysis.tables.transfer import PROVISIONAL, transfer_table
 from configs.errors import ArtifactError, ConfigError
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS
 
 SCIENCE = ("arc_challenge", "arc_easy", "sciq", "openbookqa")
@@ -34,7 +35,7 @@ def panel_of(cube: dict[tuple[str, str], np.ndarray], benchmarks: tuple[str, ...
         )
     first = next(iter(values.values()))
     fields: dict[str, Any] = {
-        "study": "demo",
+        "study": StudyFolder(Path("runs"), "demo"),
         "config": None,
         "synthetic": True,
         "scales": ("240m",),
@@ -254,7 +255,7 @@ def test_paper_numbers_and_table_5_means() -> None:
 
 
 def test_tables_7_and_11_by_hand(demo: Path) -> None:
-    panel = load_panel(demo, "demo")
+    panel = load_panel(StudyFolder(demo, "demo"))
     tables = {t.name: t for t in build_tables(panel, ("table7", "table11"))}
     accuracy = panel.matrix("mini_s", "PT")[:, panel.members("NLI")].mean(axis=1)
     edu, refined = accuracy[3:6], accuracy[:3]  # V2 is FineWeb-Edu, V1 RefinedWeb, P0..P2 the shares
@@ -271,7 +272,7 @@ def test_missing_cells_stay_missing_and_are_counted(tmp_path: Path, study_maker:
         path.unlink()
     for path in (study / "scores/mini_s/V2P1").rglob("*.parquet"):
         path.unlink()
-    panel = load_panel(tmp_path, "demo")
+    panel = load_panel(StudyFolder(tmp_path, "demo"))
     # without study.yaml the plan is the union of what was scored: V2P1 of mini_s and the SFT of mini_m
     assert panel.coverage() == (20 * (8 + 8 + 9), 20 * 36)
     table = transfer_table(panel)
@@ -288,9 +289,9 @@ def test_missing_cells_stay_missing_and_are_counted(tmp_path: Path, study_maker:
 
 def test_last_checkpoint_counts_and_milestones_do_not(tmp_path: Path, study_maker: Callable[..., Path]) -> None:
     study = study_maker(tmp_path, n=6, milestone=True)
-    whole = load_panel(tmp_path, "demo").matrix("mini_s", "PT")
+    whole = load_panel(StudyFolder(tmp_path, "demo")).matrix("mini_s", "PT")
     (study / "scores/mini_s/V1P1/seed0/pt/step-0000100.parquet").unlink()
-    fewer = load_panel(tmp_path, "demo").matrix("mini_s", "PT")
+    fewer = load_panel(StudyFolder(tmp_path, "demo")).matrix("mini_s", "PT")
     assert np.isnan(fewer[1]).all() and np.array_equal(np.delete(fewer, 1, 0), np.delete(whole, 1, 0))
 
 
@@ -307,14 +308,14 @@ def test_each_stage_is_shown_as_it_was_asked_most_plainly(
     sft = [make_row(**keys, stage="SFT", recipe="mini", variant="lm_eval/0shot/chat", checkpoint="d" * 64)]
     writer(tmp_path / "demo/scores/pt.parquet", pt)
     writer(tmp_path / "demo/scores/sft.parquet", sft)
-    panel = load_panel(tmp_path, "demo")
+    panel = load_panel(StudyFolder(tmp_path, "demo"))
     assert panel.benchmarks == ("piqa", "riddles") and panel.other_variants == ("lettered/0shot",)
     assert panel.matrix("240m", "PT").tolist() == [[1.0, 1.0]]
     assert np.array_equal(panel.matrix("240m", "SFT"), [[1.0, np.nan]], equal_nan=True)
 
 
 def test_seed_policies(demo: Path) -> None:
-    first, mean = load_panel(demo, "demo"), load_panel(demo, "demo", average_seeds=True)
+    first, mean = load_panel(StudyFolder(demo, "demo")), load_panel(StudyFolder(demo, "demo"), average_seeds=True)
     seeds = first.over_seeds("mini_s", "PT")
     assert np.array_equal(first.matrix("mini_s", "PT"), seeds[0])
     assert mean.matrix("mini_s", "PT")[0] == pytest.approx(seeds[:, 0].mean(axis=0))  # V1P0 has three seeds
@@ -325,7 +326,7 @@ def test_unknown_recipe_and_scores_outside_the_study(
     demo: Path, tmp_path: Path, study_maker: Callable[..., Path]
 ) -> None:
     with pytest.raises(ConfigError, match="no SFT recipe 'x'"):
-        load_panel(demo, "demo", recipe="x")
+        load_panel(StudyFolder(demo, "demo"), recipe="x")
     import yaml
 
     study = study_maker(tmp_path, mixtures=("V1P0", "V9P9"), benchmarks=("piqa",), n=4)
@@ -338,4 +339,4 @@ def test_unknown_recipe_and_scores_outside_the_study(
     }
     (study / "study.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ArtifactError, match="V9P9"):
-        load_panel(tmp_path, "demo")
+        load_panel(StudyFolder(tmp_path, "demo"))

@@ -30,7 +30,7 @@ from analysis.protocols.noise import (
 )
 from analysis.tables.transfer import PROVISIONAL, transfer_table
 from configs.errors import ArtifactError
-from configs.layout import answers_file
+from configs.layout import StudyFolder
 
 SLUG = "arc_easy"
 
@@ -301,7 +301,7 @@ def test_no_interval_from_few_draws_or_at_the_edge() -> None:
 
 def test_items_are_the_panel_example_by_example(demo: Path) -> None:
     for average in (False, True):
-        panel = load_panel(demo, "demo", average_seeds=average)
+        panel = load_panel(StudyFolder(demo, "demo"), average_seeds=average)
         assert panel.items is not None
         for metric, tolerance in (("accuracy", 1e-7), ("confidence", 1e-6)):
             for b, slug in enumerate(panel.benchmarks):
@@ -316,19 +316,19 @@ def test_without_answers_there_are_no_items_and_damaged_ones_are_refused(
     tmp_path: Path, study_maker: Callable[..., Path]
 ) -> None:
     study_maker(tmp_path, mixtures=("V1P0",), benchmarks=("piqa",), n=5)
-    assert load_panel(tmp_path, "demo").items is not None
-    path = answers_file(tmp_path, "demo")
+    assert load_panel(StudyFolder(tmp_path, "demo")).items is not None
+    path = StudyFolder(tmp_path, "demo").answers
     whole = path.read_bytes()
     path.write_bytes(whole[:200])
-    load_panel(tmp_path, "demo")  # derives it again from the scores
+    load_panel(StudyFolder(tmp_path, "demo"))  # derives it again from the scores
     assert path.read_bytes() == whole
     shutil.rmtree(tmp_path / "demo/scores")  # published metrics and answers
-    assert load_panel(tmp_path, "demo").items is not None
+    assert load_panel(StudyFolder(tmp_path, "demo")).items is not None
     path.write_bytes(whole[:200])
     with pytest.raises(ArtifactError, match=r"answers\.parquet"):
-        load_panel(tmp_path, "demo")
+        load_panel(StudyFolder(tmp_path, "demo"))
     path.unlink()
-    panel = load_panel(tmp_path, "demo")
+    panel = load_panel(StudyFolder(tmp_path, "demo"))
     assert panel.items is None and draw(panel) is None and panel.answers("mini_s", "PT", "piqa").shape == (1, 0)
 
 

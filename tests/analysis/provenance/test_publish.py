@@ -30,7 +30,7 @@ from analysis.provenance.redact import Redaction
 from analysis.report.page import build_report
 from configs.artifacts import read_json, sha256_file
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError
-from configs.layout import PROJECT_ROOT
+from configs.layout import PROJECT_ROOT, StudyFolder
 from configs.load import PAPER_MIXTURES, load_study
 from configs.workflow.units import study_units
 
@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture(scope="module")
 def zipped(made: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("zip") / "tiny.zip"
-    publish(made.runs, "tiny", made.units, out, made.data)
+    publish(StudyFolder(made.runs, "tiny"), made.units, out, made.data)
     return out
 
 
@@ -66,9 +66,9 @@ def test_another_person_recomputes_every_table_with_one_command(zipped: Path) ->
 def test_published_twice_the_same_bytes_and_what_was_published_is_the_study(
     made: Finished, zipped: Path, tmp_path: Path
 ) -> None:
-    publish(made.runs, "tiny", made.units, tmp_path / "again.zip", made.data)
+    publish(StudyFolder(made.runs, "tiny"), made.units, tmp_path / "again.zip", made.data)
     assert sha256_file(tmp_path / "again.zip") == sha256_file(zipped)
-    assert unpack(zipped, tmp_path) == "tiny"
+    assert unpack(zipped, tmp_path) == StudyFolder(tmp_path, "tiny")
     manifest = read_json(tmp_path / "tiny/manifest.json")
     assert manifest["synthetic"] and manifest["trained_by"] == {"1" * 40: 6} and manifest["not_done"] == []
     files = {p.relative_to(tmp_path / "tiny").as_posix() for p in (tmp_path / "tiny").rglob("*") if p.is_file()}
@@ -76,10 +76,10 @@ def test_published_twice_the_same_bytes_and_what_was_published_is_the_study(
     assert not [name for name in files if "safetensors" in name or "checkpoints/" in name or name.endswith(".log")]
     for path in made.folder.glob("scores/**/*.parquet"):
         assert sha256_file(tmp_path / "tiny" / path.relative_to(made.folder)) == sha256_file(path)
-    build_report(made.runs, "tiny")
+    build_report(StudyFolder(made.runs, "tiny"))
     for name in ("metrics.parquet", "report/tables/table5.csv", "report/tables/early.csv", "report/figures/loss.svg"):
         assert sha256_file(tmp_path / "tiny" / name) == sha256_file(made.folder / name), name
-    curves = [loss_curves(runs, load_panel(runs, "tiny")) for runs in (made.runs, tmp_path)]
+    curves = [loss_curves(load_panel(StudyFolder(runs, "tiny"))) for runs in (made.runs, tmp_path)]
     assert curves[0] == curves[1] and len(curves[0]) == 3
 
 
@@ -120,15 +120,15 @@ def test_what_is_not_done_is_named_and_published_only_if_asked(tmp_path: Path) -
     (made.folder / "units/score/tiny/V1P0/seed0/pt/last.json").unlink()
     (made.folder / "units/analyse.json").unlink()  # made anew anyway
     with pytest.raises(ResourceError, match=r"1 units are not done\n  score/tiny/V1P0/seed0/pt/last: missing"):
-        publish(made.runs, "tiny", made.units, tmp_path / "x.zip")
+        publish(StudyFolder(made.runs, "tiny"), made.units, tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
-    published = publish(made.runs, "tiny", made.units, tmp_path / "x.zip", incomplete=True)
+    published = publish(StudyFolder(made.runs, "tiny"), made.units, tmp_path / "x.zip", incomplete=True)
     assert published.lacking == ("score/tiny/V1P0/seed0/pt/last: missing",)
     unpack(tmp_path / "x.zip", tmp_path)
     assert read_json(tmp_path / "tiny/manifest.json")["not_done"] == ["score/tiny/V1P0/seed0/pt/last: missing"]
 
     moved = study_units(load_study(tmp_path / "tiny_study.yaml", {"data.root": "/home/eve/documents"}), made.runs)
-    assert publish(made.runs, "tiny", moved, tmp_path / "y.zip", incomplete=True).lacking
+    assert publish(StudyFolder(made.runs, "tiny"), moved, tmp_path / "y.zip", incomplete=True).lacking
     with zipfile.ZipFile(tmp_path / "y.zip") as opened:
         manifest = opened.read("tiny/manifest.json")
     assert b"data.root None -> PATH/documents" in manifest and b"eve" not in manifest
@@ -141,7 +141,7 @@ def test_a_path_inside_a_score_file_is_refused(tmp_path: Path) -> None:
     unit = next(unit for unit in made.units if unit.name == "score/tiny/V1P0/seed0/pt/last")
     record(made, unit, made.products.product(unit))
     with pytest.raises(ArtifactError, match="a folder of this machine"):
-        publish(made.runs, "tiny", made.units, tmp_path / "x.zip")
+        publish(StudyFolder(made.runs, "tiny"), made.units, tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
 
 
@@ -151,20 +151,20 @@ def test_scores_that_have_gone_or_changed_since_they_were_made_are_not_published
     whole = path.read_bytes()
     pq.write_table(pq.read_table(path).slice(0, 20), path)
     with pytest.raises(ArtifactError, match="altered since score/tiny/V1P0/seed0/pt/last was done"):
-        publish(made.runs, "tiny", made.units, tmp_path / "x.zip", incomplete=True)
+        publish(StudyFolder(made.runs, "tiny"), made.units, tmp_path / "x.zip", incomplete=True)
     path.unlink()
     with pytest.raises(ResourceError, match="score/tiny/V1P0/seed0/pt/last: its score file is gone"):
-        publish(made.runs, "tiny", made.units, tmp_path / "x.zip")
-    assert len(publish(made.runs, "tiny", made.units, tmp_path / "x.zip", incomplete=True).lacking) == 1
+        publish(StudyFolder(made.runs, "tiny"), made.units, tmp_path / "x.zip")
+    assert len(publish(StudyFolder(made.runs, "tiny"), made.units, tmp_path / "x.zip", incomplete=True).lacking) == 1
     path.write_bytes(whole)
-    assert not publish(made.runs, "tiny", made.units, tmp_path / "x.zip").lacking
+    assert not publish(StudyFolder(made.runs, "tiny"), made.units, tmp_path / "x.zip").lacking
     with pytest.raises(ConfigError, match=r"is a \.zip, not x\.txt"):
-        publish(made.runs, "tiny", made.units, tmp_path / "x.txt")
+        publish(StudyFolder(made.runs, "tiny"), made.units, tmp_path / "x.txt")
 
 
 def test_scores_of_other_people_are_published_too(tmp_path: Path, study_maker: Callable[..., Path]) -> None:
     study_maker(tmp_path, scales=("mini_s",), mixtures=("V1P0", "V1P1", "V2P0"), benchmarks=("rte", "cb"), n=4)
-    publish(tmp_path, "demo", [], tmp_path / "demo.zip")
+    publish(StudyFolder(tmp_path, "demo"), [], tmp_path / "demo.zip")
     assert "identical to the published" in tables("--study", str(tmp_path / "demo.zip"), "--table", "5").stdout
 
 
@@ -346,5 +346,5 @@ def test_metrics_that_do_not_follow_from_the_scores_are_said_to(zipped: Path, tm
     frame = table.to_pandas()
     frame.loc[0, "value"] += 0.25
     pq.write_table(table.from_pandas(frame, table.schema), path)
-    said = archive.recompute_metrics(tmp_path, "tiny")
+    said = archive.recompute_metrics(StudyFolder(tmp_path, "tiny"))
     assert "NOT the published bytes" in said and "0 are on one side only, 1 differ, at most by 0.25" in said

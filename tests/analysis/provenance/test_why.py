@@ -21,7 +21,7 @@ from analysis.rendering.writers import as_csv
 from analysis.tables.catalogue import build_tables
 from configs.artifacts import read_json, write_json
 from configs.errors import ConfigError
-from configs.layout import PROJECT_ROOT
+from configs.layout import PROJECT_ROOT, StudyFolder
 from configs.load import PAPER_MIXTURES
 
 
@@ -31,8 +31,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 def test_a_number_of_table_5_leads_to_its_files_runs_and_units(made: Finished) -> None:
-    facts = answer(made.runs, "tiny", "5", ["RTE", "accuracy"])
-    (table,) = build_tables(load_panel(made.runs, "tiny"), ["table5"])
+    facts = answer(StudyFolder(made.runs, "tiny"), "5", ["RTE", "accuracy"])
+    (table,) = build_tables(load_panel(StudyFolder(made.runs, "tiny")), ["table5"])
     (printed,) = [
         r for r in csv.DictReader(io.StringIO(as_csv(table))) if r["benchmark"] == "RTE" and "acc" in r["metric"]
     ]
@@ -67,7 +67,7 @@ def test_a_number_of_table_5_leads_to_its_files_runs_and_units(made: Finished) -
 
 
 def test_one_cell_leads_to_one_file_and_the_pretraining_before_it(made: Finished) -> None:
-    facts = answer(made.runs, "tiny", "metrics", ["v1p2", "sft", "arc_easy", "accuracy", "sum", "value"])
+    facts = answer(StudyFolder(made.runs, "tiny"), "metrics", ["v1p2", "sft", "arc_easy", "accuracy", "sum", "value"])
     assert [file["path"] for file in facts["scores"]["files"]] == [
         "scores/tiny/V1P2/seed0/sft-tiny/step-0000010.parquet"
     ]
@@ -76,18 +76,24 @@ def test_one_cell_leads_to_one_file_and_the_pretraining_before_it(made: Finished
 
 
 def test_a_checkpoint_on_the_way_is_behind_the_number_that_it_gave(made: Finished) -> None:
-    facts = answer(made.runs, "tiny", "early", ["2,560"])
+    facts = answer(StudyFolder(made.runs, "tiny"), "early", ["2,560"])
     steps = [file["path"].rpartition("/")[2] for file in facts["scores"]["files"] if "/pt/" in file["path"]]
     assert sorted(set(steps)) == ["step-0000010.parquet", "step-0000012.parquet"]
-    (last,) = answer(made.runs, "tiny", "early", ["3,072"])["rows"]
+    (last,) = answer(StudyFolder(made.runs, "tiny"), "early", ["3,072"])["rows"]
     assert last["keys"]["tokens"] == "3,072"
-    assert facts["scores"]["fingerprint"] != answer(made.runs, "tiny", "early", ["3,072"])["scores"]["fingerprint"]
+    assert (
+        facts["scores"]["fingerprint"]
+        != answer(StudyFolder(made.runs, "tiny"), "early", ["3,072"])["scores"]["fingerprint"]
+    )
 
 
 def test_settings_and_figures_have_an_origin_too(made: Finished) -> None:
-    facts = answer(made.runs, "tiny", "table1", ["number of layers"])
+    facts = answer(StudyFolder(made.runs, "tiny"), "table1", ["number of layers"])
     assert facts["rows"][0]["shown"]["this study"] == "1" and len(facts["runs"]) == 18
-    assert answer(made.runs, "tiny", "figure13", ["accuracy", "pt", "nli"])["table"]["name"] == "web_differences"
+    assert (
+        answer(StudyFolder(made.runs, "tiny"), "figure13", ["accuracy", "pt", "nli"])["table"]["name"]
+        == "web_differences"
+    )
 
 
 def test_exceptions_are_named_and_what_nobody_recorded_is_said(tmp_path: Path) -> None:
@@ -103,7 +109,7 @@ def test_exceptions_are_named_and_what_nobody_recorded_is_said(tmp_path: Path) -
     write_json(made.folder / "units/finetune/tiny/V1P0/seed0/tiny.json", unit | {"kept": ["optimizer.lr 1 -> 2"]})
     scores = made.folder / "scores/tiny/V2P2/seed0/pt/step-0000012.parquet"
     pq.write_table(pq.read_table(scores), scores, compression="gzip")
-    text = told(answer(made.runs, "tiny", "table5", ["RTE"]))
+    text = told(answer(StudyFolder(made.runs, "tiny"), "table5", ["RTE"]))
     assert "scores/tiny/V2P2/seed0/pt/step-0000012.parquet: altered since it was scored" in text
     assert f"but tiny/V2P2/seed0/pt: {'2' * 40}-dirty" in text and "but tiny/V2P2/seed0/pt: 8 x NVIDIA H200" in text
     assert "1 of 2 fine-tunings began with an export" in text and "are no export of its run" in text
@@ -125,7 +131,7 @@ def test_words_that_name_no_single_number_are_refused_with_what_would(
     words: list[str], message: str, made: Finished
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        answer(made.runs, "tiny", words[0], words[1:])
+        answer(StudyFolder(made.runs, "tiny"), words[0], words[1:])
     assert message in str(refused.value)
 
 

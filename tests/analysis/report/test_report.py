@@ -27,7 +27,7 @@ from analysis.stats.estimates import Estimate
 from analysis.tables.catalogue import build_tables
 from analysis.tables.settings import settings_tables
 from configs.errors import ArtifactError
-from configs.layout import PROJECT_ROOT
+from configs.layout import PROJECT_ROOT, StudyFolder
 from configs.load import BENCHMARKS
 
 FOUR = ("V1P0", "V1P1", "V2P0", "V3P2")
@@ -110,7 +110,7 @@ def test_what_the_page_says(reader: Reader) -> None:
 
 
 def test_the_verdict_comes_first(full: Path, page: str) -> None:
-    panel = load_panel(full, "demo")
+    panel = load_panel(StudyFolder(full, "demo"))
     table5, decisions = build_tables(panel, ["table5", "decisions"])
     found = verdicts(panel, table5, decisions)
     matrix = page[page.index('class="grid matrix"') : page.index("How a verdict is made")]
@@ -137,10 +137,10 @@ def test_a_cost_that_noise_might_make_is_not_said_to_be_one() -> None:
 
 
 def test_the_same_study_gives_the_same_page(full: Path, page: str) -> None:
-    panel = load_panel(full, "demo")
+    panel = load_panel(StudyFolder(full, "demo"))
     tables = build_tables(panel, ["table5", "decisions", "calibration"])
     drawn: dict[str, list[Figure]] = {name: [] for name, _ in report.SECTIONS}
-    first, second = (report.compose(full, panel, tables, settings_tables(full, panel), drawn)[0] for _ in range(2))
+    first, second = (report.compose(panel, tables, settings_tables(panel), drawn)[0] for _ in range(2))
     assert first == second and first != page
 
 
@@ -156,7 +156,7 @@ def test_missing_cells_are_named(tmp_path: Path, study_maker: Callable[..., Path
     slugs = ("piqa", "sciq", "rte", "wic")
     study = study_maker(tmp_path, mixtures=("V1P0", "V2P0", "V3P0", "V3P1"), benchmarks=slugs, n=12)
     (study / "scores/mini_m/V3P0/seed0/sft-mini/step-0000100.parquet").unlink()
-    words = Reader(report.build_report(tmp_path, "demo").read_text()).words
+    words = Reader(report.build_report(StudyFolder(tmp_path, "demo")).read_text()).words
     assert "mini_m SFT V3P0 seed 0 all 4" in words and "60 / 64" in words and "4 missing" in words
 
 
@@ -164,10 +164,10 @@ def test_metrics_alone(tmp_path: Path, study_maker: Callable[..., Path]) -> None
     study_maker(
         tmp_path / "scored", mixtures=("V1P0", "V2P0", "V3P0", "V3P1"), benchmarks=("piqa", "sciq", "rte"), n=12
     )
-    load_panel(tmp_path / "scored", "demo")
+    load_panel(StudyFolder(tmp_path / "scored", "demo"))
     (tmp_path / "demo").mkdir()
     shutil.copy(tmp_path / "scored/demo/metrics.parquet", tmp_path / "demo")
-    path = report.build_report(tmp_path, "demo")
+    path = report.build_report(StudyFolder(tmp_path, "demo"))
     words = Reader(path.read_text()).words
     assert "SYNTHETIC" not in words and "run folders are not here" in words and "48 / 48" in words
     assert "Reliability diagrams need single answers" in words and "reliability diagrams cannot be drawn" in words
@@ -187,7 +187,7 @@ def test_given_numbers_have_a_report_too(tmp_path: Path) -> None:
     from analysis.tidy import main
 
     main([str(tmp_path / "numbers.csv"), "--study", "ours", "--runs", str(tmp_path)])
-    words = Reader(report.build_report(tmp_path, "ours").read_text()).words
+    words = Reader(report.build_report(StudyFolder(tmp_path, "ours")).read_text()).words
     assert "No number here stands beside one of the paper" in words and "Confidence is not measured" in words
     assert "chance not known" in words and "at chance" not in words.split("How a verdict is made")[0]
 
@@ -200,7 +200,7 @@ def test_the_page_says_which_seeds_it_shows(tmp_path: Path, study_maker: Callabl
         words = Reader((folder / "index.html").read_text()).words
         said[seeds] = "Numbers are of seed 0 of every mixture" in words, "mean over its seeds; checkpoints" in words
         assert ("--table 5 --seeds mean" in words) == (seeds == "mean")
-        panel = load_panel(tmp_path, "demo", average_seeds=seeds == "mean")
+        panel = load_panel(StudyFolder(tmp_path, "demo"), average_seeds=seeds == "mean")
         row = next(csv.DictReader((folder / "tables/table5.csv").open()))
         pt, sft = (panel.matrix("mini_s", stage)[:, 0] for stage in ("PT", "SFT"))
         assert float(row["value"]) == pytest.approx(np.corrcoef(pt, sft)[0, 1])
@@ -208,14 +208,14 @@ def test_the_page_says_which_seeds_it_shows(tmp_path: Path, study_maker: Callabl
 
 
 def test_declared_order_reaches_the_report(full: Path, tmp_path: Path) -> None:
-    panel = load_panel(full, "demo")
-    found = report.read_declared(full, panel)
+    panel = load_panel(StudyFolder(full, "demo"))
+    found = report.read_declared(panel)
     assert set(found) == {(s, t) for s in ("mini_s", "mini_m") for t in ("PT", "SFT")}
     assert set(found["mini_s", "PT"]) == {"piqa", "sciq"}
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo/declared.json").write_text('{"learnable": 3}')
     with pytest.raises(ArtifactError, match=r"declared\.json"):
-        report.read_declared(tmp_path, panel)
+        report.read_declared(panel)
 
 
 def test_every_figure_says_where_its_numbers_are(page: str) -> None:

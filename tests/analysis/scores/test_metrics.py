@@ -21,6 +21,7 @@ from analysis.scores.measures import confidence, select
 from analysis.scores.metrics import compute, read_metrics, write_metrics
 from analysis.scores.score_files import read_scores
 from configs.errors import ArtifactError
+from configs.layout import StudyFolder
 from configs.metrics import COLUMNS
 
 Write = Callable[..., Path]
@@ -75,7 +76,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
         runs / "demo/scores/b.parquet",
         [{**r, "checkpoint": "d" * 64, "mixture": "V1P1", "variant": "lm_eval/1shot", "gold": 1} for r in rows],
     )
-    return compute(gather(read_scores(runs, "demo")))
+    return compute(gather(read_scores(StudyFolder(runs, "demo"))))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_chance_is_the_majority_class_of_fixed_candidates(tmp_path: Path, writer
     boolq = {"benchmark": "boolq", "category": "commonsense"}
     rows = [make_row(**boolq, example_id=f"validation/{i}", gold=int(i == 0)) for i in range(4)]
     writer(tmp_path / "demo/scores/a.parquet", rows)
-    frame = read_metrics(tmp_path, "demo")
+    frame = read_metrics(StudyFolder(tmp_path, "demo"))
     assert cell(frame, "uniform", "")["value"] == 0.5 and cell(frame, "chance", "")["value"] == 0.75
 
 
@@ -131,7 +132,7 @@ def test_chance_follows_the_prompt_set_and_ones_own_benchmarks_are_scored(
         for i in range(4)
     ]
     writer(tmp_path / "demo/scores/a.parquet", rows)
-    frame = read_metrics(tmp_path, "demo")
+    frame = read_metrics(StudyFolder(tmp_path, "demo"))
     found = {
         (slug, variant): cell(frame, "chance", "", benchmark=slug, variant=variant)["value"] for slug, variant in asked
     }
@@ -142,25 +143,25 @@ def test_chance_follows_the_prompt_set_and_ones_own_benchmarks_are_scored(
 def test_missing_unconditional_scores_give_no_pmi(tmp_path: Path, writer: Write, make_row: Row) -> None:
     rows = [make_row(), make_row(example_id="validation/1", logprob_unconditional=[-1.0, -1.0])]
     writer(tmp_path / "demo/scores/a.parquet", rows)
-    frame = read_metrics(tmp_path, "demo")
+    frame = read_metrics(StudyFolder(tmp_path, "demo"))
     assert "pmi" not in set(frame["normalisation"]) and "char" in set(frame["normalisation"])
 
 
 def test_one_example_has_no_standard_error(tmp_path: Path, writer: Write, make_row: Row) -> None:
     writer(tmp_path / "demo/scores/a.parquet", [make_row()])
-    assert np.isnan(cell(read_metrics(tmp_path, "demo"), "accuracy")["stderr"])
+    assert np.isnan(cell(read_metrics(StudyFolder(tmp_path, "demo")), "accuracy")["stderr"])
 
 
 def test_multirc_inverted_label_of_the_harness(tmp_path: Path, writer: Write, make_row: Row) -> None:
     multirc = {"benchmark": "multirc", "category": "semantic"}
     rows = [make_row(**multirc, example_id=f"validation/{i}", gold=int(i == 0)) for i in range(4)]
     writer(tmp_path / "demo/scores/a.parquet", rows)
-    frame = read_metrics(tmp_path, "demo")
+    frame = read_metrics(StudyFolder(tmp_path, "demo"))
     assert cell(frame, "accuracy")["value"] == 0.75 and cell(frame, "accuracy_lm_eval")["value"] == 0.25
 
 
 def test_whole_study_against_a_row_by_row_reference(demo: Path) -> None:
-    frame = read_metrics(demo, "demo")
+    frame = read_metrics(StudyFolder(demo, "demo"))
     rng = np.random.default_rng(0)
     files = sorted((demo / "demo/scores").rglob("*.parquet"))
     for path in rng.choice(np.array(files, dtype=object), 3, replace=False):
@@ -224,12 +225,12 @@ def _check_probabilities(frame: pd.DataFrame, rows: list[dict[str, Any]], where:
 
 def test_same_bytes_again_and_fingerprint_of_the_files(tmp_path: Path, study_maker: Callable[..., Path]) -> None:
     study_maker(tmp_path, mixtures=("V1P0", "V1P1"), benchmarks=("piqa", "cb"), n=5)
-    path = write_metrics(tmp_path, "demo")
+    path = write_metrics(StudyFolder(tmp_path, "demo"))
     first = path.read_bytes()
     path.unlink()
-    assert write_metrics(tmp_path, "demo").read_bytes() == first
+    assert write_metrics(StudyFolder(tmp_path, "demo")).read_bytes() == first
     stamp = path.stat().st_mtime_ns
-    write_metrics(tmp_path, "demo")
+    write_metrics(StudyFolder(tmp_path, "demo"))
     assert path.stat().st_mtime_ns == stamp  # made from these files already
     frame = pq.read_table(path).to_pandas()
     assert tuple(frame.columns) == COLUMNS
@@ -238,7 +239,7 @@ def test_same_bytes_again_and_fingerprint_of_the_files(tmp_path: Path, study_mak
 
     victim = sorted((tmp_path / "demo/scores").rglob("*.parquet"))[0]
     victim.unlink()
-    assert len(read_metrics(tmp_path, "demo")) < len(frame)
+    assert len(read_metrics(StudyFolder(tmp_path, "demo"))) < len(frame)
 
 
 def test_published_metrics_are_enough_and_a_damaged_file_is_refused(
@@ -247,16 +248,16 @@ def test_published_metrics_are_enough_and_a_damaged_file_is_refused(
     import shutil
 
     study = study_maker(tmp_path, mixtures=("V1P0",), benchmarks=("piqa",), n=5)
-    whole = read_metrics(tmp_path, "demo")
+    whole = read_metrics(StudyFolder(tmp_path, "demo"))
     shutil.rmtree(study / "scores")
-    pd.testing.assert_frame_equal(read_metrics(tmp_path, "demo"), whole)
+    pd.testing.assert_frame_equal(read_metrics(StudyFolder(tmp_path, "demo")), whole)
     path = study / "metrics.parquet"
     content = path.read_bytes()
     place = pq.ParquetFile(path).metadata.row_group(0).column(COLUMNS.index("value")).data_page_offset + 100
     for damaged in (content[:100], content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]):
         path.write_bytes(damaged)
         with pytest.raises(ArtifactError, match=r"metrics\.parquet"):
-            read_metrics(tmp_path, "demo")
+            read_metrics(StudyFolder(tmp_path, "demo"))
 
 
 logprobs = st.lists(st.floats(-200, -0.01), min_size=2, max_size=6)

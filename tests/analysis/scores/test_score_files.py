@@ -15,13 +15,14 @@ from analysis.scores.answers import Answers
 from analysis.scores.gather import gather
 from analysis.scores.score_files import TYPES, read_scores
 from configs.errors import ArtifactError
+from configs.layout import StudyFolder
 
 Write = Callable[..., Path]
 Row = Callable[..., dict[str, Any]]
 
 
 def read(runs: Path) -> Answers:
-    return gather(read_scores(runs, "demo"))
+    return gather(read_scores(StudyFolder(runs, "demo")))
 
 
 def scores_file(runs: Path, name: str = "a") -> Path:

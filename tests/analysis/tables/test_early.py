@@ -16,12 +16,13 @@ from analysis.panel.panel import Milestone
 from analysis.protocols.correlations import mean_correlation
 from analysis.protocols.decisions import decide_on_average
 from analysis.tables.early import early_table
+from configs.layout import StudyFolder
 
 
 def test_every_checkpoint_on_the_way_against_the_end(tmp_path: Path, study_maker: Callable[..., Path]) -> None:
     slugs = ("piqa", "arc_easy", "sciq")
     study_maker(tmp_path, benchmarks=slugs, n=40, milestone=True)
-    panel = load_panel(tmp_path, "demo")
+    panel = load_panel(StudyFolder(tmp_path, "demo"))
     assert [(m.scale, m.tokens) for m in panel.milestones] == [
         *(("mini_m", tokens) for tokens in (100_000, 200_000)),
         *(("mini_s", tokens) for tokens in (50_000, 100_000)),
@@ -49,7 +50,7 @@ def test_every_checkpoint_on_the_way_against_the_end(tmp_path: Path, study_maker
 
 
 def test_one_checkpoint_says_nothing_of_early(demo: Path) -> None:
-    assert early_table(load_panel(demo, "demo")).rows == ()
+    assert early_table(load_panel(StudyFolder(demo, "demo"))).rows == ()
 
 
 def test_benchmarks_that_end_all_alike_decide_nothing() -> None:

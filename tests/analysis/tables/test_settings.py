@@ -19,7 +19,7 @@ from analysis.tables.catalogue import parse_table_names
 from analysis.tables.published import published_sheets
 from analysis.tables.setting_rows import agrees
 from analysis.tables.settings import settings_tables
-from configs.layout import RunFolder
+from configs.layout import RunFolder, StudyFolder
 from configs.load import BENCHMARKS, load_study, load_train, save
 
 NAMES = ("table1", "table2", "table3", "table4")
@@ -34,7 +34,7 @@ def by_keys(sheet: Sheet) -> Rows:
 
 
 def made(runs: Path, panel: Panel) -> dict[str, Rows]:
-    return {sheet.name: by_keys(sheet) for sheet in settings_tables(runs, panel, NAMES)}
+    return {sheet.name: by_keys(sheet) for sheet in settings_tables(panel, NAMES)}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_published_tables_are_the_papers(shared_data: Path) -> None:
 
 
 def test_paper_column_is_the_published_one(paper: Path) -> None:
-    found = made(paper, load_panel(paper, "paper", "table2b"))
+    found = made(paper, load_panel(StudyFolder(paper, "paper"), "table2b"))
     for (scale, name), cells in found["table1"].items():
         wanted = {"model dimension": (768, 1680), "number of layers": (8, 12), "total parameters": ("240M", "1.0B")}
         if name in wanted:
@@ -92,7 +92,7 @@ def test_paper_column_is_the_published_one(paper: Path) -> None:
 
 def test_the_papers_configs_meet_the_paper_but_for_known_departures(paper: Path) -> None:
     """By hand: 241,054,464 = 100864 x 768 + 8 (4 x 768 x 2048 + 3 x 768 x 6144) + 17 x 768 parameters, and so on."""
-    found = made(paper, load_panel(paper, "paper", "table2b"))
+    found = made(paper, load_panel(StudyFolder(paper, "paper"), "table2b"))
     differing = {
         (name, *keys): cells["this study"]
         for name, rows in found.items()
@@ -117,7 +117,7 @@ def test_the_papers_configs_meet_the_paper_but_for_known_departures(paper: Path)
     assert found["table1"]["1b", "gated MLP"]["verdict"] == "the paper is silent"
     # The scores are of step 100, which is not where the plan ends.
     assert found["table2"]["PT", "240m", "training steps"]["note"] == "scored: step 100"
-    text = made(paper, load_panel(paper, "paper", "text"))["table2"]
+    text = made(paper, load_panel(StudyFolder(paper, "paper"), "text"))["table2"]
     assert text["SFT", "1b", "epochs"]["verdict"] == "differs"
     assert text["SFT", "1b", "epochs (section 3.1)"]["verdict"] == "same"
 
@@ -147,7 +147,7 @@ def test_a_rounded_number_agrees_with_what_it_rounds(printed: Cell, value: Cell,
 
 
 def test_a_miniature_counted_by_hand(mini: Path) -> None:
-    found = made(mini, load_panel(mini, "demo"))
+    found = made(mini, load_panel(StudyFolder(mini, "demo")))
     small = {name: cells["this study"] for (scale, name), cells in found["table1"].items() if scale == "mini_s"}
     assert small["total parameters"] == 1280 * 24 + 2 * (4 * 24 * 64 + 3 * 24 * 192) + 5 * 24 == 70_776
     assert (small["expand factor"], small["output embedding"], small["gated MLP"]) == (8, "tied", "swiglu")
@@ -162,7 +162,7 @@ def test_a_miniature_counted_by_hand(mini: Path) -> None:
     assert training["SFT", "mini_s", "epochs"]["verdict"] == "unknown"
     assert found["table3"]["V1P2", "curated"]["note"] == "Wikipedia 7.5, ArXiv 7.5, StackExchange 7.5, Books 7.5"
     assert {cells["this study"] for cells in found["table4"].values()} == {30}
-    for sheet in settings_tables(mini, load_panel(mini, "demo"), ("table3", "table4")):
+    for sheet in settings_tables(load_panel(StudyFolder(mini, "demo")), ("table3", "table4")):
         assert any("SYNTHETIC" in note for note in sheet.notes)
 
 
@@ -171,21 +171,21 @@ def test_what_a_run_left_counts_more_than_the_configs(mini: Path, tmp_path: Path
     folder = RunFolder(tmp_path, "demo", "mini_s", "V1P1", 0, "pt").path
     run = load_train("mini_s.yaml", {"model.hidden": 32, "optimizer.lr": 0.5, "data.mixture": "only_theirs"})
     save(run, folder / "config.yaml")
-    found = made(tmp_path, load_panel(tmp_path, "demo"))
+    found = made(tmp_path, load_panel(StudyFolder(tmp_path, "demo")))
     assert found["table1"]["mini_s", "model dimension"]["this study"] == 32
     assert found["table1"]["mini_m", "model dimension"]["this study"] == 52
     assert found["table2"]["PT", "mini_s", "learning rate"]["this study"] == 0.5
     assert found["table2"]["SFT", "mini_s", "learning rate"]["this study"] == 1e-3
     # Of another version of the project, or damaged: no reason to withhold the other tables.
     (folder / "config.yaml").write_text("model: 3\n")
-    sheet, *_ = settings_tables(tmp_path, load_panel(tmp_path, "demo"), ["table2"])
+    sheet, *_ = settings_tables(load_panel(StudyFolder(tmp_path, "demo")), ["table2"])
     assert by_keys(sheet)["PT", "mini_s", "learning rate"]["verdict"] == "unknown"
     (note,) = (note for note in sheet.notes if "config.yaml" in note)
     assert note.startswith("mini_s/V1P1/seed0/pt/config.yaml: ") and str(tmp_path) not in note
 
 
 def test_without_study_yaml_what_is_unknown_is_said(demo: Path) -> None:
-    panel = load_panel(demo, "demo")
+    panel = load_panel(StudyFolder(demo, "demo"))
     found = made(demo, panel)
     assert {cells["verdict"] for cells in found["table1"].values()} == {"unknown"}
     known = {keys[2]: cells for keys, cells in found["table2"].items() if cells["verdict"] != "unknown"}
@@ -194,7 +194,7 @@ def test_without_study_yaml_what_is_unknown_is_said(demo: Path) -> None:
     assert (steps["this study"], steps["note"], steps["verdict"]) == (100, "as the scores say", "differs")
     assert found["table2"]["PT", "mini_m", "tokens (section 3.1)"]["this study"] == 200_000
     assert found["table3"]["V3P0", "web"]["this study"] == "DCLM 65 %"  # by its name
-    sheets = settings_tables(demo, panel)
+    sheets = settings_tables(panel)
     assert [sheet.name for sheet in sheets] == ["table2", "table3", "table4"]  # of Table 1 nothing is known
     assert any("neither a run folder nor study.yaml" in note for note in sheets[0].notes)
     assert any("not known without study.yaml" in note for note in sheets[1].notes)
@@ -204,12 +204,12 @@ def test_a_study_of_others_with_configs_of_their_own_is_unknown(demo: Path, tmp_
     shutil.copytree(demo / "demo", tmp_path / "demo")
     text = (save_mini(tmp_path / "demo/study.yaml")).read_text().replace("config: mini_s.yaml", "config: theirs.yaml")
     (tmp_path / "demo/study.yaml").write_text(text)
-    found = made(tmp_path, load_panel(tmp_path, "demo"))
+    found = made(tmp_path, load_panel(StudyFolder(tmp_path, "demo")))
     assert found["table1"]["mini_m", "model dimension"]["this study"] == 52
     # Its fine-tuning config is ours, and its model is the same.
     assert found["table1"]["mini_s", "model dimension"]["this study"] == 24
     assert found["table2"]["PT", "mini_s", "learning rate"]["verdict"] == "unknown"
-    (sheet,) = settings_tables(tmp_path, load_panel(tmp_path, "demo"), ["table2"])
+    (sheet,) = settings_tables(load_panel(StudyFolder(tmp_path, "demo")), ["table2"])
     assert "mini_s: no such config file" in sheet.notes
 
 
@@ -220,8 +220,8 @@ def save_mini(path: Path) -> Path:
 
 def test_mixtures_benchmarks_and_scales_that_the_paper_lacks(tmp_path: Path, study_maker: Callable[..., Path]) -> None:
     study_maker(tmp_path, mixtures=("V1P0", "V1P3", "mine"), scales=("s", "m", "l"), benchmarks=("piqa", "cb"), n=4)
-    panel = load_panel(tmp_path, "demo")
-    sheets = {sheet.name: sheet for sheet in settings_tables(tmp_path, panel, NAMES)}
+    panel = load_panel(StudyFolder(tmp_path, "demo"))
+    sheets = {sheet.name: sheet for sheet in settings_tables(panel, NAMES)}
     found = {name: by_keys(sheet) for name, sheet in sheets.items()}
     assert found["table3"]["V1P3", "web"]["verdict"] == "no counterpart"
     assert found["table3"]["mine", "web"] == {

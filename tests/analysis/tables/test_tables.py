@@ -19,12 +19,13 @@ import pytest
 from analysis.figures import loss as training
 from analysis.panel.load import load_panel
 from analysis.panel.panel import Panel
+from analysis.panel.studies import choose_study, study_of_scores
 from analysis.rendering.table import Row, Table
 from analysis.stats.estimates import Estimate
 from analysis.tables import __main__ as tables
 from analysis.tables.catalogue import makers, parse_table_names
 from configs.errors import ArtifactError, ConfigError
-from configs.layout import PROJECT_ROOT
+from configs.layout import PROJECT_ROOT, StudyFolder
 
 MODULES = ("tables", "figures", "report", "compare", "planner", "tidy")
 
@@ -116,13 +117,13 @@ def test_one_table_in_any_form_from_scores_anywhere(
     assert [*tmp_path.iterdir()] == [tmp_path / "published"]  # nothing is left beside other people's files
     with pytest.raises(ConfigError, match="no table '4x'"):
         parse_table_names("5,4x")
-    with pytest.raises(ArtifactError, match="no score file"), tables.borrowed(tmp_path / "none"):
+    with pytest.raises(ArtifactError, match="no score file"), study_of_scores(tmp_path / "none"):
         pass
 
 
 def test_a_study_that_names_a_path_is_refused(tmp_path: Path, writer: Callable[..., Path], make_row: Any) -> None:
     writer(tmp_path / "in/a.parquet", [make_row(study="../../elsewhere")])
-    with pytest.raises(ArtifactError, match="study is "), tables.borrowed(tmp_path / "in"):
+    with pytest.raises(ArtifactError, match="study is "), study_of_scores(tmp_path / "in"):
         pass
 
 
@@ -156,16 +157,16 @@ def test_newest_study_is_chosen_and_named(
     for name in ("old", "new"):
         study_maker(tmp_path, name, mixtures=("V1P0",), benchmarks=("piqa",), n=3)
         time.sleep(0.02)
-    assert tables.choose_study(tmp_path, None) == "new"
+    assert choose_study(tmp_path, None) == StudyFolder(tmp_path, "new")
     assert "others: old" in capsys.readouterr().out
 
 
 def test_loss_curves_survive_a_cut_last_line_only(full: Path, tmp_path: Path) -> None:
-    panel = load_panel(full, "demo")
-    curve = training.loss_curves(full, panel)[0]
+    panel = load_panel(StudyFolder(full, "demo"))
+    curve = training.loss_curves(panel)[0]
     assert curve.kind == "training" and curve.validation == ((9900.0, pytest.approx(0.6)),) and len(curve.points) == 60
     path = tmp_path / "demo/mini_s/V1P0/seed0/pt/metrics.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text('{"step": 1\n{"step": 2, "tokens": 2, "loss": 1}\n')
     with pytest.raises(ArtifactError, match="line 1"):
-        training.loss_curves(tmp_path, panel)
+        training.loss_curves(panel)
