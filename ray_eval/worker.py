@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from configs.artifacts import fingerprint, sha256_files
 from configs.errors import ArtifactError, MagicError, ResourceError
+from configs.layout import PROJECT_ROOT
 from ray_eval.checkpoints import WIDER
 from ray_eval.counts import NOTHING, Counts
 from ray_eval.parts import Parts, naming_disk_errors, remove_parts
@@ -242,5 +243,5 @@ def _check_finite(sums: Sums, job: Job, precision: str) -> None:
 
 @functools.cache
 def _code() -> str:
-    """A hash of this room: parts of an interrupted run are not continued by other code."""
-    return sha256_files(list(Path(__file__).parent.glob("*.py")))
+    """A hash of the code that computes: parts of an interrupted run are not continued by another version."""
+    return sha256_files([*Path(__file__).parent.glob("*.py"), PROJECT_ROOT / "configs" / "llama.py"])
