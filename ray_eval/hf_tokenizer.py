@@ -12,6 +12,7 @@ by their own. `HFTokenizer.sha256` is therefore a hash of what was loaded, not o
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from ray_eval.checkpoints import reason
 
 READ_BY_PYTHON = ("*.json", "*.model", "*.txt", "*.tiktoken", "*.py")
 """Files that a tokenizer written in Python may read."""
+CODE_OF_OTHERS = "transformers_modules."
+"""The package into which transformers copies code that comes with a model."""
 
 
 class HFTokenizer:
@@ -93,4 +96,7 @@ class HFTokenizer:
             identity["files"] = {
                 path.name: sha256_file(path) for pattern in READ_BY_PYTHON for path in folder.glob(pattern)
             }
+            # auto_map may name code of another repository, which lies elsewhere.
+            own = [part for part in kind.__mro__ if part.__module__.startswith(CODE_OF_OTHERS)]
+            identity["code"] = [sha256_file(Path(inspect.getfile(part))) for part in own]
         return identity
