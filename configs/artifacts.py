@@ -128,13 +128,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
-    """Write `value` as indented JSON with sorted keys, so equal values are equal bytes.
+    """Write `value` as indented JSON with sorted keys, so equal values are equal bytes. NaN and infinity are not JSON:
+    a caller that has one must say it in another way, or it is a ValueError.
 
     sealed: an object gets its own fingerprint beside its keys, and whoever reads it is told if it was altered.
     """
     if sealed:
         value = value | {SEAL: fingerprint(json.loads(json.dumps(value)))}
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

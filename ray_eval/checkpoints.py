@@ -29,6 +29,14 @@ FOREIGN_CODE = ("auto_map", "trust_remote_code")
 """Keys of a config by which a model brings Python code of its own."""
 KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 """Keys that may name a repository of compiled code."""
+STORED = {"bfloat16": "bf16", "float16": "fp16"}
+"""torch's name of a type -> the precision; any other is computed in fp32."""
+WIDER = {
+    "fp16": "fp16 ends at 65,504: score it with --precision bf16 or fp32 (in a study's YAML: scoring.precision)",
+    "bf16": "score it with --precision fp32 (in a study's YAML: scoring.precision)",
+    "fp32": "its training diverged, or its files are damaged: take another checkpoint, or copy it again",
+}
+"""What to do about numbers that are not finite, by the precision in which they were computed."""
 LARGEST_SIZE = 2**21
 """Of a vocabulary, a width or a context of a Llama; those in use are smaller, and memory is allocated by them."""
 ADAPTER = "adapter_config.json"
@@ -52,7 +60,8 @@ class Checkpoint(Protocol):
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """More of it for the score file's metadata: where it came from, what the user allowed it."""
+        """More of it for the score file's metadata: where it came from, what the user allowed it, and what beside the
+        weights makes it another model (keys in `results.IDENTITY`)."""
 
     @property
     def score_file(self) -> Path: ...
@@ -62,7 +71,8 @@ class Checkpoint(Protocol):
         """fp32, bf16 or fp16; None: as the study says."""
 
     @property
-    def tokenizer_sha256(self) -> str: ...
+    def encoding_sha256(self) -> str:
+        """Hash of everything that decides the ids of a text; checkpoints with equal ones share their plans."""
 
     @property
     def context_tokens(self) -> int:
@@ -147,6 +157,11 @@ def check_own_code(path: Path, config: dict[str, Any], hint: str | None = None) 
                 valid=f"a model of a known architecture, without {' or '.join(FOREIGN_CODE)}",
                 hint=hint,
             )
+
+
+def precision_of(dtype: object) -> str:
+    """fp32, bf16 or fp16, of a torch.dtype or its name."""
+    return STORED.get(str(dtype).removeprefix("torch."), "fp32")
 
 
 def reason(error: BaseException) -> str:

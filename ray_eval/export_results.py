@@ -27,7 +27,9 @@ examples:
   python -m ray_eval.export_results --study mini --out lm_eval_results       every checkpoint of a study
   python -m ray_eval.export_results runs/mini/scores/mini_s/V1P0/seed0/pt/step-0000585.parquet --out lm_eval_results
 """
-CHECKPOINT = ("study", "scale", "mixture", "seed", "stage", "recipe", "step", "tokens", "checkpoint", "variant")
+PLACE = ("study", "scale", "mixture", "seed", "stage", "recipe", "step", "tokens", "checkpoint")
+"""Columns that are the same in all rows of a file, and together in no other file."""
+CHECKPOINT = (*PLACE, "variant")
 PLAIN = "lm_eval/0shot"
 """The variant that needs no name in a folder: lm-eval's own prompts."""
 
@@ -80,7 +82,7 @@ def export_results(paths: Sequence[Path], out: Path) -> list[Path]:
         hint = "score first: python ray_eval/score.py --help"
         raise ArtifactError("no score file", where=", ".join(map(str, paths)), hint=hint)
     tables = [read_scores(file) for file in files]
-    metadata = {table["checkpoint"][0].as_py(): metadata_of(table) for table in tables}
+    metadata = {tuple(table[name][0].as_py() for name in PLACE): metadata_of(table) for table in tables}
     date = datetime.fromtimestamp(max(file.stat().st_mtime for file in files))
     whole = pa.concat_tables([table.replace_schema_metadata(None) for table in tables]).unify_dictionaries()
     written = []
@@ -92,7 +94,7 @@ def export_results(paths: Sequence[Path], out: Path) -> list[Path]:
     return written
 
 
-def results_of(table: pa.Table, metadata: dict[str, dict[str, str]], date: float) -> dict[str, Any]:
+def results_of(table: pa.Table, metadata: dict[tuple[Any, ...], dict[str, str]], date: float) -> dict[str, Any]:
     """The results JSON of one checkpoint and variant (`table`: its rows of any number of benchmarks)."""
     import pyarrow.compute as pc
 
@@ -104,7 +106,7 @@ def results_of(table: pa.Table, metadata: dict[str, dict[str, str]], date: float
     run = [identity["study"], identity["scale"], identity["mixture"], f"seed{identity['seed']}", stage]
     model = "/".join([*run, f"step-{identity['step']:07d}", *([] if variant == PLAIN else [variant])])
     shots = re.search(r"(\d+)shot", variant)
-    facts = metadata.get(identity["checkpoint"], {})
+    facts = metadata.get(tuple(identity[name] for name in PLACE), {})
     out: dict[str, Any] = {
         **{key: {} for key in ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples")},
         "group_subtasks": {},

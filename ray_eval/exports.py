@@ -8,20 +8,20 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from configs.artifacts import read_object, sha256_file, verify_files
+from configs.artifacts import fingerprint, read_object, sha256_file, verify_files
 from configs.errors import ArtifactError
 from configs.layout import RunFolder, StudyFolder
 from configs.untrusted.checks import parse_json, understood
+from mixtures.tokenizer import SpecialIds, Tokenizer
 from ray_eval.checkpoints import check_own_code, check_weight_files, positive, verify_weights
 
 if TYPE_CHECKING:
     import torch
 
-    from mixtures.tokenizer import Tokenizer
     from ray_eval.llama import Llama
     from ray_eval.weights import Weights
 
@@ -41,6 +41,8 @@ class Export:
     """Trained so far."""
     checkpoint: str
     """sha256 over the safetensors in name order, as export.json states it."""
+    encoding_sha256: str
+    """Hash of tokenizer.json and of the special tokens' ids, which tokenizer_config.json chooses."""
     out: Path
     """Folder of the studies that gets the scores."""
 
@@ -67,10 +69,6 @@ class Export:
         return StudyFolder(self.out, self.run.study).scores / self.run.name / f"{self.folder.name}.parquet"
 
     @property
-    def tokenizer_sha256(self) -> str:
-        return sha256_file(self.folder / "tokenizer.json")
-
-    @property
     def context_tokens(self) -> int:
         """The model's longest input."""
         return int(read_object(self.folder / "config.json")["max_position_embeddings"])
@@ -81,8 +79,6 @@ class Export:
         verify_weights(self.folder, self.checkpoint, f"{EXPORT_JSON} says", hint)
 
     def encoder(self) -> Tokenizer:
-        from mixtures.tokenizer import Tokenizer
-
         return Tokenizer.load(self.folder)
 
     def read(self) -> Weights:
@@ -125,12 +121,31 @@ def read_export(folder: Path, out: Path | None = None) -> Export:
     missing = [key for key in ("step", "tokens", "checkpoint") if key not in info]
     if missing:
         raise ArtifactError(f"key {missing[0]!r} is missing", where=path, valid="step, tokens, checkpoint")
-    verify_files(folder, info.get("files", {}))
+    _check_files(folder, info)
     check_weight_files(folder, hint="export the checkpoint again")
     config = _check_config(folder)
-    _check_tokenizer(folder, info, config["vocab_size"])
+    encoding = _check_tokenizer(folder, info, config["vocab_size"])
     with understood(path, hint="export the checkpoint again"):
-        return Export(run, folder, int(info["step"]), int(info["tokens"]), str(info["checkpoint"]), out or run.runs)
+        return Export(
+            run=run,
+            folder=folder,
+            step=int(info["step"]),
+            tokens=int(info["tokens"]),
+            checkpoint=str(info["checkpoint"]),
+            encoding_sha256=encoding,
+            out=out or run.runs,
+        )
+
+
+def _check_files(folder: Path, info: dict[str, Any]) -> None:
+    """Refuse files of other sizes than export.json says, and small ones of other contents.
+
+    Equal weights with another config.json are another model. The weights are hashed when they are read.
+    """
+    files = info.get("files", {})
+    verify_files(folder, files)
+    small = {name: entry for name, entry in files.items() if not name.endswith(".safetensors") and entry.get("sha256")}
+    verify_files(folder, small, deep=True)
 
 
 def _check_config(folder: Path) -> dict[str, Any]:
@@ -143,30 +158,32 @@ def _check_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_tokenizer(folder: Path, info: dict[str, Any], vocab: int) -> None:
-    """Refuse a tokenizer that is not the one the weights were trained with."""
+def _check_tokenizer(folder: Path, info: dict[str, Any], vocab: int) -> str:
+    """`Export.encoding_sha256`. Raises ArtifactError for a tokenizer that the weights were not trained with."""
     path = folder / "tokenizer.json"
     hint = "put back the tokenizer that it was trained with, or export the checkpoint again"
     if not path.is_file():
         raise ArtifactError("the export has no tokenizer", where=path, hint=hint)
-    wanted = info.get("tokenizer_sha256")
-    if wanted is not None and (found := sha256_file(path)) != wanted:
+    wanted, found = info.get("tokenizer_sha256"), sha256_file(path)
+    if wanted is not None and found != wanted:
         problem = f"it has sha256 {found[:12]}, {EXPORT_JSON} says {wanted!s:.12}: not the tokenizer of these weights"
         raise ArtifactError(problem, where=path, hint=hint)
     with understood(path, hint=hint, problem="not a tokenizer of Hugging Face"):
-        entries = _entries(path.read_bytes())
+        entries, added = _entries(path.read_bytes())
     if entries > vocab:
         problem = f"ids up to {entries - 1}, but vocab_size is {vocab}: not the tokenizer of these weights"
         raise ArtifactError(problem, where=path, valid=f"ids below {vocab}", hint=hint)
+    return fingerprint({"tokenizer": found, "special": asdict(SpecialIds.named(folder, added))})
 
 
 @functools.lru_cache(maxsize=4)  # the exports of a study carry the same megabytes of tokenizer
-def _entries(definition: bytes) -> int:
-    """The largest id of a tokenizer.json + 1."""
+def _entries(definition: bytes) -> tuple[int, dict[str, int]]:
+    """The largest id of a tokenizer.json + 1, and the ids of its added tokens."""
     tokenizer = parse_json(definition)
     vocab = tokenizer["model"]["vocab"]
     ids = range(len(vocab)) if isinstance(vocab, list) else vocab.values()
-    return 1 + max([*ids, *(token["id"] for token in tokenizer.get("added_tokens", ()))])
+    added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", ())}
+    return 1 + max([*ids, *added.values()]), added
 
 
 def studies_in(runs: Path) -> list[str]:

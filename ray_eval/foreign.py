@@ -18,10 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.artifacts import read_object, sha256_files
+from configs.artifacts import fingerprint, read_object, sha256_file, sha256_files
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError
 from configs.untrusted.checks import inside, understood
-from ray_eval.checkpoints import check_own_code, check_weight_files, is_plain_llama, reason, verify_weights
+from ray_eval.checkpoints import (
+    check_own_code,
+    check_weight_files,
+    is_plain_llama,
+    precision_of,
+    reason,
+    verify_weights,
+)
 from ray_eval.hf_tokenizer import HFTokenizer
 from ray_eval.imported import Identity
 
@@ -38,7 +45,6 @@ FILES = ("*.safetensors", "*.json", "*.model", "vocab.txt", "merges.txt")
 CODE = "*.py"
 UNWANTED = ("*/*", "consolidated*")
 """Folders with other formats, and Mistral's second copy of the weights."""
-STORED = {"bfloat16": "bf16", "float16": "fp16"}
 DEFAULT_CONTEXT_TOKENS = 2048
 UNSET = 10**18
 """A tokenizer's model_max_length above it means that it was not set."""
@@ -71,7 +77,11 @@ class ForeignModel:
     revision: str
     """As the user named it; empty for the default."""
     checkpoint: str
-    tokenizer_sha256: str
+    config_sha256: str
+    """Hash of the contents of config.json: equal weights with another one are another model."""
+    code_sha256: str
+    """Hash of the Python files that came with it; empty where none are trusted."""
+    encoding_sha256: str
     context_tokens: int
     precision: str
     trust_remote_code: bool
@@ -80,7 +90,8 @@ class ForeignModel:
 
     @property
     def facts(self) -> dict[str, str]:
-        return {"model": self.source} | ({"trust_remote_code": "true"} if self.trust_remote_code else {})
+        trusted = {"trust_remote_code": "true", "code_sha256": self.code_sha256} if self.trust_remote_code else {}
+        return {"model": self.source, "config_sha256": self.config_sha256} | trusted
 
     @property
     def columns(self) -> dict[str, str | int]:
@@ -99,15 +110,28 @@ class ForeignModel:
         if not self.folder.is_dir():
             hint = "put it on a disk that all machines share (for models of the Hub, HF_HOME)"
             raise ArtifactError("the model is not on this machine", where=self.folder, hint=hint)
+        self._verify_config()
         verify_weights(self.folder, self.checkpoint, "when scoring began it was", hint="score it again")
 
+    def _verify_config(self) -> None:
+        now = _config_sha256(self.folder), _code_sha256(self.folder, self.trust_remote_code)
+        if now != (self.config_sha256, self.code_sha256):
+            problem = "config.json or the code that comes with it was changed since scoring began"
+            raise ArtifactError(problem, where=self.folder, hint="score it again")
+
     def encoder(self) -> HFTokenizer:
-        return HFTokenizer(self.folder, trust_remote_code=self.trust_remote_code)
+        """Raises ArtifactError where it is not (any more) the one that was found when scoring began."""
+        tokenizer = HFTokenizer(self.folder, trust_remote_code=self.trust_remote_code)
+        if tokenizer.sha256 != self.encoding_sha256:
+            hint = "score it again"
+            raise ArtifactError("its tokenizer was changed since scoring began", where=self.folder, hint=hint)
+        return tokenizer
 
     def read(self) -> Weights | None:
         from ray_eval.weights import read_weights
 
         if is_plain_llama(self.folder):
+            self._verify_config()
             return read_weights(self)
         self.verify()
         return None
@@ -184,9 +208,11 @@ def read_model(named: str, out: Path, *, precision: str | None = None, trust_rem
         name=name,
         revision=revision,
         checkpoint=sha256_files(list(folder.glob("*.safetensors"))),
-        tokenizer_sha256=tokenizer.sha256,
+        config_sha256=_config_sha256(folder),
+        code_sha256=_code_sha256(folder, trust_remote_code),
+        encoding_sha256=tokenizer.sha256,
         context_tokens=context_tokens,
-        precision=precision or STORED.get(str(config.dtype).removeprefix("torch."), "fp32"),
+        precision=precision or precision_of(config.dtype),
         trust_remote_code=trust_remote_code,
         out=out,
     )
@@ -234,6 +260,14 @@ def _check_shards(folder: Path) -> None:
     if missing := sorted(path.name for path in files if not path.is_file()):
         problem = f"{len(missing)} of {len(files)} files of weights are missing ({missing[0]})"
         raise ArtifactError(problem, where=index, hint="it was copied in part: copy or fetch it again")
+
+
+def _config_sha256(folder: Path) -> str:
+    return fingerprint(read_object(folder / "config.json"))
+
+
+def _code_sha256(folder: Path, trusted: bool) -> str:
+    return fingerprint({path.name: sha256_file(path) for path in folder.glob(CODE)}) if trusted else ""
 
 
 def _context_tokens(config: Any, tokenizer: HFTokenizer) -> int:

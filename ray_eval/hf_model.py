@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from configs.errors import ArtifactError
-from ray_eval.checkpoints import reason
+from ray_eval.checkpoints import WIDER, precision_of, reason
 from ray_eval.hf_masks import Masks, length_dependent_beyond, windows
 
 if TYPE_CHECKING:
@@ -150,6 +150,10 @@ class HFModel:
             raise
         except Exception as error:  # a package or a kernel that it needs is not here, or its own code fails
             raise ArtifactError(f"its forward pass fails ({reason(error)})", where=folder) from error
+        if wrong := int((~whole.isfinite()).sum()):
+            precision = precision_of(self._dtype)
+            problem = f"{wrong} of {whole.numel()} logits are NaN or infinite in {precision}, on random tokens"
+            raise ArtifactError(problem, where=folder, hint=WIDER[precision])
         self._vocab = whole.shape[-1]
         for body in _bodies(self._model):
             self._body = body
@@ -300,5 +304,6 @@ def _load(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     for name, weight in model.named_parameters():
         if weight.is_floating_point() and not weight.isfinite().all():
             wrong = int((~weight.isfinite()).sum())
-            raise ArtifactError(f"weight {name} holds {wrong} NaN or infinite numbers", where=folder)
+            problem = f"weight {name} holds {wrong} NaN or infinite numbers in {precision_of(dtype)}"
+            raise ArtifactError(problem, where=folder, hint=WIDER[precision_of(dtype)])
     return model.eval()

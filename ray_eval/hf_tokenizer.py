@@ -3,31 +3,29 @@
 In: a folder that `transformers.AutoTokenizer` loads. Out: an `encoding.Encoder`. The rules of the harness's HFLM:
 special tokens are those the tokenizer itself adds, none where the text begins with the prefix token spelt out; that
 prefix, the BOS token or else the EOS token, stands for an empty context.
+
+The files of a tokenizer do not decide its ids alone. AutoTokenizer chooses a class by config.json (`model_type`,
+`auto_map`) and by tokenizer_config.json, and some classes replace the normalizer and pre-tokenizer of tokenizer.json
+by their own. `HFTokenizer.sha256` is therefore a hash of what was loaded, not of files.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from configs.artifacts import sha256_files
+from configs.artifacts import fingerprint, sha256_file
 from configs.errors import ArtifactError
 from configs.untrusted.checks import understood
 from ray_eval.checkpoints import reason
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-)
-"""What may decide how text is encoded, of those there are."""
+READ_BY_PYTHON = ("*.json", "*.model", "*.txt", "*.tiktoken", "*.py")
+"""Files that a tokenizer written in Python may read."""
+CODE_OF_OTHERS = "transformers_modules."
+"""The package into which transformers copies code that comes with a model."""
 
 
 class HFTokenizer:
@@ -37,7 +35,6 @@ class HFTokenizer:
         """Raises ArtifactError where transformers cannot load it, or it has neither BOS nor EOS token."""
         from transformers import AutoTokenizer
 
-        self.sha256 = tokenizer_sha256(folder)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(
                 folder, use_fast=True, local_files_only=True, trust_remote_code=trust_remote_code
@@ -67,6 +64,8 @@ class HFTokenizer:
         self.max_length = int(self._tokenizer.model_max_length)
         self.base_vocabulary = int(self._tokenizer.vocab_size)
         """Entries without the added tokens."""
+        self.sha256 = fingerprint(self._identity(folder))
+        """Hash of everything that decides the ids of a text; only versions of packages are left out."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts that stand at the beginning of a sequence."""
@@ -81,7 +80,23 @@ class HFTokenizer:
         found = self._tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
         return [list(ids) for ids in found["input_ids"]]
 
-
-def tokenizer_sha256(folder: Path) -> str:
-    """sha256 over the files of a tokenizer, in name order."""
-    return sha256_files([path for name in TOKENIZER_FILES if (path := folder / name).is_file()])
+    def _identity(self, folder: Path) -> dict[str, Any]:
+        """What decides the ids of a text. Call it after the first text was encoded: until then the backend may be set
+        to truncate or to pad."""
+        found, kind = self._tokenizer, type(self._tokenizer)
+        is_fast = getattr(found, "is_fast", False)
+        identity: dict[str, Any] = {
+            "class": kind.__qualname__,
+            "prefix": [self.eod, self._spelling, self.bos_policy],
+            "split_special_tokens": bool(getattr(found, "split_special_tokens", False)),  # not part of the backend
+        }
+        if is_fast:  # encoding is left to the backend, whose definition holds every setting
+            identity["backend"] = hashlib.sha256(found.backend_tokenizer.to_str().encode()).hexdigest()
+        if not is_fast or not kind.__module__.startswith("transformers."):
+            identity["files"] = {
+                path.name: sha256_file(path) for pattern in READ_BY_PYTHON for path in folder.glob(pattern)
+            }
+            # auto_map may name code of another repository, which lies elsewhere.
+            own = [part for part in kind.__mro__ if part.__module__.startswith(CODE_OF_OTHERS)]
+            identity["code"] = [sha256_file(Path(inspect.getfile(part))) for part in own]
+        return identity

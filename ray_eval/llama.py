@@ -20,6 +20,7 @@ from torch import Tensor
 from configs.errors import ArtifactError, ResourceError
 from ray_eval import output_layer
 from ray_eval.batches import Batch
+from ray_eval.checkpoints import WIDER, precision_of
 from ray_eval.llama_shape import ACTIVATIONS, read_shape
 from ray_eval.tree_attention import Form, Heads, Mask, as_numbers, attend, usable_forms
 from ray_eval.weights import Weights
@@ -130,12 +131,10 @@ class Llama:
             sizes = list(places[0].shape)
             sizes[axis] = sum(place.shape[axis] for place in places)
             # Through the body's precision, in which a checkpoint is scored, also for the output layer.
-            weight = weights.get(name, sizes).to(self.dtype)
+            stored = weights.get(name, sizes)
+            weight = stored.to(self.dtype)
             if not torch.stack(weight.aminmax()).isfinite().all():  # an eighth of the time of looking at each
-                wrong = int((~weight.isfinite()).sum())
-                hint = "its training diverged, or the file was damaged before it was hashed: train it again"
-                problem = f"weight {name} holds {wrong} NaN or infinite numbers"
-                raise ArtifactError(problem, where=weights.path(name), hint=hint)
+                raise _not_finite(name, stored, weight, weights.path(name))
             for place, part in zip(places, weight.split([p.shape[axis] for p in places], dim=axis), strict=True):
                 place.copy_(part)
         if self.shape.tied:
@@ -249,6 +248,16 @@ class Llama:
     def _sum(self, parts: list[Tensor]) -> Tensor:
         """What the shards contribute, on the first device."""
         return functools.reduce(torch.add, (part.to(self.device) for part in parts))
+
+
+def _not_finite(name: str, stored: Tensor, weight: Tensor, path: Path) -> ArtifactError:
+    """stored: as the file holds it.   weight: the same in the precision that is asked for."""
+    wrong, precision = int((~weight.isfinite()).sum()), precision_of(weight.dtype)
+    if stored.isfinite().all():
+        problem = f"weight {name} holds {wrong} numbers that are too large for {precision}"
+        return ArtifactError(problem, where=path, hint=WIDER[precision])
+    hint = "its training diverged, or the file was damaged before it was hashed: train it again"
+    return ArtifactError(f"weight {name} holds {wrong} NaN or infinite numbers", where=path, hint=hint)
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

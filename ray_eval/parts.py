@@ -5,8 +5,8 @@
         header, one line of JSON: the facts that the numbers depend on, the unit, its counts
         log-probability of each of the unit's sequences, float64, in the order of `Scorer.sequences`
 
-A part is believed only if it is whole and its facts (plan, layout, weights, precision, device, versions) are those of
-the caller; any other is removed.
+A part is believed only if it is whole, its facts (plan, layout, weights, precision, device, versions) are those of the
+caller, and its numbers are finite; any other is removed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Parts:
             stream.write(hashlib.sha256(content).digest() + content)
 
     def read(self, unit: range) -> tuple[Sums, Counts] | None:
-        """None: it is not there, or cannot be read. One that is damaged or has other facts is removed."""
+        """None: it is not there, or cannot be read. One that is damaged, not finite or has other facts is removed."""
         path = self.path(unit)
         try:
             content = path.read_bytes()
@@ -65,8 +65,9 @@ class Parts:
             with contextlib.suppress(ArtifactError), understood(path):
                 header = parse_json(line)
                 counts = header.pop("counts")
-                if header == self._facts | {"unit": [unit.start, unit.stop]}:
-                    return np.frombuffer(numbers, "<f8"), Counts(**counts)
+                sums = np.frombuffer(numbers, "<f8")
+                if header == self._facts | {"unit": [unit.start, unit.stop]} and np.isfinite(sums).all():
+                    return sums, Counts(**counts)
         with naming_disk_errors(path):
             path.unlink(missing_ok=True)
         return None

@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -44,6 +46,8 @@ SCHEMA = pa.schema(
         ("truncated", pa.bool_()),
     ]
 )
+IDENTITY = ("checkpoint", "config_sha256", "code_sha256")
+"""Keys of the metadata that say which model was scored; a model that is now another one is always scored again."""
 PACKAGES = ("numpy", "pyarrow", "torch", "transformers")
 """Packages a score may depend on; the versions of those there are, are recorded."""
 DESCRIPTIVE = ("versions", "model", "benchmark_commits")
@@ -61,8 +65,13 @@ def score_metadata(plan: Plan, checkpoint: Checkpoint, precision: str) -> dict[s
         "tokenizer_sha256": str(plan.info["tokenizer_sha256"]),
         **checkpoint.facts,
         **({"benchmark_commits": json.dumps(plan.info["commits"], sort_keys=True)} if plan.info["commits"] else {}),
-        "versions": json.dumps({name: version for name in PACKAGES if (version := _version(name))}),
+        "versions": json.dumps(versions_of(PACKAGES)),
     }
+
+
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """Of those packages that are here."""
+    return {name: version for name in packages if (version := _version(name))}
 
 
 @functools.cache
@@ -74,7 +83,8 @@ def _version(package: str) -> str | None:
 
 
 def score_table(plan: Plan, checkpoint: Checkpoint, sums: NDArray[np.float64], precision: str) -> pa.Table:
-    """sums: log-probability of every sequence of the plan, float64 [num_sequences]."""
+    """sums: log-probability of every sequence of the plan, float64 [num_sequences], all of them finite."""
+    assert np.isfinite(sums).all(), "a score that is not finite"
     count, described = plan.num_examples, plan.info["benchmarks"]
     constant = {**checkpoint.columns, "checkpoint": checkpoint.checkpoint}
     unscored = plan.unconditional < 0
@@ -147,6 +157,25 @@ def write_scores(table: pa.Table, path: Path) -> None:
 
 
 def read_scores(path: Path) -> pa.Table:
+    """`open_scores`. Raises ArtifactError for a file that holds NaN or infinity, too."""
+    table = open_scores(path)
+    if wrong := count_not_finite(table):
+        problem = f"{wrong} log-probabilities are NaN or infinite"
+        hint = "delete it and score the checkpoint again"
+        raise ArtifactError(problem, where=path, valid="finite numbers", hint=hint)
+    return table
+
+
+def count_not_finite(table: pa.Table) -> int:
+    """Log-probabilities that are NaN, infinite or null."""
+    wrong = 0
+    for name in ("logprob_sum", "logprob_unconditional"):
+        values = pc.list_flatten(table[name])
+        wrong += len(values) - (pc.sum(pc.is_finite(values)).as_py() or 0)
+    return wrong
+
+
+def open_scores(path: Path) -> pa.Table:
     """Raises ArtifactError for a file that is truncated, altered, of another version or something else."""
     hint = "delete it and score again"
     table = read_parquet(path, ArtifactError, hint=hint)

@@ -29,6 +29,12 @@ from ray_eval.worker import Job, Worker
 if TYPE_CHECKING:
     from ray_eval.plan import Plan
 
+PLANNING = ("encoding.py", "hf_tokenizer.py", "plan.py", "trees.py")
+"""Modules of this room, beside benchmarks/, that decide what is in a plan."""
+ENCODING_PACKAGES = ("tokenizers", "transformers", "tiktoken", "sentencepiece")
+"""Packages whose versions may change the ids of a text. A plan is compiled again with another version; if its ids are
+the same, so is its hash, and scores stay up to date."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -125,7 +131,7 @@ def score_study(
     groups: dict[tuple[str, int, bool], list[Checkpoint]] = {}
     for checkpoint in found:
         chat = scoring.chat and checkpoint.columns["stage"] == "SFT"
-        groups.setdefault((checkpoint.tokenizer_sha256, checkpoint.context_tokens, chat), []).append(checkpoint)
+        groups.setdefault((checkpoint.encoding_sha256, checkpoint.context_tokens, chat), []).append(checkpoint)
     work = []
     for (_, _, chat), group in groups.items():
         asking = scoring.model_copy(update={"chat": chat})
@@ -204,18 +210,20 @@ def study_plan(
     data: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Plan:
-    """The plan for checkpoints with this tokenizer and context length, from <runs>/<study>/plans or compiled now."""
+    """The plan for checkpoints with this encoding and context length, from <runs>/<study>/plans or compiled now."""
     from mixtures.benchmark_rows import on_hub, pinned, source_identity
     from ray_eval.benchmarks import load_examples, variant
     from ray_eval.plan import compile_plan, load_plan, save_plan
+    from ray_eval.results import versions_of
 
     specs = [pinned(spec, documents_root, data_root(data), say) for spec in load_benchmarks(benchmarks)]
     here = Path(__file__).parent
-    code = sorted([*here.glob("benchmarks/*.py"), here / "encoding.py", here / "plan.py", here / "trees.py"])
-    code.append(PROJECT_ROOT / "mixtures" / "benchmark_rows.py")
+    code = sorted([*here.glob("benchmarks/*.py"), *(here / name for name in PLANNING)])
+    code += [PROJECT_ROOT / "mixtures" / name for name in ("benchmark_rows.py", "bpe.py", "tokenizer.py")]
     key = fingerprint(
         {
-            "tokenizer": checkpoint.tokenizer_sha256,
+            "encoding": checkpoint.encoding_sha256,
+            "versions": versions_of(ENCODING_PACKAGES),
             "context_tokens": checkpoint.context_tokens,
             "benchmarks": [(spec.model_dump(mode="json"), source_identity(documents_root, spec)) for spec in specs],
             "sample": (scoring.sample, scoring.seed, scoring.unconditional),
@@ -247,20 +255,22 @@ def study_plan(
 
 
 def _pending(plan: Plan, checkpoints: Sequence[Checkpoint], precision: str, replace: bool) -> list[Job]:
-    """Jobs whose score file is missing, of another checkpoint, or (with `replace`) made with other settings."""
-    from ray_eval.results import DESCRIPTIVE, metadata_of, read_scores, score_metadata
+    """Jobs whose score file is missing, of another checkpoint, not finite, or (with `replace`) of other settings."""
+    from ray_eval.results import DESCRIPTIVE, IDENTITY, count_not_finite, metadata_of, open_scores, score_metadata
 
     jobs = []
     for checkpoint in checkpoints:
         path = checkpoint.score_file
         chosen = checkpoint.precision or precision
         if path.exists():
-            have, want = metadata_of(read_scores(path)), score_metadata(plan, checkpoint, chosen)
+            scores = open_scores(path)
+            have, want = metadata_of(scores), score_metadata(plan, checkpoint, chosen)
             differing = [key for key in want if key not in DESCRIPTIVE and have.get(key) != want[key]]
-            if not differing:
+            believed = not count_not_finite(scores)  # a file that earlier versions wrote may hold NaN
+            if believed and not differing:
                 remove_parts(path)  # a run that was killed as it finished may have left them
                 continue
-            same = have.get("checkpoint") == checkpoint.checkpoint
+            same = believed and all(have.get(key) == want.get(key) for key in IDENTITY)
             if same and not replace:
                 raise ConfigError(
                     f"scores of this checkpoint exist, made with other settings ({', '.join(differing)} differ)",

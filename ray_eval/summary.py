@@ -19,7 +19,7 @@ from rich.table import Table
 from configs.load import BENCHMARKS, load_benchmark
 from ray_eval.checkpoints import Checkpoint
 from ray_eval.export_results import ACC_NORM
-from ray_eval.results import metadata_of, read_scores
+from ray_eval.results import IDENTITY, count_not_finite, metadata_of, open_scores
 
 FEW = 4
 """Checkpoints that get a table each."""
@@ -94,7 +94,7 @@ def _numbers(array: pa.Array) -> np.ndarray:
 
 
 def print_summary(checkpoints: Sequence[Checkpoint], *, full: bool = False) -> None:
-    """Of those checkpoints whose weights have a score file. full: a table for each, however many they are."""
+    """Of those checkpoints that have a score file. full: a table for each, however many they are."""
     console = Console(highlight=False)
     if not checkpoints:
         return
@@ -108,8 +108,10 @@ def print_summary(checkpoints: Sequence[Checkpoint], *, full: bool = False) -> N
 def _scored(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[str, list[Line]]]:
     for checkpoint in checkpoints:
         if checkpoint.score_file.is_file():
-            table = read_scores(checkpoint.score_file)
-            if metadata_of(table).get("checkpoint") == checkpoint.checkpoint:
+            table = open_scores(checkpoint.score_file)
+            found, wanted = metadata_of(table), {"checkpoint": checkpoint.checkpoint, **checkpoint.facts}
+            # What an earlier call left of another model, or of this one with NaN, is not this call's result.
+            if all(found.get(key) == wanted.get(key) for key in IDENTITY) and not count_not_finite(table):
                 yield _name(checkpoint), lines(table)
 
 

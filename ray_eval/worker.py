@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.artifacts import fingerprint, sha256_files
-from configs.errors import MagicError, ResourceError
+from configs.errors import ArtifactError, MagicError, ResourceError
+from configs.layout import PROJECT_ROOT
+from ray_eval.checkpoints import WIDER
 from ray_eval.counts import NOTHING, Counts
 from ray_eval.parts import Parts, naming_disk_errors, remove_parts
 
@@ -114,7 +116,7 @@ class Worker:
                 return Reply(identity)
             parts = Parts(order.job.checkpoint.score_file, facts)
             if order.task.unit is not None:
-                sums, counts = scorer.score(model, order.task.unit)
+                sums, counts = _score(scorer, model, order.job, order.task.unit)
                 parts.write(order.task.unit, sums, counts)
                 return Reply(identity, counts=counts)
             units = tuple(scorer.units(model, self._work))
@@ -140,11 +142,12 @@ class Worker:
         now = whole = NOTHING
         for unit in units:
             part = parts.read(unit)
-            values, counts = part or scorer.score(model, unit)
+            values, counts = part or _score(scorer, model, job, unit)
             sums[scorer.sequences(unit)] = values
             whole += counts
             now += NOTHING if part else counts
         settled = self._settle(scorer, model, job, sums)
+        _check_finite(sums, job, "fp32")  # only what was settled is new
         path = job.checkpoint.score_file
         table = score_table(scorer.plan, job.checkpoint, sums, job.precision)
         with naming_disk_errors(path):
@@ -222,7 +225,23 @@ class Worker:
         return metadata | {"device": f"{self._device} x {len(self._devices)}", "layout": scorer.layout, "code": _code()}
 
 
+def _score(scorer: Scorer, model: Model, job: Job, unit: range) -> tuple[Sums, Counts]:
+    """`Scorer.score`. Raises ArtifactError where a log-probability is not finite."""
+    sums, counts = scorer.score(model, unit)
+    _check_finite(sums, job, job.precision)
+    return sums, counts
+
+
+def _check_finite(sums: Sums, job: Job, precision: str) -> None:
+    """A candidate of probability 0 (-inf) is refused like NaN: no mean, margin or calibration is defined with it."""
+    import numpy as np
+
+    if wrong := int((~np.isfinite(sums)).sum()):
+        problem = f"{wrong} of {len(sums)} log-probabilities are NaN or infinite in {precision}; none is written"
+        raise ArtifactError(problem, where=job.checkpoint.folder, hint=WIDER[precision])
+
+
 @functools.cache
 def _code() -> str:
-    """A hash of this room: parts of an interrupted run are not continued by other code."""
-    return sha256_files(list(Path(__file__).parent.glob("*.py")))
+    """A hash of the code that computes: parts of an interrupted run are not continued by another version."""
+    return sha256_files([*Path(__file__).parent.glob("*.py"), PROJECT_ROOT / "configs" / "llama.py"])

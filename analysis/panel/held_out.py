@@ -56,15 +56,23 @@ def held_out(study: StudyFolder, scale: str, mixtures: Sequence[str], seeds: Seq
 def read_lines(path: Path, containing: str = "") -> list[dict[str, Any]]:
     """Objects of a metrics.jsonl, of the lines that contain some text; none where there is no file.
 
-    A last line cut short by an interruption is left out. Raises ArtifactError naming an earlier one that is broken.
+    A last line cut short by an interruption is left out. Raises ArtifactError naming an earlier one that is broken, and
+    any that holds NaN or infinity.
     """
+
+    def refuse(constant: str) -> None:
+        hint = "the loss of this run diverged: rerun the training, or leave its mixture out of the study"
+        raise ArtifactError(f"it holds {constant}", where=f"{path}, line {number}", valid="finite numbers", hint=hint)
+
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     out = []
     for number, line in enumerate(lines, 1):
         if containing not in line:
             continue
         try:
-            out.append(dict(parse_json(line)))
+            out.append(dict(parse_json(line, refuse)))
+        except ArtifactError:
+            raise
         except (ValueError, TypeError):
             if number < len(lines):
                 raise ArtifactError(

@@ -168,7 +168,7 @@ def _stage(study: StudyFolder, copy: StudyFolder, redaction: Redaction, data: Pa
             if path.is_file():
                 _copy(path, staged / path.relative_to(folder), redaction)
         if (run / "metrics.jsonl").is_file():
-            lines = "".join(f"{json.dumps(line)}\n" for line in _small(run / "metrics.jsonl"))
+            lines = "".join(f"{json.dumps(line, allow_nan=False)}\n" for line in _small(run / "metrics.jsonl"))
             write_text(staged / run.relative_to(folder) / "metrics.jsonl", lines)
     for name, path in _beside(staged, data):
         _copy(path, staged / name, redaction)
@@ -259,7 +259,7 @@ def _about(staged: Path, study: str, units: Sequence[Unit], lacking: Sequence[st
 
 def _write(stream: IO[bytes], study: str, staged: Path, manifest: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
     """The manifest, then its files by name; returns sizes by part."""
-    text = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(_entry(f"{study}/{MANIFEST}"), text, compresslevel=9)
         for name, size in manifest["files"].items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -61,10 +61,13 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__}"
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Raises ValueError, whatever is wrong: also for UTF-8 that is none, and for lists a thousand deep."""
+def parse_json(text: str | bytes, constant: Callable[[str], Any] | None = None) -> Any:
+    """Raises ValueError, whatever is wrong: also for UTF-8 that is none, and for lists a thousand deep.
+
+    constant: gets NaN, Infinity or -Infinity, which are not JSON but which Python and others write; None: a float.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -110,6 +110,13 @@ def test_json(tmp_path: Path) -> None:
             read_json(path)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_json_is_not_written(number: float, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": [number]})
+    assert not list(tmp_path.iterdir())
+
+
 def test_verify_files_names_what_is_wrong(tmp_path: Path) -> None:
     for name in ("one.bin", "two.bin"):
         (tmp_path / name).write_bytes(name.encode() * 10)

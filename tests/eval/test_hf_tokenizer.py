@@ -97,14 +97,6 @@ def test_log_probabilities_are_those_of_the_harness(kind: str, folders: dict[str
     assert np.ptp(expected) > 10
 
 
-def test_a_file_that_decides_the_encoding_decides_the_hash(folders: dict[str, Path], tmp_path: Path) -> None:
-    assert len({HFTokenizer(folder).sha256 for folder in folders.values()}) == len(folders)
-    save_tokenizer(tmp_path, "gpt2", words())
-    before = HFTokenizer(tmp_path).sha256
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
-    assert HFTokenizer(tmp_path).sha256 != before
-
-
 def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     save_tokenizer(tmp_path, "gpt2", words())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))

@@ -481,6 +481,9 @@ def test_lighteval_files_that_cannot_be_placed_are_refused(tmp_path: Path, capsy
     old = [{"full_prompt": "q", "predictions": "[-1.0]", "gold_index": "[0]"}]
     assert "column doc is missing" in refused("old", old)
     assert "row 1: doc.id 7 comes twice" in refused("twice", [arc_details()[0]] * 2)
+    unknown = arc_details()
+    unknown[1]["model_response"] = response([-1.0, float("nan"), -4.0], [[4]] * 3)
+    assert "row 1: log-probability nan" in refused("unknown", unknown)
     many = arc_details()
     many[1]["doc"]["gold_index"] = [0, 1]
     assert "row 1: not a detail of lighteval" in refused("many", many)

@@ -9,13 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import ray
 from ray_head import head_node, submitted
 
-from configs.artifacts import write_json
+from configs.artifacts import read_json, sha256_files, write_json
 from configs.errors import ArtifactError, ConfigError, ResourceError
 from configs.layout import PROJECT_ROOT, RunFolder
 from configs.load import BENCHMARKS
@@ -169,6 +170,26 @@ def test_a_corrupt_checkpoint_on_an_actor_is_a_user_error(runs: Path, benchmark_
         score_study(runs, "trial", documents_root=benchmark_root, scoring=SCORING, num_workers=2)
     assert str(bad) in str(error.value)
     assert len(files(runs)) == NUM_CHECKPOINTS - 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_cluster")
+def test_a_model_that_overflows_on_an_actor_is_named(runs: Path, benchmark_root: Path) -> None:
+    """Its weights are finite, its log-probabilities are not: the others are scored, and nothing of it is kept."""
+    from safetensors.torch import load_file, save_file
+
+    bad = inspect_exports(runs, "trial")[0][2].folder
+    weights = load_file(bad / "model.safetensors")
+    large = {name: weight * 300 if "mlp" in name else weight for name, weight in weights.items()}
+    save_file(large, bad / "model.safetensors", metadata={"format": "pt"})
+    about = read_json(bad / "export.json")
+    write_json(bad / "export.json", about | {"checkpoint": sha256_files([bad / "model.safetensors"])})
+    scoring = SCORING.model_copy(update={"precision": "fp16"})
+    options: dict[str, Any] = {"documents_root": benchmark_root, "scoring": scoring, "unit_work": UNIT_WORK}
+    with pytest.raises(ArtifactError, match="1 of 4 checkpoints were not scored") as error:
+        score_study(runs, "trial", num_workers=2, **options)
+    assert f"{bad}: " in str(error.value) and "are NaN or infinite in fp16; none is written" in str(error.value)
+    assert len(files(runs)) == NUM_CHECKPOINTS - 1 and not any("seed2" in name for name in files(runs))
 
 
 @pytest.mark.slow

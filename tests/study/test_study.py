@@ -121,9 +121,7 @@ def test_token_shards_count_where_they_go_and_what_is_there_does_not(
     runs, data = tmp_path / "runs", tmp_path / "data"
 
     def free(count: float) -> None:
-        monkeypatch.setattr(
-            "configs.workflow.disk.shutil.disk_usage", lambda path: SimpleNamespace(free=count)
-        )
+        monkeypatch.setattr("configs.workflow.disk.shutil.disk_usage", lambda path: SimpleNamespace(free=count))
         check_disk(study, data / "microworld", data, runs)
 
     free(shards + SPARE_BYTES + plan_study(study).disk_bytes)
