@@ -81,7 +81,8 @@ def read_checkpoint(path: Path) -> Answers:
     from analysis.scores.gather import gather
     from analysis.scores.score_files import read_score_file
 
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    files = list({file.resolve(): file for file in found}.values())  # a link adds no rows
     if not files or not files[0].is_file():
         raise ArtifactError("no score file", where=path, hint="a file, or a folder below <runs>/<study>/scores")
     read = [read_score_file(file) for file in files]

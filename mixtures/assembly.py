@@ -66,7 +66,7 @@ class Assembly:
         self._tokenizer = tokenizer
         made_from = {
             "version": SHARDS_VERSION,
-            "tokenizer": tokenizer.sha256,
+            **tokenizer.identity,
             "sample": sample,
             "cleaning": cleaning.inputs() if cleaning else None,
             "units": [unit.name for unit in self.units],
@@ -178,7 +178,7 @@ class Assembly:
             "source": self.source.name,
             "spec": self.source.spec.model_dump(mode="json"),
             "inputs": self.inputs,
-            "tokenizer": self._tokenizer.sha256,
+            **self._tokenizer.identity,
             "vocab_size": self._tokenizer.vocab_size,
             "eod": self._tokenizer.eod,
             "dtype": id_dtype(self._tokenizer.vocab_size).name,

@@ -22,12 +22,13 @@ import numpy.typing as npt
 
 from configs.artifacts import fingerprint
 from configs.errors import ConfigError, DataError
-from configs.layout import index_dir, shards_dir
+from configs.layout import index_dir, shards_dir, tokenizer_dir
 from configs.load import load_mixture
 from configs.schema import WEIGHT_TOLERANCE, TrainConfig
 from mixtures.index import Index, Windows, build_index, cached_index, cut
 from mixtures.schedule import quotas
 from mixtures.shards import Shards
+from mixtures.tokenizer import check_added_tokens
 
 BLEND_VERSION = 2
 
@@ -120,9 +121,17 @@ class Blend:
 
 
 def open_shards(config: TrainConfig, data: Path) -> dict[str, Shards]:
-    """Shards of the sources that the config's mixture weights. Raises ArtifactError where some are missing."""
+    """Shards of the sources that the config's mixture weights.
+
+    Raises ArtifactError where some are missing, or hold ids that the tokenizer no longer gives.
+    """
     weights = load_mixture(config.data.mixture).weights
-    return {s: Shards.open(shards_dir(data, config.data.tokenizer, s)) for s, weight in weights.items() if weight}
+    found = {s: Shards.open(shards_dir(data, config.data.tokenizer, s)) for s, weight in weights.items() if weight}
+    tokenizer = tokenizer_dir(data, config.data.tokenizer)
+    if (tokenizer / "tokenizer.json").is_file():
+        for shards in found.values():
+            check_added_tokens(shards.manifest, shards.folder, tokenizer)
+    return found
 
 
 def open_blend(config: TrainConfig, shards: Mapping[str, Shards], data: Path) -> Blend:
@@ -161,7 +170,7 @@ def _pieces(shards: Shards, windows: Windows, window: int) -> Iterator[Piece]:
 
 
 def _tokens(shards: Shards, pieces: Iterator[Piece]) -> npt.NDArray[np.int64]:
-    return np.concatenate([shards.document(i)[start:stop] for i, start, stop in pieces], dtype=np.int64)
+    return np.concatenate([shards.document(*piece) for piece in pieces], dtype=np.int64)
 
 
 def _check(shards: Mapping[str, Shards], used: Mapping[str, float]) -> None:

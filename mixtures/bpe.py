@@ -3,21 +3,22 @@
 In: the definition of a tokenizer.json. Out: a tiktoken encoding whose ids provably equal those of `tokenizers`, or
 None where that cannot be shown and `tokenizers` itself must encode.
 
-The proof has two halves. The text is cut into the same pieces: the cutting is a known kind, and a set of probe texts
-(every Unicode category, long runs, control characters) confirms that both regular-expression engines read it alike.
-A piece is merged in the same way: both merge the adjacent pair of lowest rank, but tiktoken merges any pair whose
-joint bytes are an entry, `tokenizers` only listed pairs, and tiktoken takes a piece that is an entry as it is. If the
-entries' ids rise in the order of the merges, and every entry's own bytes merge to that one entry, these are the same:
-consider the first time that tiktoken joins an unlisted pair (x, y) to an entry z. Until then no merge crossed the
-border of z's bytes, and inside them the merges were those that turn z's bytes alone into z. That sequence has one
-state of two parts, and its pair is listed.
+The proof has three parts. Both engines find the same added tokens that are not special (`<think>`): where their rules
+differ (`_found_alike`), `tokenizers` encodes. They cut the text between those into the same pieces: the cutting is a
+known kind, and a set of probe texts (every Unicode category, long runs, control characters, every added token)
+confirms that both read it alike. And they merge a piece in the same way: both merge the adjacent pair of lowest rank,
+but tiktoken merges any pair whose joint bytes are an entry, `tokenizers` only listed pairs, and tiktoken takes a piece
+that is an entry as it is. If the entries' ids rise in the order of the merges, and every entry's own bytes merge to
+that one entry, these are the same: consider the first time that tiktoken joins an unlisted pair (x, y) to an entry z.
+Until then no merge crossed the border of z's bytes, and inside them the merges were those that turn z's bytes alone
+into z. That sequence has one state of two parts, and its pair is listed.
 """
 
 from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,14 +32,21 @@ UNLIKE = ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "d
 
 
 def tiktoken_encoding(definition: Mapping[str, Any], reference: tokenizers.Tokenizer) -> tiktoken.Encoding | None:
-    """The encoding of `definition` (a parsed tokenizer.json) if it equals `reference`, made from the same file."""
+    """The encoding of `definition` (a parsed tokenizer.json) if it equals `reference`, made from the same file.
+
+    `reference` must leave the spelling of special tokens alone (`encode_special_tokens`). Of tiktoken's special tokens
+    those that `recognised` names are to be allowed.
+    """
     model = definition["model"]
+    added = reference.get_added_tokens_decoder()
     pattern = _pattern(definition)
     if pattern is None or model.get("type", "BPE") != "BPE" or any(model.get(option) for option in UNLIKE):
         return None
+    if not _found_alike(list(added.values())):
+        return None
     byte_of = byte_of_letter()
-    special = {token["content"]: token["id"] for token in definition["added_tokens"]}
-    entries = {entry: i for entry, i in model["vocab"].items() if entry not in special}
+    ids_of_added = {token.content: i for i, token in added.items()}
+    entries = {entry: i for entry, i in model["vocab"].items() if entry not in ids_of_added}
     if not (all(letter in byte_of for entry in entries for letter in entry) and _merges_in_order(model, entries)):
         return None
     if not _each_is_its_own_merge(model, entries):
@@ -46,11 +54,49 @@ def tiktoken_encoding(definition: Mapping[str, Any], reference: tokenizers.Token
     import tiktoken
 
     ranks = {bytes(byte_of[letter] for letter in entry): i for entry, i in entries.items()}
-    encoding = tiktoken.Encoding("magic", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
-    for text in probes():
-        if encoding.encode_ordinary(text) != reference.encode(text, add_special_tokens=False).ids:
+    encoding = tiktoken.Encoding("magic", pat_str=pattern, mergeable_ranks=ranks, special_tokens=ids_of_added)
+    allowed = recognised(added.values())
+    for text in (*probes(), *_probes_of(list(ids_of_added))):
+        ids = reference.encode(text, add_special_tokens=False).ids
+        if encoding.encode(text, allowed_special=allowed, disallowed_special=()) != ids:
             return None
     return encoding
+
+
+def recognised(added: Iterable[tokenizers.AddedToken]) -> frozenset[str]:
+    """Spellings of the added tokens that a text gives, because they are not special."""
+    return frozenset(token.content for token in added if not token.special)
+
+
+def _found_alike(added: Sequence[tokenizers.AddedToken]) -> bool:
+    """Do both engines find the same added tokens in any text?
+
+    tiktoken knows no conditions on what stands beside a token. Of two tokens that begin at one place `tokenizers` takes
+    the longer and tiktoken either. Behind the beginning of a special token's spelling, which is text, tiktoken looks on
+    inside it and `tokenizers` after it. And `tokenizers` looks for tokens that are `normalized` after all the others.
+    """
+    given = [token for token in added if not token.special]
+    if any(token.single_word or token.lstrip or token.rstrip for token in given):
+        return False
+    if len({token.normalized for token in given}) > 1:
+        return False
+    for token in given:
+        for other in added:
+            starts = (0,) if not other.special else range(len(other.content))
+            tails = (other.content[start:] for start in starts if other.content != token.content)
+            if any(tail.startswith(token.content) or token.content.startswith(tail) for tail in tails):
+                return False
+    return True
+
+
+def _probes_of(tokens: Sequence[str]) -> Iterator[str]:
+    """Every added token in several contexts."""
+    for between in ("", " ", "\n", "a", " 1. "):
+        yield between.join(tokens)
+        yield between.join(reversed(tokens))
+    for token in tokens:
+        halves = f"{token[:-1]} {token[1:]}{token[:-1]}{token[1:]}"
+        yield f"a{token}b {token} c{token}{token}\n{token}\n\n{token}  {token}1é{token}水{token}'s{halves}{token}"
 
 
 def _pattern(definition: Mapping[str, Any]) -> str | None:

@@ -61,7 +61,7 @@ def check_part(check: PartCheck) -> PartCounts:
     try:
         return _checked(check)
     except ArtifactError as error:
-        return PartCounts(problem=error)
+        return PartCounts(problem=error.with_traceback(None))  # whose frames would keep the part's files open
 
 
 def _checked(check: PartCheck) -> PartCounts:

@@ -67,7 +67,7 @@ def prepare_sft(
             "version": SFT_VERSION,
             "kind": "sft",
             "set": source.name,
-            "tokenizer": tokenizer.sha256,
+            **tokenizer.identity,
             "context_tokens": context_tokens,
             "conversations": conversations,
             "examples": len(ids),

@@ -1,4 +1,4 @@
-"""Token shards: one source as memory-mapped token ids, in files that megatron-core's IndexedDataset reads.
+"""Token shards: one source as token ids in files that megatron-core's IndexedDataset reads.
 
     part-00000.bin         ids of one unit's documents, an end-of-document token after each; uint16 or int32
     part-00000.idx         Megatron's index: the documents' lengths and places
@@ -6,16 +6,20 @@
     validation/            the same for the documents that are held out
     manifest.json          counts, units, drops, and the sha256 of every file; written last
 
+A source may have thousands of parts. Their lengths are read into memory when the folder is opened. Ids are read
+document by document (`mixtures.open_files`), so that the number of parts does not raise the number of open files.
+
 `mixtures.parts` writes parts, `mixtures.assembly` makes folders of them, `mixtures.verify` checks every byte.
 """
 
 from __future__ import annotations
 
-import functools
+import bisect
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +27,7 @@ import numpy.typing as npt
 from configs.artifacts import MANIFEST, fingerprint, read_object, verify_files
 from configs.errors import ArtifactError
 from configs.untrusted.checks import map_array, understood
+from mixtures.open_files import HINT, PieceReader
 
 SHARDS_VERSION = 2
 VALIDATION = "validation"
@@ -51,14 +56,22 @@ class Shards:
         self.folder = folder
         self.manifest = dict(manifest)
         """What manifest.json says of these documents (of `validation`: its part of it)."""
-        numbers = sorted(int(name[5:-4]) for name in manifest["files"] if name.endswith(".bin"))
-        self._parts = [_Part(folder, number) for number in numbers]
-        self._first = np.cumsum([0, *(len(part.lengths) for part in self._parts)])
-        lengths = [np.empty(0, dtype=np.int32), *(part.lengths for part in self._parts)]
-        self.lengths: npt.NDArray[np.int32] = np.concatenate(lengths)
+        self._parts = sorted(int(name[5:-4]) for name in manifest["files"] if name.endswith(".bin"))
+        self._files = [PieceReader(folder / f"{part_name(number)}.bin") for number in self._parts]
+        indexes = [read_lengths(file.path) for file in self._files]
+        self._dtype = indexes[0].dtype if indexes else np.dtype(np.uint16)
+        for file, index in zip(self._files, indexes, strict=True):
+            if index.dtype != self._dtype:
+                raise damaged(file.path.with_suffix(".idx"), f"not ids of {self._dtype}, as the first part has")
+        self.lengths: npt.NDArray[np.int32] = np.concatenate([np.empty(0, np.int32), *(x.lengths for x in indexes)])
         """Tokens of each document, its end-of-document token included; int32 [num_documents]."""
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        self._starts = ends - self.lengths
+        """First token of each document, counted over all parts; int64 [num_documents]."""
+        self._first = np.cumsum([0, *(len(index.lengths) for index in indexes)]).tolist()
+        """First document of each part; [parts + 1]."""
         self.num_documents = len(self.lengths)
-        self.num_tokens = int(self.lengths.sum(dtype=np.int64))
+        self.num_tokens = int(ends[-1]) if len(ends) else 0
         if (self.num_documents, self.num_tokens) != (manifest["documents"], manifest["tokens"]):
             raise damaged(folder, "the indexes disagree with the manifest's documents and tokens")
         held_out = manifest.get("validation")
@@ -72,29 +85,45 @@ class Shards:
         the file that is missing, truncated or altered.
         """
         manifest = read_manifest(folder)
-        with understood(folder / MANIFEST, hint="delete the source's folder and rerun"):
+        with understood(folder / MANIFEST, hint=HINT):
             if verify or deep:
                 verify_files(folder, manifest["files"], deep=deep)
                 verify_files(folder / VALIDATION, manifest["validation"]["files"], deep=deep)
             return cls(folder, manifest)
 
-    def document(self, i: int) -> npt.NDArray[Any]:
-        """Ids of document i with its final end-of-document token: int32 or uint16 [n], a view into the file."""
-        part = int(np.searchsorted(self._first, i, side="right")) - 1
-        return self._parts[part].document(i - int(self._first[part]))
+    def document(self, i: int, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
+        """Tokens start to stop - 1 of document i, by default all with the end-of-document token; int32 or uint16 [n].
+
+        Raises ArtifactError where the file has gone or has become shorter.
+        """
+        start, stop, _ = slice(start, stop).indices(int(self.lengths[i]))
+        part = self._part_of(i)
+        place = int(self._starts[i] - self._starts[self._first[part]]) + start
+        size = max(0, stop - start) * self._dtype.itemsize
+        return np.frombuffer(self._files[part].read(size, place * self._dtype.itemsize), dtype=self._dtype)
 
     def origin(self, i: int) -> tuple[str, int]:
-        """Where document i was read: the name of its unit (its input file) and its row there, from 0."""
-        place = int(np.searchsorted(self._first, i, side="right")) - 1
-        part = self._parts[place]
-        with understood(self.folder / MANIFEST, hint="delete the source's folder and rerun"):
-            unit = str(self.manifest["units"][part.number]["name"])
-        return unit, int(part.rows["row"][i - int(self._first[place])])
+        """Where document i was read: the name of its unit (its input file) and its row there, from 0.
+
+        Raises ArtifactError where the file of rows has gone or is another.
+        """
+        part = self._part_of(i)
+        with understood(self.folder / MANIFEST, hint=HINT):
+            unit = str(self.manifest["units"][self._parts[part]]["name"])
+        path = self._files[part].path.with_suffix(".rows.npy")
+        rows = map_array(path, hint=HINT)
+        documents = self._first[part + 1] - self._first[part]
+        if rows.dtype != ROWS_DTYPE or rows.shape != (documents,):
+            raise damaged(path, f"{rows.dtype} {list(rows.shape)}, the index has {documents} documents")
+        return unit, int(rows["row"][i - self._first[part]])
+
+    def _part_of(self, i: int) -> int:
+        return bisect.bisect_right(self._first, i) - 1
 
     @property
     def bytes_per_token(self) -> float:
         """UTF-8 bytes of text for each token, end-of-document tokens counted: for bits a byte from nats a token."""
-        with understood(self.folder / MANIFEST, hint="delete the source's folder and rerun"):
+        with understood(self.folder / MANIFEST, hint=HINT):
             return float(self.manifest["utf8_bytes"] / self.manifest["tokens"])
 
     @property
@@ -123,7 +152,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 class Index(NamedTuple):
-    """A .idx file, as views into it."""
+    """A .idx file."""
 
     dtype: np.dtype[Any]
     lengths: npt.NDArray[np.int32]
@@ -132,6 +161,14 @@ class Index(NamedTuple):
     """Its first byte in the .bin file; [documents]."""
     bounds: npt.NDArray[np.int64]
     """Documents in sequences, which are the same here: 0, 1, ..., documents."""
+
+
+class Lengths(NamedTuple):
+    """The part of a .idx file that training needs."""
+
+    dtype: np.dtype[Any]
+    lengths: npt.NDArray[np.int32]
+    """Tokens of each document; [documents]."""
 
 
 def index_bytes(lengths: npt.NDArray[np.int32], dtype: np.dtype[Any]) -> bytes:
@@ -144,58 +181,48 @@ def index_bytes(lengths: npt.NDArray[np.int32], dtype: np.dtype[Any]) -> bytes:
 
 
 def read_index(path: Path) -> Index:
-    """Raises ArtifactError where the file is no whole index."""
-    index = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, dtype=np.uint8)
-    if len(index) < INDEX_HEADER.size:
+    """The whole index. Raises ArtifactError where the file is no whole index."""
+    with path.open("rb") as stream:
+        dtype, n = _read_header(stream, path)
+        lengths = np.fromfile(stream, dtype="<i4", count=n)
+        offsets = np.fromfile(stream, dtype="<i8", count=n)
+        return Index(dtype, lengths, offsets, np.fromfile(stream, dtype="<i8", count=n + 1))
+
+
+def read_lengths(tokens: Path) -> Lengths:
+    """The lengths of the documents in a .bin file, from the index beside it; they lie one after another.
+
+    Raises ArtifactError where the index is not whole or says more or fewer tokens than the file holds.
+    """
+    path = tokens.with_suffix(".idx")
+    with path.open("rb") as stream:
+        dtype, n = _read_header(stream, path)
+        lengths = np.fromfile(stream, dtype="<i4", count=n)
+    if n and lengths.min() < 0:
+        raise damaged(path, "a document has less than no token")
+    wanted = int(lengths.sum(dtype=np.int64))
+    if (size := tokens.stat().st_size) != wanted * dtype.itemsize or not wanted:
+        raise damaged(tokens, f"{size} bytes, its index says {wanted} tokens of {dtype.itemsize} bytes")
+    return Lengths(dtype, lengths)
+
+
+def _read_header(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], int]:
+    """Type of the ids and number of documents. Raises ArtifactError where the file is no whole index."""
+    header = stream.read(INDEX_HEADER.size)
+    if len(header) < INDEX_HEADER.size:
         raise damaged(path, "shorter than its header")
-    magic, version, code, n, bounds = INDEX_HEADER.unpack(index[: INDEX_HEADER.size].tobytes())
+    magic, version, code, n, bounds = INDEX_HEADER.unpack(header)
     dtypes = {code: dtype for dtype, code in DTYPE_CODES.items()}
     if magic != INDEX_MAGIC or version != 1 or code not in dtypes:
         raise damaged(path, "not a Megatron index of 2- or 4-byte ids")
-    if bounds != n + 1 or len(index) != INDEX_HEADER.size + 12 * n + 8 * (n + 1):
-        raise damaged(path, f"{len(index)} bytes do not hold the {n} documents of its header")
-    start = INDEX_HEADER.size
-    lengths = np.frombuffer(index, dtype="<i4", count=n, offset=start)
-    offsets = np.frombuffer(index, dtype="<i8", count=n, offset=start + 4 * n)
-    if n and (lengths.min() < 0 or offsets[0] != 0):
-        raise damaged(path, "a document has less than no token, or the first begins elsewhere")
-    return Index(dtypes[code], lengths, offsets, np.frombuffer(index, dtype="<i8", offset=start + 12 * n))
+    size = os.fstat(stream.fileno()).st_size
+    if bounds != n + 1 or size != INDEX_HEADER.size + 12 * n + 8 * (n + 1):
+        raise damaged(path, f"{size} bytes do not hold the {n} documents of its header")
+    return dtypes[code], n
 
 
 def damaged(path: Path, problem: str) -> ArtifactError:
-    return ArtifactError(problem, where=path, hint="delete the source's folder and rerun")
-
-
-class _Part:
-    """The files of one unit."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self.number = number
-        self._stem = folder / part_name(number)
-        index = read_index(self._stem.with_suffix(".idx"))
-        self.lengths = index.lengths
-        self._starts = index.offsets // index.dtype.itemsize
-        path = self._stem.with_suffix(".bin")
-        tokens = int(self.lengths.sum(dtype=np.int64))
-        if (size := path.stat().st_size) != tokens * index.dtype.itemsize or not tokens:
-            raise damaged(path, f"{size} bytes, its index says {tokens} tokens of {index.dtype.itemsize} bytes")
-        if int(self._starts[-1] + self.lengths[-1]) != tokens:
-            raise damaged(path.with_suffix(".idx"), "its last document ends elsewhere than the tokens")
-        # A plain array over the map: slices of np.memmap itself are several times slower.
-        self._tokens = np.asarray(np.memmap(path, dtype=index.dtype, mode="r"))
-
-    @functools.cached_property
-    def rows(self) -> npt.NDArray[Any]:
-        """ROWS_DTYPE [documents]. Raises ArtifactError for another array, or none."""
-        path = self._stem.with_suffix(".rows.npy")
-        rows = map_array(path, hint="delete the source's folder and rerun")
-        if rows.dtype != ROWS_DTYPE or rows.shape != self.lengths.shape:
-            raise damaged(path, f"{rows.dtype} {list(rows.shape)}, the index has {len(self.lengths)} documents")
-        return rows
-
-    def document(self, i: int) -> npt.NDArray[Any]:
-        start = self._starts[i]
-        return self._tokens[start : start + self.lengths[i]]
+    return ArtifactError(problem, where=path, hint=HINT)
 
 
 def _side(manifest: Mapping[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:

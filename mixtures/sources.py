@@ -21,7 +21,7 @@ from configs.errors import DataError
 from configs.schema import SftSpec, SourceSpec
 from configs.untrusted.checks import shown
 from mixtures import hub, software_heritage
-from mixtures.files import LocalFile, find_globs, find_in_folder
+from mixtures.files import Found, LocalFile, find_globs, find_in_folder
 from mixtures.formats import MESSAGES, TEXT, Unusable
 from mixtures.tokenizer import ROLES
 
@@ -105,11 +105,16 @@ class Source:
         if self.streamed:
             self._hub_id()
             files = hub.list_files(self.spec, self.listing)
-        elif self.spec.files is not None:
-            files = {name: LocalFile(path) for name, path in find_globs(self.spec.files, self.root).items()}
         else:
-            files = {name: LocalFile(path) for name, path in self._in_folder().items()}
+            files = {name: LocalFile(path) for name, path in self._found().files.items()}
         return [Unit(self, name, file) for name, file in files.items()]
+
+    def remarks(self) -> list[str]:
+        """Links among its local files that add nothing, for a person to see."""
+        return [] if self.streamed else self._found().remarks
+
+    def _found(self) -> Found:
+        return self._in_folder() if self.spec.files is None else find_globs(self.spec.files, self.root)
 
     def _hub_id(self) -> str:
         if self.spec.hub is None:
@@ -118,7 +123,7 @@ class Source:
             )
         return self.spec.hub
 
-    def _in_folder(self) -> dict[str, Path]:
+    def _in_folder(self) -> Found:
         corpora = self.folder.parent
         if not corpora.is_dir():
             raise DataError(
@@ -127,16 +132,16 @@ class Source:
                 hint="name the folder on the command line, or generate the microworld",
             )
         if not self.folder.is_dir():
-            found = ", ".join(sorted(p.name for p in corpora.iterdir() if p.is_dir()))
+            others = ", ".join(sorted(p.name for p in corpora.iterdir() if p.is_dir()))
             raise DataError(
-                f"no folder for source {self.name!r}", where=self.folder, valid=f"found: {found or 'nothing'}"
+                f"no folder for source {self.name!r}", where=self.folder, valid=f"found: {others or 'nothing'}"
             )
-        files = find_in_folder(self.folder)
-        if not files:
+        found = find_in_folder(self.folder)
+        if not found.files:
             raise DataError(
                 f"no file of source {self.name!r}", where=self.folder, valid=".parquet, .jsonl (.gz, .zst), .txt"
             )
-        return files
+        return found
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,9 @@ Say = Callable[[str], None]
 
 BYTES_PER_WORKER = 64e6
 """Of input; where nobody says how many workers, it takes this much to make another process worth its start."""
+
+SHOWN_REMARKS = 5
+"""Of a source."""
 
 EXAMPLES = """examples:
   python -m mixtures.tokenize --study mini
@@ -79,8 +83,9 @@ def tokenize_study(
         show.line(f"reading {len(sources)} sources and {len(sft_sets)} SFT sets")
         sources = [source.pinned(data, show.line) for source in sources]
         sft_sets = [(source.pinned(data, show.line), context) for source, context in sft_sets]
-        for source in [*sources, *(source for source, _ in sft_sets)]:
-            source.units()  # what is missing ends the run before anything is written
+        # What is missing ends the run before anything is written.
+        for line in _remarks([*sources, *(source for source, _ in sft_sets)]):
+            show.line(line)
         tokenizer = _tokenizer(study, sources, data, show.line)
         cleaning = _cleaning(study, root, data, show.line)
         todo = []
@@ -104,6 +109,22 @@ def tokenize_study(
                 )
         for source, context_tokens in sft_sets:
             _sft(study, source, tokenizer, context_tokens, data, show.line)
+
+
+def _remarks(sources: Sequence[Source]) -> Iterator[str]:
+    """Links that add nothing, and files that two sources read. Raises DataError where a source has no files."""
+    from mixtures.files import LocalFile
+
+    readers: dict[str, str] = {}
+    for source in sources:
+        remarks = source.remarks()
+        yield from (f"{source.name}: {remark}" for remark in remarks[:SHOWN_REMARKS])
+        if len(remarks) > SHOWN_REMARKS:
+            yield f"{source.name}: and {len(remarks) - SHOWN_REMARKS:,} more links to what counts once"
+        paths = [os.path.realpath(unit.file.path) for unit in source.units() if isinstance(unit.file, LocalFile)]
+        for other, number in Counter(readers[path] for path in paths if path in readers).items():
+            yield f"{source.name}: {number:,} of its files are files of {other}, too; their text counts in both"
+        readers |= dict.fromkeys(paths, source.name)
 
 
 def sources_of(study: StudyConfig) -> list[str]:
@@ -203,7 +224,7 @@ def _sft(study: StudyConfig, source: Source, tokenizer: Tokenizer, context_token
 
     folder = sft_dir(data, study.tokenizer.name, source.name)
     rows = _inputs(source.units())
-    inputs = {"version": SFT_VERSION, "rows": rows, "tokenizer": tokenizer.sha256, "context_tokens": context_tokens}
+    inputs = {"version": SFT_VERSION, "rows": rows, **tokenizer.identity, "context_tokens": context_tokens}
     if _unchanged(folder, inputs):
         say(f"SFT set {source.name}: unchanged, {len(SftDataset.open(folder)):,} examples")
         return

@@ -4,7 +4,8 @@ In: a folder that `mixtures.new_tokenizer` wrote (or an export's copy of it): to
 `tokenizers`, and tokenizer_config.json, which names the special tokens. Out: ids.
 
 tiktoken encodes wherever its ids provably equal those of `tokenizers` (`mixtures.bpe`), else `tokenizers` itself.
-Special tokens are only ever placed by this project: their spelling inside a document is ordinary text.
+Special tokens are only ever placed by this project: their spelling inside a document is ordinary text. Added tokens
+that are not special, such as `<think>`, are found in text, as their publisher meant them to be.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from configs.artifacts import MANIFEST, read_object, verify_files
 from configs.errors import ArtifactError
 from configs.untrusted.checks import JSON_BYTES, understood
-from mixtures.bpe import tiktoken_encoding
+from mixtures.bpe import recognised, tiktoken_encoding
 
 if TYPE_CHECKING:
     import tiktoken
@@ -90,12 +91,20 @@ class Tokenizer:
         self._tokenizers = parse_definition(definition, folder / "tokenizer.json")
         self._tokenizers.encode_special_tokens = True
         added = self._tokenizers.get_added_tokens_decoder()
+        self.recognised = recognised(added.values())
+        """Spellings of added tokens that are not special: each is one token wherever it stands in a text."""
         self.special = SpecialIds.named(folder, {token.content: i for i, token in added.items()})
         self.eod = self.special.eod
         self._placed = {self.special.eod, self.special.pad, *self.special.roles.values()}
         self._spellings = "|".join(re.escape(str(self._tokenizers.id_to_token(i))) for i in sorted(self._placed))
         self._definition = definition
         self._batched_chars = 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the ids: part of the key of whatever is made of them."""
+        added = sorted(self.recognised)
+        return {"tokenizer": self.sha256} | ({"added_tokens": added} if added else {})
 
     @functools.cached_property
     def vocab_size(self) -> int:
@@ -116,6 +125,9 @@ class Tokenizer:
 
     @functools.cached_property
     def _tiktoken(self) -> tiktoken.Encoding | None:
+        spellings = (self._tokenizers.id_to_token(i) for i in self._placed)
+        if not self.recognised.isdisjoint(spellings):  # not special, but only placed by us: `_encode_slowly` cuts them
+            return None
         return tiktoken_encoding(json.loads(self._definition), self._tokenizers)
 
     @property
@@ -127,7 +139,7 @@ class Tokenizer:
         """Ids of `text`; no special token is ever added or recognised. Lone surrogates become U+FFFD."""
         if self._tiktoken is not None:
             try:
-                return self._tiktoken.encode_ordinary(text)
+                return self._tiktoken.encode(text, allowed_special=self.recognised, disallowed_special=())
             except BaseException as error:
                 _unless_out_of_stack(error)
         return self._encode_slowly(_valid(text))
@@ -136,7 +148,9 @@ class Tokenizer:
         """`encode` as an array, uint32 [tokens]; faster where the ids go to a file."""
         if self._tiktoken is not None:
             try:
-                return self._tiktoken.encode_to_numpy(_valid(text), disallowed_special=())
+                return self._tiktoken.encode_to_numpy(
+                    _valid(text), allowed_special=self.recognised, disallowed_special=()
+                )
             except BaseException as error:
                 _unless_out_of_stack(error)
         return np.array(self._encode_slowly(_valid(text)), dtype=np.uint32)
@@ -158,11 +172,11 @@ class Tokenizer:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`, special tokens spelt out; bytes that are not UTF-8 become U+FFFD."""
-        ids = [int(i) for i in ids]
-        if self._tiktoken is not None:
-            return self._tiktoken.decode(ids)
-        return self._tokenizers.decode(ids, skip_special_tokens=False)
+        """Text of `ids`, special tokens spelt out; bytes that are not UTF-8 become U+FFFD.
+
+        `tokenizers` decodes whichever engine encoded: the two differ on ids without an entry and on some added tokens.
+        """
+        return self._tokenizers.decode([int(i) for i in ids], skip_special_tokens=False)
 
     def chat(self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = False) -> tuple[list[int], list[bool]]:
         """Ids of a conversation in the tulu format, and which of them carry loss.
@@ -190,6 +204,24 @@ class Tokenizer:
         if answer_next:
             put([roles["assistant"], *newline])
         return ids, loss
+
+
+def check_added_tokens(manifest: Mapping[str, Any], where: Path, tokenizer: Path) -> None:
+    """Refuse ids from the time when added tokens such as `<think>` were spelt out, though the tokenizer has them.
+
+    manifest: of what holds the ids, in the folder `where`; tokenizer: the folder of the tokenizer they were made with.
+    """
+    with understood(tokenizer / "tokenizer.json", hint="delete the folder, rerun"):
+        added = read_object(tokenizer / "tokenizer.json")["added_tokens"]
+        wanted = sorted({token["content"] for token in added if not token["special"]})
+    if manifest.get("added_tokens", []) != wanted:
+        raise ArtifactError(
+            f"made by a version that spelt out added tokens of the tokenizer, such as {wanted[0]!r}"
+            if wanted
+            else "made with another tokenizer",
+            where=where,
+            hint="make it again: python -m mixtures.tokenize --help",
+        )
 
 
 def parse_definition(definition: bytes, path: Path) -> tokenizers.Tokenizer:

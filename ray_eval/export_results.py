@@ -77,7 +77,7 @@ def export_results(paths: Sequence[Path], out: Path) -> list[Path]:
     from ray_eval.results import metadata_of, read_scores
 
     found = [f for path in paths for f in (path.rglob("*.parquet") if path.is_dir() else [path])]
-    files = sorted({f for f in found if not f.name.startswith(".")})
+    files = sorted({f.resolve(): f for f in found if not f.name.startswith(".")}.values())  # a link adds no rows
     if not files:
         hint = "score first: python ray_eval/score.py --help"
         raise ArtifactError("no score file", where=", ".join(map(str, paths)), hint=hint)

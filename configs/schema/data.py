@@ -29,7 +29,7 @@ class Corpus(Model):
     """Folder under <local data>/corpora; null: the entry's own name."""
     files: str | tuple[str, ...] | None = None
     """Glob or globs of local files that are read instead of Hub and folder, wherever the study's data lie; `~` and `**`
-    work, relative ones start in the local data folder."""
+    work, relative ones start in the local data folder. Links are followed, and each real file counts once."""
     licence: str = ""
     """Licence, as the publisher states it."""
     access: str = ""

@@ -30,7 +30,7 @@ class StudyTokenizer(Model):
     sample_megabytes: float = Field(2.0, gt=0)
     """Text of each source that the BPE is trained on, in millions of bytes."""
     file: str | None = None
-    """A tokenizer.json to take instead of training one."""
+    """A tokenizer.json to take instead of training one. Added tokens that are not special are found in text."""
     end_of_text: str | None = None
     """The token of `file` that ends a document; null: found by its usual names."""
 

@@ -14,6 +14,7 @@ from configs.artifacts import fingerprint, sha256_file
 from configs.errors import DataError
 from configs.load import load_benchmarks, load_sources
 from configs.schema import StudyConfig
+from configs.walk import walk
 
 MISSING = "missing"
 """Of what cannot be read: whoever needs it says so, and a status can be asked for without it."""
@@ -72,15 +73,14 @@ def tokenizer_file(study: StudyConfig) -> str | None:
 
 
 def _corpora(documents: Path) -> str:
-    corpora = documents / "corpora"
-    return _listing({str(path.relative_to(corpora)): path for path in corpora.rglob("*") if path.is_file()})
+    return _listing(walk(documents / "corpora", hidden=True).files)
 
 
 def _own_files(patterns: str | tuple[str, ...], documents: Path | None) -> str:
     from mixtures.files import find_globs
 
     try:
-        return _listing(find_globs(patterns, documents))
+        return _listing(find_globs(patterns, documents).files)
     except (DataError, OSError):
         return MISSING
 

@@ -55,6 +55,8 @@ class Job:
     share: float
     """Of the documents that are measured, by the hash of their text."""
     features: Sequence[Feature] = FEATURES
+    added_tokens: tuple[str, ...] = ()
+    """What the tokenizer finds in text besides its entries (`Tokenizer.recognised`)."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def measure_unit(job: Job) -> Measured:
         "tokenizer": job.tokenizer_sha256,
         "share": job.share,
     }
+    if job.added_tokens:
+        made_from["added_tokens"] = list(job.added_tokens)
     key = fingerprint(made_from)
     stored = _stored(job.path)
     if stored is not None and stored["key"] == key:

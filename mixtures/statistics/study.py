@@ -59,7 +59,14 @@ def measure_study(
     with Progress(None, say=say) as progress:
         tokenizer = Tokenizer.load(tokenizer_dir(data, study.tokenizer.name))
         jobs = [
-            Job(unit, folder / "sums" / source.name / f"{number:05d}.npz", tokenizer.folder, tokenizer.sha256, share)
+            Job(
+                unit,
+                folder / "sums" / source.name / f"{number:05d}.npz",
+                tokenizer.folder,
+                tokenizer.sha256,
+                share,
+                added_tokens=tuple(sorted(tokenizer.recognised)),
+            )
             for source in _sources(study, documents_root, data, progress.line)
             for number, unit in _chosen(source.units(), max_units)
         ]

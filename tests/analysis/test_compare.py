@@ -113,6 +113,12 @@ def test_a_checkpoint_with_itself_does_not_differ(two: tuple[Path, Path]) -> Non
         assert row.estimate.value == 0 and row.estimate.p == 1 and (row.estimate.low, row.estimate.high) == (0, 0)
 
 
+def test_a_link_to_a_score_file_adds_no_rows(two: tuple[Path, Path]) -> None:
+    alone = len(read_checkpoint(two[1]).example)
+    two[1].with_name("again.parquet").symlink_to(two[1])
+    assert len(read_checkpoint(two[1].parent).example) == alone
+
+
 def test_messages(two: tuple[Path, Path], tmp_path: Path, writer: Write, make_row: MakeRow) -> None:
     with pytest.raises(ArtifactError, match="no score file"):
         read_checkpoint(tmp_path / "nothing")

@@ -95,6 +95,9 @@ def test_one_file_a_checkpoint_and_variant(make_export: ExportMaker, benchmark_r
     content = {path: path.read_bytes() for path in before}
     assert export_results([first, second, first.with_name("5.parquet")], tmp_path / "back") == before
     assert {path: path.read_bytes() for path in before} == content
+    second.with_name("again.parquet").symlink_to(second)
+    assert export_results([tmp_path / "own" / "scores"], tmp_path / "back") == before
+    assert {path: path.read_bytes() for path in before} == content, "a link adds no rows"
 
 
 def rows(gold: list[int], logprob: list[list[float]]) -> Any:

@@ -41,8 +41,9 @@ class MemoryShards:
         self.folder = Path("memory")
         self.validation: Any = None
 
-    def document(self, i: int) -> npt.NDArray[np.int32]:
-        return np.arange(self._ends[i] - self.lengths[i], self._ends[i], dtype=np.int32) + self._first
+    def document(self, i: int, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int32]:
+        whole = np.arange(self._ends[i] - self.lengths[i], self._ends[i], dtype=np.int32) + self._first
+        return whole[start:stop]
 
 
 def memory(lengths: list[int], **options: Any) -> Any:

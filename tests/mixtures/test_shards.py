@@ -161,7 +161,8 @@ def test_a_large_vocabulary_takes_four_bytes(
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     class Wide:
-        vocab_size, eod, sha256, folder = 100_864, 0, "wide", tmp_path
+        vocab_size, eod, folder, identity = 100_864, 0, tmp_path, {"tokenizer": "wide"}
+        sha256 = identity["tokenizer"]
 
         def encode_array(self, text: str) -> Any:
             return np.array([100_863, 65_536, int(text)], dtype=np.uint32)

@@ -21,7 +21,7 @@ from configs.layout import sft_dir, shards_dir, tokenizer_dir
 from configs.schema import SftSpec
 from mixtures.new_tokenizer import train_tokenizer
 from mixtures.sft import prepare_sft
-from mixtures.shards import Shards
+from mixtures.shards import Shards, read_index
 from mixtures.sources import Source
 from mixtures.tokenizer import Tokenizer
 from mixtures.verification import verify, verify_shards
@@ -91,11 +91,11 @@ def flipped_byte(web: Path) -> None:
 
 
 def end_overwritten(web: Path) -> None:
-    edit(web / "part-00001.bin", int(Shards.open(web)._parts[1].lengths[:5].sum()) - 1, [300])
+    edit(web / "part-00001.bin", int(read_index(web / "part-00001.idx").lengths[:5].sum()) - 1, [300])
 
 
 def special_inside(web: Path) -> None:
-    edit(web / "part-00001.bin", int(Shards.open(web)._parts[1].lengths[:5].sum()), [2])
+    edit(web / "part-00001.bin", int(read_index(web / "part-00001.idx").lengths[:5].sum()), [2])
 
 
 def beyond_vocabulary(web: Path) -> None:
@@ -124,7 +124,7 @@ def wrong_magic(web: Path) -> None:
 
 def wrong_offset(web: Path) -> None:
     path = web / "part-00000.idx"
-    n = len(Shards.open(web)._parts[0].lengths)
+    n = len(read_index(web / "part-00000.idx").lengths)
     content = bytearray(path.read_bytes())
     content[34 + 4 * n + 8] ^= 2
     path.write_bytes(content)
