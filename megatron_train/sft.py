@@ -125,7 +125,7 @@ def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: P
     from megatron_train.job import Job
     from megatron_train.provenance import manifests
     from mixtures.sft import SftDataset
-    from mixtures.tokenizer import check_added_tokens
+    from mixtures.tokenizer import check_identity
 
     facts = read_export(parent)
     check_shape(parent, config.model)
@@ -133,7 +133,7 @@ def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: P
     folder = sft_dir(data, config.data.tokenizer, config.data.sft_set)
     dataset = SftDataset.open(folder, config.model.context_tokens)
     cli.check_tokenizer(config, tokenizer, {f"SFT set {config.data.sft_set}": dataset.manifest["tokenizer"]})
-    check_added_tokens(dataset.manifest, folder, tokenizer)
+    check_identity(dataset.manifest, folder, tokenizer)
     batch, context = config.batch, config.model.context_tokens
     return Job(
         config=config,

@@ -28,7 +28,7 @@ from configs.schema import WEIGHT_TOLERANCE, TrainConfig
 from mixtures.index import Index, Windows, build_index, cached_index, cut
 from mixtures.schedule import quotas
 from mixtures.shards import Shards
-from mixtures.tokenizer import check_added_tokens
+from mixtures.tokenizer import check_identity
 
 BLEND_VERSION = 2
 
@@ -130,7 +130,7 @@ def open_shards(config: TrainConfig, data: Path) -> dict[str, Shards]:
     tokenizer = tokenizer_dir(data, config.data.tokenizer)
     if (tokenizer / "tokenizer.json").is_file():
         for shards in found.values():
-            check_added_tokens(shards.manifest, shards.folder, tokenizer)
+            check_identity(shards.manifest, shards.folder, tokenizer)
     return found
 
 

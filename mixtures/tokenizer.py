@@ -102,9 +102,9 @@ class Tokenizer:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the ids: part of the key of whatever is made of them."""
-        added = sorted(self.recognised)
-        return {"tokenizer": self.sha256} | ({"added_tokens": added} if added else {})
+        """What decides the ids: part of the key of whatever is made of them, and of its manifest."""
+        eod_token = str(self._tokenizers.id_to_token(self.eod))
+        return {"tokenizer": self.sha256} | _beside_definition(sorted(self.recognised), eod_token)
 
     @functools.cached_property
     def vocab_size(self) -> int:
@@ -206,22 +206,31 @@ class Tokenizer:
         return ids, loss
 
 
-def check_added_tokens(manifest: Mapping[str, Any], where: Path, tokenizer: Path) -> None:
-    """Refuse ids from the time when added tokens such as `<think>` were spelt out, though the tokenizer has them.
+def _beside_definition(added_tokens: list[str], eod_token: str) -> dict[str, Any]:
+    """What decides ids besides tokenizer.json, where it is not the usual: so most keys stay as they are."""
+    added = {"added_tokens": added_tokens} if added_tokens else {}
+    # The same tokenizer.json may end documents with another of its tokens: tokenizer_config.json names it.
+    return added | ({"eod_token": eod_token} if eod_token != EOD_TOKEN else {})
+
+
+def check_identity(manifest: Mapping[str, Any], where: Path, tokenizer: Path) -> None:
+    """Refuse ids that the tokenizer no longer gives, though its tokenizer.json is the same.
 
     manifest: of what holds the ids, in the folder `where`; tokenizer: the folder of the tokenizer they were made with.
+    Raises ArtifactError where added tokens such as `<think>` were spelt out, or documents end with another token.
     """
     with understood(tokenizer / "tokenizer.json", hint="delete the folder, rerun"):
         added = read_object(tokenizer / "tokenizer.json")["added_tokens"]
         wanted = sorted({token["content"] for token in added if not token["special"]})
-    if manifest.get("added_tokens", []) != wanted:
-        raise ArtifactError(
-            f"made by a version that spelt out added tokens of the tokenizer, such as {wanted[0]!r}"
-            if wanted
-            else "made with another tokenizer",
-            where=where,
-            hint="make it again: python -m mixtures.tokenize --help",
-        )
+        eod_token = str(read_object(tokenizer / "tokenizer_config.json")["eos_token"])
+    made_with = {key: manifest[key] for key in ("added_tokens", "eod_token") if key in manifest}
+    if made_with != _beside_definition(wanted, eod_token):
+        if manifest.get("added_tokens", []) != wanted and wanted:
+            problem = f"made by a version that spelt out added tokens of the tokenizer, such as {wanted[0]!r}"
+        else:
+            ended = manifest.get("eod_token", EOD_TOKEN)
+            problem = f"its documents end with {ended!r}, those of the tokenizer with {eod_token!r}"
+        raise ArtifactError(problem, where=where, hint="make it again: python -m mixtures.tokenize --help")
 
 
 def parse_definition(definition: bytes, path: Path) -> tokenizers.Tokenizer:

@@ -23,7 +23,7 @@ from mixtures.parallel import map_units
 from mixtures.part_checks import PartCheck, PartCounts, Vocabulary, check_part, wrong
 from mixtures.sft import SftDataset
 from mixtures.shards import VALIDATION, read_manifest
-from mixtures.tokenizer import Tokenizer, check_added_tokens
+from mixtures.tokenizer import Tokenizer, check_identity
 
 SMALL_BYTES = 2**28
 """Below this, another process costs more than it saves."""
@@ -120,7 +120,7 @@ def _tokenizer_of(folder: Path, manifest: Mapping[str, Any]) -> Vocabulary:
     tokens, sha256 = _tokenizer(home)
     if manifest["tokenizer"] != sha256:
         raise wrong(folder / MANIFEST, f"made with another tokenizer than {home} (sha256 {sha256[:12]})")
-    check_added_tokens(manifest, folder, home)
+    check_identity(manifest, folder, home)
     for key, value in (("vocab_size", tokens.vocab_size), ("eod", tokens.eod)):
         if manifest[key] != value:
             raise wrong(folder / MANIFEST, f"{key} is {manifest[key]}, the tokenizer {home} has {value}")
@@ -145,7 +145,7 @@ def _verify_sft(folder: Path) -> Row:
     home = tokenizer_dir(folder.parents[2], folder.parent.name)
     if dataset.manifest["tokenizer"] != _tokenizer(home)[1]:
         raise wrong(folder / MANIFEST, f"made with another tokenizer than {home}")
-    check_added_tokens(dataset.manifest, folder, home)
+    check_identity(dataset.manifest, folder, home)
     size = sum(entry["bytes"] for entry in dataset.manifest["files"].values())
     return Row(str(folder), "SFT set", len(dataset), dataset.manifest["tokens"], size)
 

@@ -21,7 +21,7 @@ from mixtures.new_tokenizer import take_tokenizer
 from mixtures.sft import SftDataset, prepare_sft
 from mixtures.shards import Shards
 from mixtures.sources import Source
-from mixtures.tokenizer import Tokenizer, check_added_tokens
+from mixtures.tokenizer import Tokenizer, check_identity
 from mixtures.verification import verify_shards
 
 Texts = Callable[[int, int], list[str]]
@@ -187,16 +187,38 @@ def test_ids_from_when_added_tokens_were_spelt_out_are_made_again_and_refused(
     with pytest.raises(ArtifactError, match=r"spelt out added tokens of the tokenizer, such as '</think>'"):
         verify_shards(folder, workers=1)
     with pytest.raises(ArtifactError, match="spelt out"):
-        check_added_tokens(stale.manifest, folder, home)
+        check_identity(stale.manifest, folder, home)
     fresh = tokenize_source(source, thinking, folder)
     assert fresh.manifest["inputs"] != stale.manifest["inputs"]
     verify_shards(folder, workers=1)
-    check_added_tokens(fresh.manifest, folder, home)
+    check_identity(fresh.manifest, folder, home)
     # Shards of a tokenizer without such tokens stay as they are.
     assert tokenizer.identity == {"tokenizer": tokenizer.sha256}
     rows = tmp_path / "chat.jsonl"
     rows.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}))
     chat = Source("chat", SftSpec(files=str(rows)), None)
     prepare_sft(chat, thinking, tmp_path / "chat", context_tokens=16, inputs={})
-    check_added_tokens(SftDataset.open(tmp_path / "chat").manifest, tmp_path / "chat", home)
+    check_identity(SftDataset.open(tmp_path / "chat").manifest, tmp_path / "chat", home)
     assert Shards.open(folder, deep=True).num_documents
+
+
+def test_the_same_definition_with_another_end_of_text_is_another_tokenizer(
+    thinking: Tokenizer, texts: Texts, tmp_path: Path
+) -> None:
+    """tokenizer.json is the same to the byte; documents end with another id."""
+    home, other_home = tmp_path / "tokenizers" / "t", tmp_path / "other"
+    for folder in (home, other_home):
+        shutil.copytree(thinking.folder, folder)
+        (folder / "manifest.json").unlink()
+    config = json.loads((other_home / "tokenizer_config.json").read_text())
+    (other_home / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": "<|pad|>"}))
+    one, other = Tokenizer(home), Tokenizer(other_home)
+    assert one.sha256 == other.sha256 and one.eod != other.eod and one.identity != other.identity
+    folder = tmp_path / "tokens" / "t" / "web"
+    source = write_source(tmp_path / "documents", "web", texts(30, 1))
+    first = tokenize_source(source, other, folder)
+    with pytest.raises(ArtifactError, match=r"documents end with '<\|pad\|>', those of the tokenizer with"):
+        check_identity(first.manifest, folder, home)
+    again = tokenize_source(source, one, folder)
+    assert again.manifest["inputs"] != first.manifest["inputs"] and again.document(0)[-1] == one.eod
+    check_identity(again.manifest, folder, home)
