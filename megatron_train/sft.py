@@ -118,10 +118,14 @@ def measured_examples(config: TrainConfig, data: Path) -> int | None:
 
 
 def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: Path, resume: Resume = "auto") -> Job:
-    """Open the SFT set and the parent. Raises ArtifactError (altered files), ConfigError (another shape)."""
+    """Open the SFT set and the parent.
+
+    Raises ArtifactError for altered files, ConfigError for a parent of another shape or tokenizer.
+    """
     from megatron_train.data import SftData
     from megatron_train.export import check_shape, read_export
     from megatron_train.job import Job
+    from megatron_train.parent_tokenizer import check_parent_tokenizer
     from megatron_train.provenance import manifests
     from mixtures.sft import SftDataset
 
@@ -131,6 +135,7 @@ def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: P
     folder = sft_dir(data, config.data.tokenizer, config.data.sft_set)
     dataset = SftDataset.open(folder, config.model.context_tokens)
     cli.check_tokenizer(config, tokenizer, {f"SFT set {config.data.sft_set}": dataset.manifest["tokenizer"]})
+    check_parent_tokenizer(parent, facts.get("tokenizer_sha256"), tokenizer)
     batch, context = config.batch, config.model.context_tokens
     return Job(
         config=config,

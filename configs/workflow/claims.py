@@ -7,25 +7,19 @@ that nobody holds tells that the unit was begun once. <unit>.failed: the error t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
-import json
-import os
-import socket
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from configs.artifacts import lock_file, read_json, write_json
-from configs.errors import ResourceError
+from configs import locks
+from configs.artifacts import read_json, write_json
 from configs.versions import git_commit, machine
 from configs.workflow.records import units_dir
 
 WAIT_S = 20.0
 """For the lock of a process that is just ending."""
-POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -56,59 +50,31 @@ def claim(folder: Path, unit: str, wait_s: float = WAIT_S) -> Iterator[None]:
 
     Raises ResourceError where another process is at work on it. On a filesystem without locks nobody is turned away.
     """
-    path = _lock_file(folder, unit)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as stream:
-        deadline = time.monotonic() + wait_s
-        while not lock_file(stream.fileno()):
-            if time.monotonic() > deadline:
-                stream.seek(0)
-                other = _claim_in(stream)
-                raise ResourceError(
-                    f"another process is at work on {unit}" + (f": {other.pid} on {other.host}" if other else ""),
-                    where=path,
-                    hint="wait for it, or end it; the same command goes on",
-                )
-            time.sleep(POLL_S)
-        stream.truncate(0)
-        stream.write(json.dumps(asdict(Claim(*_here(), os.getpid(), time.time()))))
-        stream.flush()
+    with locks.held(_lock_file(folder, unit), unit, wait_s=wait_s, about=_here()):
         _failure_file(folder, unit).unlink(missing_ok=True)
         yield
 
 
 @functools.cache
-def _here() -> tuple[str, str, str | None]:
-    return socket.gethostname(), machine(), git_commit()
+def _here() -> dict[str, str | None]:
+    return {"hardware": machine(), "git_commit": git_commit()}
 
 
 def at_work(folder: Path, unit: str) -> Claim | None:
     """Who is at work on it now."""
-    try:
-        with _lock_file(folder, unit).open() as stream:
-            try:
-                fcntl.flock(stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _claim_in(stream)
-    except OSError:  # there is none, or no locks on this filesystem
-        pass
-    return None
+    return _claim(locks.holder(_lock_file(folder, unit)))
 
 
 def last_claim(folder: Path, unit: str) -> Claim | None:
     """Who began it last, at work or not."""
-    try:
-        with _lock_file(folder, unit).open() as stream:
-            return _claim_in(stream)
-    except OSError:
-        return None
+    return _claim(locks.written_in(_lock_file(folder, unit)))
 
 
-def _claim_in(stream: IO[str]) -> Claim | None:
-    """None while it is just being written."""
+def _claim(found: dict[str, Any] | None) -> Claim | None:
+    """None also where the file is of another version."""
     try:
-        return Claim(**json.load(stream))
-    except (ValueError, TypeError):
+        return Claim(**found) if found else None
+    except TypeError:
         return None
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from configs.artifacts import lock_folder, read_json
 from configs.errors import ArtifactError, ResourceError
 from configs.layout import index_dir, scores_dir
+from configs.locks import holder
 from configs.workflow.claims import at_work
 from configs.workflow.driver import alone
 from configs.workflow.records import states, units_dir
@@ -81,7 +82,9 @@ def clean(
     Each goes under a temporary name first: what a kill leaves is a leftover, never half of something.
     """
     with alone(folder):
-        if busy := [unit.name for unit in units if at_work(folder, unit.name)]:
+        busy = [unit.name for unit in units if at_work(folder, unit.name)]
+        busy += [unit.folder.name for unit in units if unit.folder is not None and holder(unit.folder.lock)]  # by hand
+        if busy:
             raise ResourceError(f"another process is at work on {busy[0]}", where=folder, hint="wait for it, or end it")
         found = removals(folder, units, data, exports, everything)
         for removal in found:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from configs.artifacts import lock_file
+from configs import locks
 from configs.errors import MagicError, ResourceError
 from configs.workflow.claims import last_claim, note_failure
 from configs.workflow.dispatch import Event, Workers, dispatch, in_words
@@ -50,14 +50,7 @@ class UnitsFailed(MagicError):
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Raises ResourceError where another process drives the study in this folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as stream:
-        if not lock_file(stream.fileno()):
-            raise ResourceError(
-                "another process is at work on this study",
-                where=folder,
-                hint="wait for it, or end it; status tells how far it is",
-            )
+    with locks.held(folder / LOCK, "this study", hint="wait for it, or end it; status tells how far it is"):
         yield
 
 
@@ -138,7 +131,12 @@ class _Anew:
 
     def start(self, unit: Unit) -> Future[str]:
         if unit.again and unit.name not in self._removed:
-            self._remove(unit)
+            try:
+                self._remove(unit)
+            except MagicError as error:  # somebody works in its folder by hand; the other units go on
+                refused: Future[str] = Future()
+                refused.set_exception(error)
+                return refused
             record_file(self._folder, unit.name).unlink(missing_ok=True)
             self._removed.add(unit.name)
         return self._workers.start(unit)
