@@ -175,9 +175,21 @@ def run(
     from megatron_train.loop import train
 
     job = build_job(config, export, study or cli.DEFAULT_STUDY, data, runs, resume)
+    show_longer_context(config, export)
     show_examples(config, data)
     train(job)
     return job.folder.path
+
+
+def show_longer_context(config: TrainConfig, parent: Path) -> None:
+    """Say that the parent never saw the later positions, where the config's context is longer (main rank only)."""
+    from megatron_train.export import shape_of
+
+    longest, asked = shape_of(parent).context_tokens, config.model.context_tokens
+    if asked > longest and os.environ.get("RANK", "0") == "0":
+        print(
+            f"note         model.context_tokens is {asked:,}, the parent was trained with {longest:,} only", flush=True
+        )
 
 
 def show_examples(config: TrainConfig, data: Path) -> None:

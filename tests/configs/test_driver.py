@@ -20,15 +20,17 @@ from test_dispatch import unit
 
 from configs.errors import ResourceError
 from configs.load import load_study
+from configs.locks import alone_in
 from configs.workflow import driver
 from configs.workflow.begun import begun
 from configs.workflow.claims import Failure, claim, failure
+from configs.workflow.clean import clean
 from configs.workflow.dispatch import Event, WorkerDied, dispatch
 from configs.workflow.local import LocalWorkers
 from configs.workflow.records import State, read_record, record_file, states
 from configs.workflow.slurm import Cluster
 from configs.workflow.units import Unit
-from study import emit_slurm, run
+from study import Work, emit_slurm, run
 
 
 class Scripted:
@@ -192,6 +194,27 @@ def test_what_must_be_refused_is_before_anything_is_done(tmp_path: Path) -> None
     assert driver.judge(tmp_path, changed, "redo") and driver.judge(tmp_path, changed, "keep")
     record_file(tmp_path, "pretrain/x").unlink()
     assert not driver.judge(tmp_path, units, "refuse")  # it is made again first
+
+
+def test_a_folder_in_which_somebody_trains_by_hand_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its unit fails, with the name of the process; the others are done."""
+    monkeypatch.setattr("configs.locks.RUN_WAIT_S", 0.0)
+    made = write_finished(tmp_path)
+    trained = [replace(unit, again=True) for unit in made.units if unit.kind == "pretrain"]
+    busy, free = trained[0].folder, trained[1].folder
+    assert busy is not None and free is not None
+    stale = {unit.name: State("stale") for unit in trained}
+    work = Work(made.study, None, made.data, made.runs)
+    with alone_in(busy), pytest.raises(driver.UnitsFailed, match=f"at work on {busy.name}: {os.getpid()} on "):
+        driver.drive(made.folder, trained, stale, Scripted("product"), work.remove)
+    assert busy.done.is_file() and read_record(made.folder, trained[0].name) is not None
+    assert not free.path.exists()
+    with alone_in(busy), pytest.raises(ResourceError, match=f"another process is at work on {busy.name}"):
+        clean(made.folder, made.units, made.data)
+    work.remove(trained[0])
+    assert not busy.path.exists()
 
 
 @pytest.mark.parametrize("slurm", [False, True])

@@ -102,6 +102,15 @@ def test_a_parent_in_the_folder_of_another_is_refused(
     assert "export.json: file is missing" in capsys.readouterr().err
 
 
+def test_a_longer_context_than_the_parents_is_said(
+    data: Path, parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fine_tune(data, tmp_path, parent, "budget.steps=1", "model.context_tokens=48")
+    assert "model.context_tokens is 48, the parent was trained with 32 only" in capsys.readouterr().out
+    fine_tune(data, tmp_path, parent, "budget.steps=1", "model.context_tokens=16", "recipe=shorter")
+    assert "the parent was trained with" not in capsys.readouterr().out
+
+
 def test_somebody_elses_llama_is_filed_as_the_command_says(data: Path, parent: Path, tmp_path: Path) -> None:
     foreign = shutil.copytree(parent / "export/step-0000006", tmp_path / "llama")
     (foreign / "export.json").unlink()
