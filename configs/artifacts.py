@@ -79,7 +79,7 @@ def _new_locked_folder(path: Path) -> tuple[Path, int | None]:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Rename `new` to `path`; a folder that was there is removed. Where several processes do it, the last one's stays."""
+    """Rename `new` to `path`; a folder that was there is removed. If several processes do it, the last one's stays."""
     aside = []
     while True:
         try:

@@ -44,7 +44,8 @@ def check_start(job: Job) -> None:
             f"{path.relative_to(job.folder.path)} was made from other inputs than this run"
             + ("".join(changes) or " (another config, other data or another parent)"),
             where=job.folder.path,
-            hint="--study NAME (or --runs DIR) keeps both; --resume never removes what is there and starts again",
+            hint="--study NAME (or --runs DIR) keeps both; --resume never removes what is there and starts again "
+            "(in a study: delete the folder)",
         )
     if job.resume != "auto":
         _check_step(job.folder.checkpoints, job.resume)
