@@ -83,7 +83,8 @@ def clean(
     """
     with alone(folder):
         busy = [unit.name for unit in units if at_work(folder, unit.name)]
-        busy += [unit.folder.name for unit in units if unit.folder is not None and holder(unit.folder.lock)]  # by hand
+        by_hand = (path for path in folder.glob("*/*/seed*/.*.lock") if holder(path))  # also of runs that are no unit
+        busy += [path.with_name(path.stem.removeprefix(".")).relative_to(folder).as_posix() for path in by_hand]
         if busy:
             raise ResourceError(f"another process is at work on {busy[0]}", where=folder, hint="wait for it, or end it")
         found = removals(folder, units, data, exports, everything)
