@@ -36,6 +36,7 @@ from configs.layout import (
 from configs.load import load_study, parse_overrides
 from configs.runtime import cluster as ray_cluster
 from configs.runtime import signals
+from configs.runtime.locks import alone_in
 from configs.schema import StudyConfig
 from configs.workflow.arguments import parse
 from configs.workflow.disk import check_disk
@@ -111,14 +112,15 @@ class Work:
     def remove(self, unit: Unit) -> None:
         """Whatever it left and what was scored of it, so that it is made anew.
 
-        Token shards and the report keep what is still right.
+        Token shards and the report keep what is still right. Raises ResourceError where somebody works in its folder.
         """
         if unit.kind == "score" and unit.folder is not None and unit.folder.done.is_file():
             self.products.score_file(unit).unlink(missing_ok=True)
         elif unit.kind in ("pretrain", "finetune") and unit.folder is not None:
-            unit.folder.done.unlink(missing_ok=True)  # first: half of a folder must not seem whole
-            shutil.rmtree(unit.folder.path, ignore_errors=True)
-            shutil.rmtree(self.folder.scores / unit.folder.name, ignore_errors=True)
+            with alone_in(unit.folder):
+                unit.folder.done.unlink(missing_ok=True)  # first: half of a folder must not seem whole
+                shutil.rmtree(unit.folder.path, ignore_errors=True)
+                shutil.rmtree(self.folder.scores / unit.folder.name, ignore_errors=True)
 
     def command(self, unit: Unit, launch: Sequence[str]) -> list[str]:
         """To do a unit that several GPUs work on; launch: options of torchrun."""

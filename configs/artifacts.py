@@ -50,11 +50,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir()
+    temporary, lock = _new_locked_folder(path)
     with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # a filesystem without locks
-            held.callback(os.close, lock_folder(temporary))
+        if lock is not None:
+            held.callback(os.close, lock)
         try:
             yield temporary
             replace_folder(temporary, path)
@@ -63,16 +62,39 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             raise
 
 
+def _new_locked_folder(path: Path) -> tuple[Path, int | None]:
+    """A temporary sibling folder of `path`, and the descriptor that locks it; None on a filesystem without locks."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary.mkdir()
+        try:
+            lock = lock_folder(temporary)
+        except (BlockingIOError, FileNotFoundError):  # before it was locked, another process took it for abandoned
+            continue
+        except OSError:
+            return temporary, None
+        if temporary.exists():
+            return temporary, lock
+        os.close(lock)
+
+
 def replace_folder(new: Path, path: Path) -> None:
-    """Rename `new` to `path`; a folder that was there is removed."""
-    if not path.exists():
-        new.replace(path)
-        return
-    # Renamed before it is removed: a kill between the two must not leave half of it under its final name.
-    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old.tmp")
-    path.replace(old)
-    new.replace(path)
-    shutil.rmtree(old)
+    """Rename `new` to `path`; a folder that was there is removed. If several processes do it, the last one's stays."""
+    aside = []
+    while True:
+        try:
+            new.replace(path)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        # Renamed before it is removed: a kill between the two must not leave half of it under its final name.
+        old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old.tmp")
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            path.replace(old)
+            aside.append(old)
+    for old in aside:
+        shutil.rmtree(old, ignore_errors=True)  # as another process may do too
 
 
 def lock_folder(folder: Path, *, wait: bool = False) -> int:

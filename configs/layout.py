@@ -11,6 +11,7 @@
 <data>/index/<blend fingerprint>/                    order of training, a cache: may be deleted at any time
 <runs>/<study>/<scale>/<mixture>/seed<k>/<stage>/    config.yaml metrics.jsonl provenance.json checkpoints/ export/
                                                      tensorboard/, hang/ after a hang and, last, DONE
+<runs>/<study>/<scale>/<mixture>/seed<k>/.<stage>.lock   held by the process that works in the run folder
 <runs>/<study>/scores/**/*.parquet
 <runs>/<study>/metrics.parquet
 <runs>/<study>/answers.parquet                       of every cell which examples were right and how sure
@@ -180,12 +181,21 @@ class RunFolder:
         return self.path / "DONE"
 
     @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def lock(self) -> Path:
+        """Beside the folder, which `--resume never` removes."""
+        return self.path.with_name(f".{self.stage}.lock")
 
     def export(self, step: int) -> Path:
         return self.path / "export" / f"step-{step:07d}"

@@ -104,7 +104,8 @@ class Checkpoints:
         """Load the newest whole one of `found` (as `complete` lists them); returns its manifest.
 
         Says what is skipped: a damaged checkpoint stays where it is until the run reaches its step again. Raises
-        ArtifactError where all of them are damaged, naming a file that is missing or altered.
+        ArtifactError where all of them are damaged, naming a file that is missing or altered, and for a checkpoint of
+        other inputs.
         """
         chosen = torch.tensor(-1, device=self.ranks.device)
         problem: ArtifactError | None = None
@@ -113,7 +114,11 @@ class Checkpoints:
                 print(f"skipping {unfinished.name}, which was being written when the run ended", flush=True)
             for number, (step, folder) in reversed(list(enumerate(found))):
                 try:
-                    verify_files(folder, read_object(folder / MANIFEST).get("files", {}), deep=True)
+                    manifest = read_object(folder / MANIFEST)
+                    if manifest.get("inputs") != self.inputs:
+                        problem = ArtifactError("this checkpoint was made from other inputs", where=folder)
+                        break
+                    verify_files(folder, manifest.get("files", {}), deep=True)
                 except ArtifactError as error:
                     problem = problem or error
                     print(f"skipping the checkpoint of step {step}, which is damaged: {error}", flush=True)

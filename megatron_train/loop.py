@@ -6,7 +6,7 @@ and, last, DONE. A run that was killed goes on from its newest complete checkpoi
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from configs import load as config_files
 from configs.artifacts import read_object, write_json
 from configs.clock import clock
 from configs.cost.model import flops_per_token
-from configs.errors import ArtifactError, Preempted
-from configs.runtime import signals
+from configs.errors import Preempted
+from configs.runtime import locks, signals
 from megatron_train import checkpoint, parallel, watchdog
 from megatron_train.checkpoint import Checkpoints
 from megatron_train.data import MicroBatch
@@ -31,7 +31,7 @@ from megatron_train.model import LanguageModel, build_model
 from megatron_train.optimizer import learning_rate
 from megatron_train.parallel import Ranks
 from megatron_train.provenance import provenance
-from megatron_train.resume import make_way
+from megatron_train.resume import check_start, make_way
 from megatron_train.step import make_optimizer, micro_loss, train_step
 from megatron_train.tracking import Tracking
 
@@ -41,26 +41,40 @@ def train(job: Job) -> None:
     config, folder = job.config, job.folder
     ranks = parallel.initialise(config.parallel.tensor, config.batch.sequences, config.hang_timeout_s)
     try:
-        if job.is_done and job.resume == "auto":
-            if ranks.is_main:
-                print(f"{folder.name}: done already, skipped ({folder.done})", flush=True)
-        else:
-            with (
-                Tracking(job, ranks.is_main) as tracking,
-                watchdog.watching(ranks, config.hang_timeout_s, folder.path / "hang"),
-            ):
-                _train(job, ranks, tracking)
+        with contextlib.ExitStack() as held:
+            if ranks.from_main(lambda: _begins(job, held)):
+                with (
+                    Tracking(job, ranks.is_main) as tracking,
+                    watchdog.watching(ranks, config.hang_timeout_s, folder.path / "hang"),
+                ):
+                    _train(job, ranks, tracking)
     finally:
         parallel.shut_down()
+
+
+def _begins(job: Job, held: contextlib.ExitStack) -> bool:
+    """Lock the run folder for as long as `held` is open; False where the run is to be skipped (main rank).
+
+    Raises ResourceError where another process works in the folder, ArtifactError where the run cannot start there.
+    """
+
+    def skipped() -> bool:
+        return job.resume == "auto" and job.is_done
+
+    if not skipped():
+        held.enter_context(locks.alone_in(job.folder))
+        if not skipped():  # another process may have finished it in the meantime
+            check_start(job)
+            return True
+    print(f"{job.folder.name}: done already, skipped ({job.folder.done})", flush=True)
+    return False
 
 
 def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
     config, folder = job.config, job.folder
 
     # ---- the run folder: new, or left by an interrupted run with the same inputs
-    if ranks.is_main:
-        _prepare_folder(job, ranks)
-    ranks.barrier()
+    ranks.from_main(lambda: _prepare_folder(job, ranks))
 
     # ---- model, optimizer, and where they go on from
     kernels = choose_kernels(config, ranks, folder.path / "kernels.json")
@@ -147,21 +161,10 @@ def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
 
 
 def _prepare_folder(job: Job, ranks: Ranks) -> None:
-    make_way(job.folder, job.inputs, job.resume)
-    path = job.folder.path
-    record = path / "provenance.json"
-    if path.exists() and (not record.is_file() or read_object(record).get("inputs") != job.inputs):
-        if job.folder.done.is_file() or checkpoint.complete(job.folder.checkpoints):
-            raise ArtifactError(
-                "this run was made from other inputs (another config, other data or another parent)",
-                where=path,
-                hint="--study NAME keeps both; --resume never removes this one and starts again",
-            )
-        shutil.rmtree(path)
-    job.folder.done.unlink(missing_ok=True)
-    path.mkdir(parents=True, exist_ok=True)
-    config_files.save(job.config, path / "config.yaml")
-    write_json(record, provenance(job, hardware(ranks), ranks.world))
+    make_way(job)
+    job.folder.path.mkdir(parents=True, exist_ok=True)
+    config_files.save(job.config, job.folder.path / "config.yaml")
+    write_json(job.folder.provenance, provenance(job, hardware(ranks), ranks.world))
 
 
 def _starts(job: Job) -> tuple[list[tuple[int, Path]], list[tuple[int, Path]]]:

@@ -145,8 +145,8 @@ class Metrics:
         return DivergedError(
             f"step {step}: loss {loss}, gradient norm {norm}; stopped before that update, nothing was exported",
             where=self.path.parent,
-            hint=f"see its documents in {record.name}; lower optimizer.lr or raise optimizer.warmup_steps; rerun to "
-            "resume from the last checkpoint",
+            hint=f"see its documents in {record.name}; rerun to resume from the last checkpoint, or start a run with a "
+            "lower optimizer.lr or more optimizer.warmup_steps (--study NAME, or --resume never in this folder)",
         )
 
     def validation(self, step: int, tokens: int, losses: dict[str, float], bytes_per_token: dict[str, float]) -> None:

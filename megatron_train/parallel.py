@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from configs.errors import ResourceError
+from configs.errors import MagicError, ResourceError
 from megatron_train import watchdog
 
 GROUP_TIMEOUT_MIN = 30
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,25 @@ class Ranks:
     def any(self, mine: bool) -> bool:
         """Whether it holds on some rank; all ranks ask."""
         return self.largest(float(mine)) > 0
+
+    def from_main(self, do: Callable[[], T]) -> T:
+        """Call `do` on the main rank; all ranks return what it returned.
+
+        A user's error is raised on all ranks, so that none of them waits for a main rank that has ended.
+        """
+        answer: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                answer[0] = do()
+            except (MagicError, OSError) as error:
+                answer[1] = error
+        if self.world > 1:
+            with watchdog.waiting():
+                dist.broadcast_object_list(answer, src=0, device=self.device)
+        if answer[1] is not None:
+            raise answer[1]
+        result: T = answer[0]
+        return result
 
     def barrier(self) -> None:
         if self.world > 1:

@@ -119,10 +119,14 @@ def measured_examples(config: TrainConfig, data: Path) -> int | None:
 
 
 def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: Path, resume: Resume = "auto") -> Job:
-    """Open the SFT set and the parent. Raises ArtifactError (altered files), ConfigError (another shape)."""
+    """Open the SFT set and the parent.
+
+    Raises ArtifactError for altered files, ConfigError for a parent of another shape or tokenizer.
+    """
     from megatron_train.data import SftData
     from megatron_train.export import check_shape, read_export
     from megatron_train.job import Job
+    from megatron_train.parent_tokenizer import check_parent_tokenizer
     from megatron_train.provenance import manifests
     from mixtures.sft import SftDataset
     from mixtures.tokenizer import check_identity
@@ -134,6 +138,7 @@ def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: P
     dataset = SftDataset.open(folder, config.model.context_tokens)
     cli.check_tokenizer(config, tokenizer, {f"SFT set {config.data.sft_set}": dataset.manifest["tokenizer"]})
     check_identity(dataset.manifest, folder, tokenizer)
+    check_parent_tokenizer(parent, facts.get("tokenizer_sha256"), tokenizer)
     batch, context = config.batch, config.model.context_tokens
     return Job(
         config=config,
@@ -173,9 +178,21 @@ def run(
     from megatron_train.loop import train
 
     job = build_job(config, export, study or cli.DEFAULT_STUDY, data, runs, resume)
+    show_longer_context(config, export)
     show_examples(config, data)
     train(job)
     return job.folder.path
+
+
+def show_longer_context(config: TrainConfig, parent: Path) -> None:
+    """Say that the parent never saw the later positions, where the config's context is longer (main rank only)."""
+    from megatron_train.export import shape_of
+
+    longest, asked = shape_of(parent).context_tokens, config.model.context_tokens
+    if asked > longest and os.environ.get("RANK", "0") == "0":
+        print(
+            f"note         model.context_tokens is {asked:,}, the parent was trained with {longest:,} only", flush=True
+        )
 
 
 def show_examples(config: TrainConfig, data: Path) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from configs.artifacts import lock_folder, read_json, size_bytes
 from configs.errors import ArtifactError, ResourceError
 from configs.layout import index_dir
+from configs.runtime.locks import holder
 from configs.workflow.records.leases import current_lease, study_lock
 from configs.workflow.records.records import states, units_dir
 from configs.workflow.units import Unit
@@ -80,7 +81,10 @@ def clean(
     Each goes under a temporary name first: what a kill leaves is a leftover, never half of something.
     """
     with study_lock(folder):
-        if busy := [unit.name for unit in units if current_lease(folder, unit.name)]:
+        busy = [unit.name for unit in units if current_lease(folder, unit.name)]
+        by_hand = (path for path in folder.glob("*/*/seed*/.*.lock") if holder(path))  # also of runs that are no unit
+        busy += [path.with_name(path.stem.removeprefix(".")).relative_to(folder).as_posix() for path in by_hand]
+        if busy:
             raise ResourceError(f"another process is at work on {busy[0]}", where=folder, hint="wait for it, or end it")
         found = removals(folder, units, data, exports, everything)
         for removal in found:

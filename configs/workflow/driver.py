@@ -124,7 +124,12 @@ class _Anew:
 
     def start(self, unit: Unit) -> Future[str]:
         if unit.again and unit.name not in self._removed:
-            self._remove(unit)
+            try:
+                self._remove(unit)
+            except MagicError as error:  # somebody works in its folder by hand; the other units go on
+                refused: Future[str] = Future()
+                refused.set_exception(error)
+                return refused
             record_file(self._folder, unit.name).unlink(missing_ok=True)
             self._removed.add(unit.name)
         return self._workers.start(unit)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,23 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     with pytest.raises(Interrupted), atomic_folder(path) as folder:
         raise Interrupted
     assert (path / "second").read_text() == "second"
+
+
+def test_a_folder_that_several_replace_at_once_is_whole(tmp_path: Path) -> None:
+    """Threads stand for processes: a lock belongs to the open folder."""
+    path = tmp_path / "shards"
+
+    def replace(name: str) -> None:
+        for _ in range(60):
+            with atomic_folder(path) as folder:
+                for part in range(3):
+                    (folder / f"{name}{part}").write_text(name)
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(replace, name) for name in "abcd"]:
+            done.result()
+    assert sorted(p.name[1:] for p in path.iterdir()) == ["0", "1", "2"]
+    assert len({p.name[0] for p in path.iterdir()}) == 1 and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_kill_while_a_folder_is_replaced_leaves_it_whole_or_absent(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def made(tmp_path: Path) -> Finished:
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): sha256_file(p) for p in folder.rglob("*") if p.is_file()}
+    files = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+    return {str(p.relative_to(folder)): sha256_file(p) for p in files}
 
 
 def kinds(made: Finished, **options: bool) -> dict[str, set[str]]:

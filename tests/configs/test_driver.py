@@ -20,7 +20,9 @@ from test_dispatch import unit
 
 from configs.errors import ResourceError
 from configs.load import load_study
+from configs.runtime.locks import alone_in
 from configs.workflow import driver
+from configs.workflow.clean import clean
 from configs.workflow.records.leases import Failure, hold_lease, read_failure
 from configs.workflow.records.records import State, read_record, record_file, states
 from configs.workflow.records.study_file import open_study
@@ -28,7 +30,7 @@ from configs.workflow.units import Unit
 from configs.workflow.workers.dispatch import Event, WorkerDied, dispatch
 from configs.workflow.workers.local import LocalWorkers
 from configs.workflow.workers.slurm import Cluster
-from study import emit_slurm, run
+from study import Work, emit_slurm, run
 
 
 class Scripted:
@@ -201,17 +203,42 @@ def test_what_must_be_refused_is_before_anything_is_done(tmp_path: Path) -> None
     assert not driver.check_stale(tmp_path, units, "refuse")  # it is made again first
 
 
+def test_a_folder_in_which_somebody_trains_by_hand_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its unit fails, with the name of the process; the others are done."""
+    monkeypatch.setattr("configs.runtime.locks.RUN_WAIT_S", 0.0)
+    made = write_finished(tmp_path)
+    trained = [replace(unit, again=True) for unit in made.units if unit.kind == "pretrain"]
+    busy, free = trained[0].folder, trained[1].folder
+    assert busy is not None and free is not None
+    stale = {unit.name: State("stale") for unit in trained}
+    work = Work(made.study, None, made.data, made.study_folder)
+    with alone_in(busy), pytest.raises(driver.UnitsFailed, match=f"at work on {busy.name}: {os.getpid()} on "):
+        driver.drive(made.folder, trained, stale, Scripted("product"), work.remove)
+    assert busy.done.is_file() and read_record(made.folder, trained[0].name) is not None
+    assert not free.path.exists()
+    with alone_in(busy), pytest.raises(ResourceError, match=f"another process is at work on {busy.name}"):
+        clean(made.folder, made.units, made.data)
+    work.remove(trained[0])
+    assert not busy.path.exists()
+
+
 @pytest.mark.parametrize("slurm", [False, True])
 def test_a_refused_study_is_as_it_was(tmp_path: Path, slurm: bool) -> None:
     made = write_finished(tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def content() -> dict[Path, bytes]:
+        return {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"}
+
+    before = content()
     study = load_study(tmp_path / "tiny_study.yaml", {"scoring.sample": 4})
     with pytest.raises(ResourceError, match="6 finished units no longer match"):
         if slurm:
             emit_slurm(study, None, made.data, made.runs, tmp_path / "jobs", Cluster())
         else:
             run(study, None, made.data, made.runs, workers=1)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert content() == before
     assert {state.kind for state in states(made.folder, open_study(made.study_folder)[2]).values()} == {"done"}
     if slurm:  # taken as they are, it is begun with what was asked
         emit_slurm(study, None, made.data, made.runs, tmp_path / "jobs", Cluster(), "keep")

@@ -35,7 +35,7 @@ MILESTONE_STEP = 10
 POLL_S = 0.03
 PATIENCE_S = 300.0
 UNLIKE = re.compile(
-    r"runs/\w+/(units/|status\.html$)|/checkpoints/|/tensorboard/|/provenance\.json$|\.tmp(/|$)|/\.parts-|\.partial/"
+    r"runs/\w+/(units/|status\.html$)|/checkpoints/|/tensorboard/|/provenance\.json$|\.tmp(/|$)|/\.parts-|\.partial/|\.lock$"
 )
 """What tells when, where and how long, or is not finished: records and logs, resume points, curves, temporary names,
 and the page of who is at work."""

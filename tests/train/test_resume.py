@@ -158,7 +158,7 @@ def test_a_step_that_is_not_there_is_refused_with_those_that_are(
     with pytest.raises(SystemExit):
         run_pretrain(data, tmp_path / "empty", "--resume", "12")
     assert "none: the run has no checkpoint" in capsys.readouterr().err
-    assert not (tmp_path / "empty").exists()
+    assert not list((tmp_path / "empty").rglob("pt"))
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(

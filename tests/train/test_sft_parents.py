@@ -39,7 +39,7 @@ def config_of(run: Path) -> TrainConfig:
 def test_mixture_seed_and_study_are_the_parents(data: Path, parent: Path, tmp_path: Path) -> None:
     fine_tune(data, tmp_path, parent)
     run = tmp_path / "t/mini_s/V1P2/seed1/sft-mini"
-    assert read_json(run / "DONE") and [p.name for p in tmp_path.glob("*/*/*/*/*")] == ["sft-mini"]
+    assert read_json(run / "DONE") and [p.name for p in tmp_path.glob("*/*/*/*/*") if p.is_dir()] == ["sft-mini"]
     assert (config_of(run).data.mixture, config_of(run).seed) == ("V1P2", 1)
     # A fine-tuned model is a parent too, and an export that was copied still knows what it is.
     fine_tune(data, tmp_path, run / "export/step-0000008", "recipe=more")
@@ -100,6 +100,15 @@ def test_a_parent_in_the_folder_of_another_is_refused(
     with pytest.raises(SystemExit, match="2"):
         fine_tune(data, tmp_path / "out", moved)
     assert "export.json: file is missing" in capsys.readouterr().err
+
+
+def test_a_longer_context_than_the_parents_is_said(
+    data: Path, parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fine_tune(data, tmp_path, parent, "budget.steps=1", "model.context_tokens=48")
+    assert "model.context_tokens is 48, the parent was trained with 32 only" in capsys.readouterr().out
+    fine_tune(data, tmp_path, parent, "budget.steps=1", "model.context_tokens=16", "recipe=shorter")
+    assert "the parent was trained with" not in capsys.readouterr().out
 
 
 def test_somebody_elses_llama_is_filed_as_the_command_says(data: Path, parent: Path, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_wandb_refuses_before_training(
         run_pretrain(data, tmp_path, "tracking.wandb_project=magic")
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
-    assert not any(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("pt"))
 
 
 def test_utilisation_is_shown_where_it_is_known() -> None:

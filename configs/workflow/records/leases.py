@@ -7,25 +7,21 @@ that nobody holds tells that the unit was begun once. <unit>.failed: the error t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
-import json
-import os
-import socket
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from configs.artifacts import lock_file, read_json, write_json
-from configs.errors import ResourceError
+from configs.artifacts import read_json, write_json
+from configs.runtime import locks
 from configs.runtime.versions import git_commit, machine
 from configs.workflow.records.records import units_dir
 
+LOCK = "driver.lock"
+"""In <runs>/<study>: held by the one that drives it."""
 WAIT_S = 20.0
 """For the lock of a process that is just ending."""
-POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -56,59 +52,31 @@ def hold_lease(folder: Path, unit: str, wait_s: float = WAIT_S) -> Iterator[None
 
     Raises ResourceError where another process is at work on it. On a filesystem without locks nobody is turned away.
     """
-    path = _lock_file(folder, unit)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as stream:
-        deadline = time.monotonic() + wait_s
-        while not lock_file(stream.fileno()):
-            if time.monotonic() > deadline:
-                stream.seek(0)
-                other = _read_lease(stream)
-                raise ResourceError(
-                    f"another process is at work on {unit}" + (f": {other.pid} on {other.host}" if other else ""),
-                    where=path,
-                    hint="wait for it, or end it; the same command goes on",
-                )
-            time.sleep(POLL_S)
-        stream.truncate(0)
-        stream.write(json.dumps(asdict(Lease(*_here(), os.getpid(), time.time()))))
-        stream.flush()
+    with locks.held(_lock_file(folder, unit), unit, wait_s=wait_s, about=_here()):
         _failure_file(folder, unit).unlink(missing_ok=True)
         yield
 
 
 @functools.cache
-def _here() -> tuple[str, str, str | None]:
-    return socket.gethostname(), machine(), git_commit()
+def _here() -> dict[str, str | None]:
+    return {"hardware": machine(), "git_commit": git_commit()}
 
 
 def current_lease(folder: Path, unit: str) -> Lease | None:
     """Who is at work on it now."""
-    try:
-        with _lock_file(folder, unit).open() as stream:
-            try:
-                fcntl.flock(stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _read_lease(stream)
-    except OSError:  # there is none, or no locks on this filesystem
-        pass
-    return None
+    return _lease(locks.holder(_lock_file(folder, unit)))
 
 
 def last_lease(folder: Path, unit: str) -> Lease | None:
     """Who began it last, at work or not."""
-    try:
-        with _lock_file(folder, unit).open() as stream:
-            return _read_lease(stream)
-    except OSError:
-        return None
+    return _lease(locks.written_in(_lock_file(folder, unit)))
 
 
-def _read_lease(stream: IO[str]) -> Lease | None:
-    """None while it is just being written."""
+def _lease(found: dict[str, Any] | None) -> Lease | None:
+    """None also where the file is of another version."""
     try:
-        return Lease(**json.load(stream))
-    except (ValueError, TypeError):
+        return Lease(**found) if found else None
+    except TypeError:
         return None
 
 
@@ -135,19 +103,8 @@ def _failure_file(folder: Path, unit: str) -> Path:
     return units_dir(folder) / f"{unit}.failed"
 
 
-LOCK = "driver.lock"
-"""In <runs>/<study>: held by the one that drives it."""
-
-
 @contextlib.contextmanager
 def study_lock(folder: Path) -> Iterator[None]:
     """Raises ResourceError where another process drives the study in this folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as stream:
-        if not lock_file(stream.fileno()):
-            raise ResourceError(
-                "another process is at work on this study",
-                where=folder,
-                hint="wait for it, or end it; status tells how far it is",
-            )
+    with locks.held(folder / LOCK, "this study", hint="wait for it, or end it; status tells how far it is"):
         yield

@@ -215,7 +215,7 @@ def test_declared_order_reaches_the_report(full: Path, tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo/declared.json").write_text('{"learnable": 3}')
     with pytest.raises(ArtifactError, match=r"declared\.json"):
-        report.read_declared(panel)
+        report.read_declared(replace(panel, study=StudyFolder(tmp_path, "demo")))
 
 
 def test_every_figure_says_where_its_numbers_are(page: str) -> None:

@@ -169,4 +169,4 @@ def test_loss_curves_survive_a_cut_last_line_only(full: Path, tmp_path: Path) ->
     path.parent.mkdir(parents=True)
     path.write_text('{"step": 1\n{"step": 2, "tokens": 2, "loss": 1}\n')
     with pytest.raises(ArtifactError, match="line 1"):
-        training.loss_curves(panel)
+        training.loss_curves(replace(panel, study=StudyFolder(tmp_path, "demo")))
