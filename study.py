@@ -63,6 +63,7 @@ from configs.workflow.workers.dispatch import WorkerDied, Workers, in_words, may
 from configs.workflow.workers.local import LocalWorkers
 from configs.workflow.workers.on_ray import RayWorkers
 from configs.workflow.workers.processes import end_with_parent
+from mixtures.sources.identity import read_identities, source_bytes
 
 # ---------------------------------------------------------------------------------------------- one unit
 
@@ -128,7 +129,7 @@ class Work:
         script = [str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name]
         return [sys.executable, "-m", "torch.distributed.run", *launch, *script, *options]
 
-    def _tokenise(self, unit: Unit) -> None:
+    def _tokenize(self, unit: Unit) -> None:
         from mixtures.tokenize import tokenize_study
 
         if self.study.synthetic:
@@ -156,7 +157,7 @@ class Work:
             sft.run(unit.run.config, parent, self.study.name, self.data, self.folder.runs, resume="auto")
 
     def _score(self, unit: Unit) -> None:
-        from ray_eval.exports import read_export
+        from ray_eval.checkpoints.exports import read_export
         from ray_eval.scoring import score_study
 
         assert unit.folder is not None
@@ -191,9 +192,9 @@ def run(
     began, folder = time.monotonic(), StudyFolder(runs, study.name)
     documents = documents_of(study, given, data)
     print(describe(plan_study(study)), flush=True)
-    check_disk(study, documents, data, runs)
+    check_disk(study, lambda source: source_bytes(source, documents), data, runs)
     with signals.awaited(), study_lock(folder.path):
-        units = study_units(study, runs, documents)
+        units = study_units(study, runs, read_identities(study, documents))
         if check_stale(folder.path, units, stale):
             save_study(study, documents, runs)
         on_ray = bool(os.environ.get("RAY_ADDRESS"))
@@ -252,7 +253,7 @@ def do_unit(folder: StudyFolder, name: str, data: Path, again: bool) -> None:
 
 
 def _do_unit(folder: StudyFolder, name: str, data: Path, again: bool, main_rank: bool) -> None:
-    study, documents, units = open_study(folder)
+    study, documents, units = _opened(folder)
     unit = next((unit for unit in units if unit.name == name), None)
     if unit is None:
         raise ConfigError(f"study {study.name} has no unit {name!r}", hint=f"python study.py status {study.name}")
@@ -296,6 +297,12 @@ def _check_unit(folder: StudyFolder, unit: Unit, found: Mapping[str, State], aga
         )
 
 
+def _opened(folder: StudyFolder) -> tuple[StudyConfig, Path | None, list[Unit]]:
+    """(study, folder of its documents, its units) of a study that was begun."""
+    study, documents = open_study(folder)
+    return study, documents, study_units(study, folder.runs, read_identities(study, documents))
+
+
 def emit_slurm(
     study: StudyConfig,
     given: str | None,
@@ -310,7 +317,7 @@ def emit_slurm(
         raise ConfigError("--stale redo with --emit-slurm", hint=f"study.py unit {study.name} UNIT --again, for each")
     documents, folder = documents_of(study, given, data), StudyFolder(runs, study.name)
     with study_lock(folder.path):
-        units = study_units(study, runs, documents)
+        units = study_units(study, runs, read_identities(study, documents))
         check_stale(folder.path, units, stale)
         if stale == "keep":
             resolve_stale(folder.path, units, stale)
@@ -366,7 +373,7 @@ def _unit(args: argparse.Namespace, runs: Path) -> None:
 
 def _status(args: argparse.Namespace, runs: Path) -> None:
     study = StudyFolder.find(args.study, runs)
-    _, _, units = open_study(study)
+    units = _opened(study)[2]
     if args.html is not None:
         write_page(survey(study.path, units), args.html, study.path)
         print(args.html)
@@ -401,7 +408,7 @@ def _publish(args: argparse.Namespace, runs: Path) -> None:
     from analysis.provenance.publish import publish, said
 
     study = StudyFolder.find(args.study, runs)
-    units = open_study(study)[2] if study.config.is_file() else []
+    units = _opened(study)[2] if study.config.is_file() else []
     print(said(publish(study, units, args.out, data_root(args.data), args.incomplete)))
 
 
@@ -409,7 +416,7 @@ def _clean(args: argparse.Namespace, runs: Path) -> None:
     from configs.workflow.clean import clean, removals, said
 
     study = StudyFolder.find(args.study, runs)
-    parts = study.path, open_study(study)[2], data_root(args.data), args.exports, args.all
+    parts = study.path, _opened(study)[2], data_root(args.data), args.exports, args.all
     found = clean(*parts) if args.yes else removals(*parts)
     print(said(found, study.path, removed=args.yes))
 

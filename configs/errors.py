@@ -152,3 +152,8 @@ def user_errors(main: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return wrapped
+
+
+def one_line(error: BaseException) -> str:
+    """What a library said, in one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -20,7 +20,7 @@ from configs.layout import PROJECT_ROOT, data_root, runs_root
 from configs.schema import TrainConfig
 
 if TYPE_CHECKING:
-    from megatron_train.resume import Resume
+    from megatron_train.job import Resume
 
 DEFAULT_STUDY = "by-hand"
 TOKENIZE_HINT = "(python -m mixtures.tokenize --study <study> --data <data> makes these)"
@@ -136,4 +136,4 @@ def check_tokenizer(config: TrainConfig, folder: Path, used: Mapping[str, str]) 
         )
     for what, sha256 in used.items():
         if sha256 != manifest["files"]["tokenizer.json"]["sha256"]:
-            raise ArtifactError(f"{what} was tokenised with another tokenizer", where=folder, hint=TOKENIZE_HINT)
+            raise ArtifactError(f"{what} was tokenized with another tokenizer", where=folder, hint=TOKENIZE_HINT)

@@ -37,9 +37,9 @@ def compare(folder: Path, sequences: int = SEQUENCES) -> Comparison:
     import torch
     from transformers import LlamaForCausalLM
 
-    from megatron_train import parallel
-    from megatron_train.export import load_export, read_export, shape_of
-    from megatron_train.model import build_model
+    from megatron_train.checkpoints.export import load_export, read_export, shape_of
+    from megatron_train.model.model import build_model
+    from megatron_train.ranks import parallel
 
     read_export(folder)
     shape = shape_of(folder)

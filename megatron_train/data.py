@@ -1,6 +1,6 @@
 """What each optimizer step trains on.
 
-In: a blend of token shards (pretraining) or a tokenised SFT set, and this process's place. Out: for step 1, 2, ... the
+In: a blend of token shards (pretraining) or a tokenized SFT set, and this process's place. Out: for step 1, 2, ... the
 micro-batches of this data-parallel rank. The global order depends on the seed only: step t takes samples
 (t-1) x batch ... t x batch of one sequence, and ranks share them, so that the number of devices changes nothing (but
 rounding) and resuming needs no state but the step.
@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from megatron_train.packing import Segments, pack, padding
-from megatron_train.parallel import Ranks
-from mixtures.blend import Blend, samples_of_step
-from mixtures.index import shuffled
-from mixtures.sft import SftDataset
+from megatron_train.model.packing import Segments, pack, padding
+from megatron_train.ranks.parallel import Ranks
+from mixtures.blend.blend import Blend, samples_of_step
+from mixtures.blend.index import shuffled
+from mixtures.tokens.sft import SftDataset
 
 # On a GPU, lengths of packed rows are multiples of this, so that kernels and the allocator meet few shapes.
 GPU_MULTIPLE = 1024
@@ -93,7 +93,7 @@ class PretrainData:
         return StepBatch(micro, self.batch * tokens.shape[1])
 
     def describe(self, step: int) -> list[dict[str, Any]]:
-        from mixtures.show import read_sample
+        from mixtures.blend.samples import read_sample
 
         samples = [read_sample(self.blend, number) for number in samples_of_step(step, self.batch)]
         return [

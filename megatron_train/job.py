@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from configs.artifacts import read_object, verify_files
+from configs.artifacts import MANIFEST, fingerprint, read_object, sha256_file, verify_files
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import RunFolder
 from configs.schema import TrainConfig
 from configs.untrusted.checks import understood
-from megatron_train.provenance import inputs_fingerprint
 
 if TYPE_CHECKING:
     from megatron_train.data import StepData
-    from megatron_train.parallel import Ranks
-    from megatron_train.resume import Resume
+    from megatron_train.ranks.parallel import Ranks
+
+Resume = int | Literal["auto", "never"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Job:
     """Export to start from."""
     parent_sha256: str | None = None
     resume: Resume = "auto"
-    """Where a run that is there already starts: see megatron_train/resume.py."""
+    """Where a run that is there already starts: see megatron_train/checkpoints/resume.py."""
 
     def __post_init__(self) -> None:
         per_step = self.config.tokens_per_step
@@ -84,3 +84,14 @@ class Job:
         except ArtifactError:
             return None
         return checkpoint if inputs == self.inputs else None
+
+
+def inputs_fingerprint(config: TrainConfig, data: dict[str, Any], parent: str | None) -> str:
+    """sha256 over the config, the data's fingerprints and the parent export's sha256."""
+    return fingerprint({"config": config.identity(), "data": data, "parent": parent})
+
+
+def manifests(data: Path, folders: Sequence[Path]) -> dict[str, str]:
+    """Manifest of each folder, by its path below `data` -> its sha256."""
+    paths = [folder / MANIFEST for folder in folders]
+    return {path.relative_to(data).as_posix(): sha256_file(path) for path in paths}

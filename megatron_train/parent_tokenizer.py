@@ -4,8 +4,8 @@ In: the parent's folder and the tokenizer of the SFT set. Out: nothing, or a Con
 train without any error: the loss just starts near that of a random model.
 
 A parent of this project carries a copy of its tokenizer, so the files are equal. Somebody else's Llama carries the
-tokenizer.json that the study's tokenizer was taken from (`mixtures.new_tokenizer.take_tokenizer`): special tokens were
-appended then and the post-processor was removed, so what decides the ids is compared instead.
+tokenizer.json that the study's tokenizer was taken from (`mixtures.tokens.new_tokenizer.take_tokenizer`): special
+tokens were appended then and the post-processor was removed, so what decides the ids is compared instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from configs.artifacts import MANIFEST, read_object, sha256_file
 from configs.errors import ArtifactError, ConfigError
 from configs.untrusted.checks import understood
-from mixtures.tokenizer import SpecialIds, parse_definition
+from mixtures.tokens.tokenizer import SpecialIds, parse_definition
 
 FILE = "tokenizer.json"
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")

@@ -28,8 +28,7 @@ from configs.schema import TrainConfig  # noqa: E402
 from megatron_train import cli  # noqa: E402
 
 if TYPE_CHECKING:
-    from megatron_train.job import Job
-    from megatron_train.resume import Resume
+    from megatron_train.job import Job, Resume
 
 EXAMPLES = """examples:
   torchrun megatron_train/pretrain.py --config configs/mini_s.yaml seed=1
@@ -65,10 +64,9 @@ def build_job(config: TrainConfig, study: str, data: Path, runs: Path, resume: R
     Raises ArtifactError for shards that are missing or altered, DataError where they are too few for data.exhaustion.
     """
     from megatron_train.data import PretrainData
-    from megatron_train.job import Job
-    from megatron_train.provenance import manifests
-    from mixtures.blend import open_blend, open_shards, validation_samples
-    from mixtures.supply import check_supply, supplies
+    from megatron_train.job import Job, manifests
+    from mixtures.blend.blend import open_blend, open_shards, validation_samples
+    from mixtures.blend.supply import check_supply, supplies
 
     shards = open_shards(config, data)
     tokenizer = tokenizer_dir(data, config.data.tokenizer)
@@ -106,7 +104,7 @@ def run(
     show_plan(config, data, hardware)
     if missing := missing_data(config, data) + cli.missing_here(config):
         cli.refuse(missing)
-    from megatron_train.loop import train
+    from megatron_train.training.loop import train
 
     job = build_job(config, study, data, runs, resume)
     train(job)
@@ -115,7 +113,7 @@ def run(
 
 def show_plan(config: TrainConfig, data: Path, hardware: Hardware | None = None) -> None:
     """Print the plan and, where the shards exist, what the mixture takes from each source."""
-    from mixtures.supply import supplies, table
+    from mixtures.blend.supply import supplies, table
 
     tokens = measured_tokens(config, data)
     cli.show_plan(

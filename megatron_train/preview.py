@@ -1,6 +1,6 @@
 """What a fine-tuning run learns from, shown before it starts: examples with the part that carries loss marked.
 
-In: a tokenised SFT set and its tokenizer. Out: lines to read; the assistant's part green on a terminal, in ⟦brackets⟧
+In: a tokenized SFT set and its tokenizer. Out: lines to read; the assistant's part green on a terminal, in ⟦brackets⟧
 elsewhere. A mask lost on the way changes no shape and raises no error; this is where it is seen.
 """
 
@@ -12,8 +12,8 @@ import sys
 import numpy as np
 
 from configs.errors import DataError
-from mixtures.sft import SftDataset
-from mixtures.tokenizer import Tokenizer
+from mixtures.tokens.sft import SftDataset
+from mixtures.tokens.tokenizer import Tokenizer
 
 EXAMPLES = 3
 CHARACTERS = 600

@@ -8,29 +8,14 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.artifacts import MANIFEST, fingerprint, sha256_file
 from configs.runtime.versions import git_commit, versions
-from configs.schema import TrainConfig
 
 if TYPE_CHECKING:
     from megatron_train.job import Job
 
 PACKAGES = ("torch", "megatron-core", "numpy", "safetensors", "transformer-engine")
-
-
-def inputs_fingerprint(config: TrainConfig, data: dict[str, Any], parent: str | None) -> str:
-    """sha256 over the config, the data's fingerprints and the parent export's sha256."""
-    return fingerprint({"config": config.identity(), "data": data, "parent": parent})
-
-
-def manifests(data: Path, folders: Sequence[Path]) -> dict[str, str]:
-    """Manifest of each folder, by its path below `data` -> its sha256."""
-    paths = [folder / MANIFEST for folder in folders]
-    return {path.relative_to(data).as_posix(): sha256_file(path) for path in paths}
 
 
 def provenance(job: Job, hardware: str, world: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Fine-tune a pretrained model on conversations; only the assistant's words carry loss.
 
-In: a config (configs/<scale>_sft.yaml), a finished pretraining run or one of its exports, a tokenised SFT set under
+In: a config (configs/<scale>_sft.yaml), a finished pretraining run or one of its exports, a tokenized SFT set under
 <data>. Out: a run folder <runs>/<study>/<scale>/<mixture>/seed<k>/sft-<recipe>, named as the parent's, and beside it
 unless --study says otherwise. One process, or torchrun.
 """
@@ -30,8 +30,7 @@ from configs.untrusted.checks import understood  # noqa: E402
 from megatron_train import cli  # noqa: E402
 
 if TYPE_CHECKING:
-    from megatron_train.job import Job
-    from megatron_train.resume import Resume
+    from megatron_train.job import Job, Resume
 
 EXAMPLES = r"""examples:
   python megatron_train/sft.py --config configs/mini_s_sft.yaml --parent runs/by-hand/mini_s/V1P0/seed0/pt
@@ -112,7 +111,7 @@ def measured_examples(config: TrainConfig, data: Path) -> int | None:
     """Examples of the SFT set that fit the context; None where it is not there."""
     if missing_data(config, data):
         return None
-    from mixtures.sft import SftDataset
+    from mixtures.tokens.sft import SftDataset
 
     folder = sft_dir(data, config.data.tokenizer, config.data.sft_set)
     return len(SftDataset.open(folder, config.model.context_tokens))
@@ -123,13 +122,12 @@ def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: P
 
     Raises ArtifactError for altered files, ConfigError for a parent of another shape or tokenizer.
     """
+    from megatron_train.checkpoints.export import check_shape, read_export
     from megatron_train.data import SftData
-    from megatron_train.export import check_shape, read_export
-    from megatron_train.job import Job
+    from megatron_train.job import Job, manifests
     from megatron_train.parent_tokenizer import check_parent_tokenizer
-    from megatron_train.provenance import manifests
-    from mixtures.sft import SftDataset
-    from mixtures.tokenizer import check_identity
+    from mixtures.tokens.sft import SftDataset
+    from mixtures.tokens.tokenizer import check_identity
 
     facts = read_export(parent)
     check_shape(parent, config.model)
@@ -175,7 +173,7 @@ def run(
     cli.show_plan(plan_run(config, sft_examples=measured_examples(config, data), hardware=hardware))
     if missing := missing_data(config, data) + cli.missing_here(config):
         cli.refuse(missing)
-    from megatron_train.loop import train
+    from megatron_train.training.loop import train
 
     job = build_job(config, export, study or cli.DEFAULT_STUDY, data, runs, resume)
     show_longer_context(config, export)
@@ -186,7 +184,7 @@ def run(
 
 def show_longer_context(config: TrainConfig, parent: Path) -> None:
     """Say that the parent never saw the later positions, where the config's context is longer (main rank only)."""
-    from megatron_train.export import shape_of
+    from megatron_train.checkpoints.export import shape_of
 
     longest, asked = shape_of(parent).context_tokens, config.model.context_tokens
     if asked > longest and os.environ.get("RANK", "0") == "0":
@@ -198,8 +196,8 @@ def show_longer_context(config: TrainConfig, parent: Path) -> None:
 def show_examples(config: TrainConfig, data: Path) -> None:
     """Print a few examples with what carries loss marked (main rank only). Raises DataError for a lost mask."""
     from megatron_train.preview import check_mask, preview
-    from mixtures.sft import SftDataset
-    from mixtures.tokenizer import Tokenizer
+    from mixtures.tokens.sft import SftDataset
+    from mixtures.tokens.tokenizer import Tokenizer
 
     folder = sft_dir(data, config.data.tokenizer, config.data.sft_set)
     dataset = SftDataset.open(folder, config.model.context_tokens)

@@ -11,22 +11,20 @@ import argparse
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError, user_errors
 from configs.layout import data_root, tokenizer_dir
 from configs.load import load_study, load_train, parse_overrides, pretrain_config
 from configs.schema import TrainConfig
-from mixtures.supply import supplies, table
+from mixtures.blend.samples import read_sample
+from mixtures.blend.supply import supplies, table
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from rich.console import Console
 
-    from mixtures.blend import Blend
-    from mixtures.tokenizer import Tokenizer
+    from mixtures.blend.blend import Blend
+    from mixtures.tokens.tokenizer import Tokenizer
 
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red", "bright_cyan", "bright_yellow", "bright_green")
 MARGIN = "    | "
@@ -40,54 +38,13 @@ EXAMPLES = """examples:
 """
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """A part of a document, as a sequence holds it."""
-
-    unit: str
-    """Input file that the document was read from."""
-    row: int
-    """Its row there, from 0."""
-    start: int
-    stop: int
-    """Tokens start to stop - 1 of the document, its end-of-document token counted."""
-    length: int
-    """Tokens of the whole document."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sequence of training."""
-
-    number: int
-    """In the order of training, from 0."""
-    source: str
-    epoch: int
-    """Pass over the source in which it begins, from 1."""
-    stretches: tuple[Stretch, ...]
-    """The documents in it, in order."""
-    tokens: npt.NDArray[np.int64]
-    """int64 [context + 1]: the inputs, and the last label."""
-
-
-def read_sample(blend: Blend, number: int) -> Sample:
-    source = blend.source_of(number)
-    shards = blend.shards[source]
-    stretches = tuple(
-        Stretch(*shards.origin(document), start, stop, int(shards.lengths[document]))
-        for document, start, stop in blend.pieces(number)
-    )
-    epoch = 1 + blend.window_of(number) * blend.context_tokens // shards.num_tokens
-    return Sample(number, source, epoch, stretches, blend[number])
-
-
 def show_step(
     console: Console, blend: Blend, tokenizer: Tokenizer, step: int, batch: int, only: int | None, chars: int
 ) -> None:
     """Print the sequences of an optimizer step (counted from 1), or the one numbered `only` (from 0)."""
     from rich.text import Text
 
-    from mixtures.blend import samples_of_step
+    from mixtures.blend.blend import samples_of_step
 
     numbers = samples_of_step(step, batch)
     by_source = Counter(blend.source_of(number) for number in numbers)
@@ -178,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from rich.console import Console
 
-    from mixtures.blend import open_blend, open_shards
+    from mixtures.blend.blend import open_blend, open_shards
 
     console = Console(highlight=False)
     if not steps:
@@ -188,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             console.print(table(supplies(config, {s: x.num_tokens for s, x in shards.items()})), soft_wrap=True)
         return
 
-    from mixtures.tokenizer import Tokenizer
+    from mixtures.tokens.tokenizer import Tokenizer
 
     config = configs[0]
     tokenizer = Tokenizer.load(tokenizer_dir(data, config.data.tokenizer))

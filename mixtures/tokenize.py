@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,20 +21,19 @@ from typing import TYPE_CHECKING, Any
 
 from configs.arguments import count
 from configs.artifacts import MANIFEST, fingerprint, read_object
-from configs.cost.plan import BYTES_PER_TOKEN
-from configs.documents import documents_of
+from configs.documents import documents_of, sft_sets_of, sources_of
 from configs.errors import ConfigError, ResourceError, user_errors
 from configs.layout import contamination_dir, data_root, sft_dir, shards_dir, tokenizer_dir
-from configs.load import load_mixture, load_sources, load_study, parse_overrides, pretrain_config, sft_config
-from configs.schema import SourceSpec, StudyConfig
+from configs.load import load_sources, load_study, parse_overrides
+from configs.schema import StudyConfig
+from mixtures.tokens.sampling import sample_of
 
 if TYPE_CHECKING:
-    from mixtures.assembly import Assembly
-    from mixtures.contamination.clean import Cleaning
-    from mixtures.sampling import Sample
-    from mixtures.shards import Shards
-    from mixtures.sources import Source, Unit
-    from mixtures.tokenizer import Tokenizer
+    from mixtures.contamination.clean import ContaminationFilter
+    from mixtures.sources.source import Source, Unit
+    from mixtures.tokens.assembly import Assembly
+    from mixtures.tokens.shards import Shards
+    from mixtures.tokens.tokenizer import Tokenizer
 
 Say = Callable[[str], None]
 
@@ -72,9 +70,10 @@ def tokenize_study(
     ResourceError for a full disk or where another process is at work on the same source.
     """
     from configs.runtime.cluster import cluster
-    from mixtures.assembly import Assembly, assemble
     from mixtures.progress import Progress
-    from mixtures.sources import Source
+    from mixtures.sources.source import Source
+    from mixtures.tokens.assembly import Assembly, assemble
+    from mixtures.tokens.meter import metered
 
     root = None if study.data.kind == "hub" else documents
     sources = [Source(name, load_sources().sources[name], root) for name in sources_of(study)]
@@ -87,25 +86,24 @@ def tokenize_study(
         for line in _remarks([*sources, *(source for source, _ in sft_sets)]):
             show.line(line)
         tokenizer = _tokenizer(study, sources, data, show.line)
-        cleaning = _cleaning(study, root, data, show.line)
+        document_filter = _contamination_filter(study, root, data, show.line)
         todo = []
         for source in sources:
             folder = shards_dir(data, study.tokenizer.name, source.name)
-            assembly = Assembly(source, tokenizer, folder, sample_of(study, source), cleaning)
+            assembly = Assembly(source, tokenizer, folder, sample_of(study, source), document_filter)
             shards = assembly.existing()
             if shards is None:
                 todo.append(assembly)
             else:
                 show.line(f"{source.name}: unchanged, {summary(shards)}")
         if todo:
-            with cluster(workers) if use_ray else contextlib.nullcontext():
+            with cluster(workers) if use_ray else contextlib.nullcontext(), metered(todo, show):
                 assemble(
                     todo,
                     workers=workers if use_ray or workers is not None else _worthwhile(todo),
                     use_ray=use_ray,
-                    begin=lambda assembly: show.line(f"{assembly.source.name}: tokenising {_extent(assembly)}"),
+                    begin=lambda assembly: show.line(f"{assembly.source.name}: tokenizing {_extent(assembly)}"),
                     done=lambda assembly, shards: show.line(f"{assembly.source.name}: {summary(shards)}"),
-                    progress=show,
                 )
         for source, context_tokens in sft_sets:
             _sft(study, source, tokenizer, context_tokens, data, show.line)
@@ -113,7 +111,7 @@ def tokenize_study(
 
 def _remarks(sources: Sequence[Source]) -> Iterator[str]:
     """Links that add nothing, and files that two sources read. Raises DataError where a source has no files."""
-    from mixtures.files import LocalFile
+    from mixtures.sources.local_files import LocalFile
 
     readers: dict[str, str] = {}
     for source in sources:
@@ -125,54 +123,6 @@ def _remarks(sources: Sequence[Source]) -> Iterator[str]:
         for other, number in Counter(readers[path] for path in paths if path in readers).items():
             yield f"{source.name}: {number:,} of its files are files of {other}, too; their text counts in both"
         readers |= dict.fromkeys(paths, source.name)
-
-
-def sources_of(study: StudyConfig) -> list[str]:
-    """Sources with a positive weight in some mixture of the study, in the order of configs/sources.yaml."""
-    used = {s for mixture in study.mixtures for s, weight in load_mixture(mixture).weights.items() if weight > 0}
-    return [source for source in load_sources().sources if source in used]
-
-
-def sft_sets_of(study: StudyConfig) -> dict[str, int]:
-    """SFT set -> longest context in tokens that any recipe of the study trains it at."""
-    contexts: dict[str, int] = {}
-    for scale in study.scales:
-        for recipe in study.recipes:
-            config = sft_config(study, scale, recipe, seed=0)
-            name = config.data.sft_set
-            contexts[name] = max(contexts.get(name, 0), config.model.context_tokens)
-    return contexts
-
-
-def tokens_needed(study: StudyConfig, source: str) -> int:
-    """Training tokens of `source` that no run of the study exceeds."""
-    needed = 0
-    for scale in study.scales:
-        for mixture in study.mixtures:
-            config = pretrain_config(study, scale, mixture, seed=0)
-            weight = load_mixture(mixture).weights.get(source, 0.0)
-            total = config.pretraining_steps * config.tokens_per_step
-            # The blend is exact to one sample, and a window shows one token of the next.
-            needed = max(needed, math.ceil(total * weight) + 2 * config.model.context_tokens)
-    return needed
-
-
-def sample_of(study: StudyConfig, source: Source) -> Sample | None:
-    """What the study takes of a source: None, all of it, for local documents unless data.sample says otherwise.
-
-    The size of a source on the Hub is what its publisher states. Otherwise it is the files' bytes at 4 to a token; for
-    compressed files that is too small a size and so too large a sample, which reads fewer files.
-    """
-    from mixtures.sampling import Sample
-
-    if not source.streamed and not study.data.sample:
-        return None
-    assert isinstance(source.spec, SourceSpec)
-    available = source.spec.published_tokens if source.streamed else None
-    if available is None:
-        sizes = [unit.size_bytes for unit in source.units()]
-        available = None if None in sizes else round(sum(size or 0 for size in sizes) / BYTES_PER_TOKEN)
-    return Sample.of(tokens_needed(study, source.name), available)
 
 
 def summary(shards: Shards) -> str:
@@ -194,8 +144,8 @@ def summary(shards: Shards) -> str:
 
 
 def _tokenizer(study: StudyConfig, sources: Sequence[Source], data: Path, say: Say) -> Tokenizer:
-    from mixtures.new_tokenizer import make_tokenizer, sample_units, tokenizer_inputs
-    from mixtures.tokenizer import Tokenizer
+    from mixtures.tokens.new_tokenizer import make_tokenizer, sample_units, tokenizer_inputs
+    from mixtures.tokens.tokenizer import Tokenizer
 
     name = study.tokenizer.name
     folder = tokenizer_dir(data, name)
@@ -208,19 +158,19 @@ def _tokenizer(study: StudyConfig, sources: Sequence[Source], data: Path, say: S
     return make_tokenizer(study.tokenizer, sources, inputs, folder)
 
 
-def _cleaning(study: StudyConfig, root: Path | None, data: Path, say: Say) -> Cleaning | None:
+def _contamination_filter(study: StudyConfig, root: Path | None, data: Path, say: Say) -> ContaminationFilter | None:
     """What `data.decontaminate` leaves out: documents with items of the benchmarks that the study is scored on."""
     if study.data.decontaminate is None:
         return None
-    from mixtures.contamination.clean import cleaning_of
+    from mixtures.contamination.clean import contamination_filter
     from mixtures.contamination.study import benchmarks_of
 
     benchmarks = benchmarks_of(study, root, data, say)
-    return cleaning_of(benchmarks, root, contamination_dir(data, study.name), study.data.decontaminate)
+    return contamination_filter(benchmarks, root, contamination_dir(data, study.name), study.data.decontaminate)
 
 
 def _sft(study: StudyConfig, source: Source, tokenizer: Tokenizer, context_tokens: int, data: Path, say: Say) -> None:
-    from mixtures.sft import SFT_VERSION, SftDataset, prepare_sft
+    from mixtures.tokens.sft import SFT_VERSION, SftDataset, prepare_sft
 
     folder = sft_dir(data, study.tokenizer.name, source.name)
     rows = _inputs(source.units())
@@ -228,7 +178,7 @@ def _sft(study: StudyConfig, source: Source, tokenizer: Tokenizer, context_token
     if _unchanged(folder, inputs):
         say(f"SFT set {source.name}: unchanged, {len(SftDataset.open(folder)):,} examples")
         return
-    say(f"SFT set {source.name}: tokenising")
+    say(f"SFT set {source.name}: tokenizing")
     examples = prepare_sft(source, tokenizer, folder, context_tokens=context_tokens, inputs=inputs)
     say(
         f"SFT set {source.name}: {len(examples):,} examples, {examples.truncated:,} cut to {context_tokens} tokens, "
@@ -247,7 +197,7 @@ def _unchanged(folder: Path, inputs: Mapping[str, Any]) -> bool:
 
 
 def _sft_source(name: str, root: Path | None) -> Source:
-    from mixtures.sources import Source
+    from mixtures.sources.source import Source
 
     known = load_sources().sft
     if name not in known:
@@ -290,7 +240,7 @@ def _disk_full(data: Path) -> Iterator[None]:
 def main(argv: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m mixtures.tokenize",
-        description="Make the tokenizer of a study and tokenise every source and SFT set it uses.",
+        description="Make the tokenizer of a study and tokenize every source and SFT set it uses.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -18,7 +18,7 @@ from configs.layout import data_root, sft_dir, shards_dir, tokenizer_dir
 
 if TYPE_CHECKING:
     from configs.schema import StudyConfig
-    from mixtures.verification import Row
+    from mixtures.tokens.verification import Row
 
 EXAMPLES = """examples:
   python -m mixtures.verify                                  everything below ./data (or MAGIC_DATA)
@@ -29,7 +29,7 @@ EXAMPLES = """examples:
 
 def folders_of(study: StudyConfig, data: Path) -> list[Path]:
     """The artefacts of a study."""
-    from mixtures.tokenize import sft_sets_of, sources_of
+    from configs.documents import sft_sets_of, sources_of
 
     name = study.tokenizer.name
     sources = [shards_dir(data, name, source) for source in sources_of(study)]
@@ -66,7 +66,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     folders = folders or folders_below(data)
     if not folders:
         raise ConfigError("nothing to verify", where=data, hint="--data DIR, or name the folders")
-    from mixtures.verification import verify
+    from mixtures.tokens.verification import verify
 
     _print(verify(folders, workers=arguments.workers))
 

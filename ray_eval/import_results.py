@@ -17,7 +17,8 @@ from configs.layout import runs_root
 from configs.untrusted.checks import understood
 
 if TYPE_CHECKING:
-    from ray_eval.imported import Identity, SampleFile
+    from ray_eval.checkpoints.identity import Identity
+    from ray_eval.harnesses.imported import SampleFile
 
 EXAMPLES = """\
 examples:
@@ -90,7 +91,7 @@ def find_models(paths: Sequence[Path]) -> tuple[dict[str, list[SampleFile]], lis
 
     Raises DataError where a path holds no samples, or nothing of all is ours.
     """
-    from ray_eval import lighteval_format, lm_eval_format
+    from ray_eval.harnesses import lighteval_format, lm_eval_format
 
     found: dict[Path, SampleFile] = {}
     for path in paths:
@@ -116,7 +117,8 @@ def find_models(paths: Sequence[Path]) -> tuple[dict[str, list[SampleFile]], lis
 def identify(models: dict[str, list[SampleFile]], given: argparse.Namespace) -> dict[str, Identity]:
     """What each model is, from --models or the command line. Raises ConfigError where that is not said for all."""
     from configs.load import validate
-    from ray_eval.imported import Identity, read_identities
+    from ray_eval.checkpoints.identity import Identity
+    from ray_eval.harnesses.imported import read_identities
 
     keys = ("scale", "mixture", "stage", "recipe", "seed", "step", "tokens")
     if given.models is None:
@@ -145,7 +147,7 @@ def identify(models: dict[str, list[SampleFile]], given: argparse.Namespace) -> 
 
 def import_model(files: Sequence[SampleFile], identity: Identity, study: str, path: Path, replace: bool) -> None:
     """Write one score file, or nothing. Raises DataError naming file and line, ConfigError where scores are there."""
-    from ray_eval.imported import checkpoint_of, imported_table
+    from ray_eval.harnesses.imported import checkpoint_of, imported_table
     from ray_eval.results import metadata_of, read_scores, write_scores
 
     if path.exists() and not replace and metadata_of(read_scores(path)).get("checkpoint") != checkpoint_of(files):

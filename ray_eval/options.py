@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from configs.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ray_eval.checkpoints import Checkpoint
+    from ray_eval.checkpoints.checkpoint import Checkpoint
 
 OTHER_CHAT = (
     "leave out --chat; or score it with lm-evaluation-harness and --apply_chat_template, and take its results over"

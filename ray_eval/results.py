@@ -23,8 +23,8 @@ from configs.artifacts import atomic_file
 from configs.errors import ArtifactError
 from configs.untrusted.parquet import metadata_of as schema_metadata
 from configs.untrusted.parquet import read_parquet
-from ray_eval.checkpoints import Checkpoint
-from ray_eval.plan import Plan
+from ray_eval.checkpoints.checkpoint import Checkpoint
+from ray_eval.plans.plan import Plan
 
 SCHEMA_VERSION = "1"
 REPEATED = pa.dictionary(pa.int32(), pa.string())

@@ -26,7 +26,7 @@ from ray_eval.options import check_found, check_together
 
 if TYPE_CHECKING:
     from configs.errors import MagicError
-    from ray_eval.checkpoints import Checkpoint
+    from ray_eval.checkpoints.checkpoint import Checkpoint
     from ray_eval.scoring import Progress, Summary
 
 EXAMPLES = """\
@@ -116,7 +116,7 @@ def settings(runs: Path, study: str, given: argparse.Namespace) -> dict[str, Any
     from configs.artifacts import read_json
     from configs.load import load, load_benchmarks, validate
     from configs.schema import StudyConfig, StudyScoring
-    from ray_eval.foreign import STUDY
+    from ray_eval.checkpoints.hf_checkpoint import STUDY
 
     saved, place = runs / study / "study.yaml", runs / study / "study.json"
     config = load(StudyConfig, saved) if saved.is_file() else None
@@ -189,7 +189,7 @@ def find_checkpoints(
     given: argparse.Namespace, runs: Path, out: Path | None
 ) -> tuple[dict[tuple[Path, str], list[Checkpoint]], list[str]]:
     """(folder of the studies, study) -> its checkpoints, and why some of those asked for cannot be scored."""
-    from ray_eval.exports import PATTERN, inspect_exports, read_export, studies_in
+    from ray_eval.checkpoints.exports import PATTERN, inspect_exports, read_export, studies_in
 
     chosen: dict[tuple[Path, str], list[Checkpoint]] = {}
     errors: list[MagicError] = []
@@ -200,7 +200,7 @@ def find_checkpoints(
         except ArtifactError as error:
             errors.append(error)
     if given.model:
-        from ray_eval.foreign import STUDY, read_models
+        from ray_eval.checkpoints.hf_checkpoint import STUDY, read_models
 
         options = {"precision": given.precision, "trust_remote_code": given.trust_remote_code}
         models, unusable = read_models(given.model, out or runs, **options)

@@ -13,24 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.artifacts import fingerprint, sha256_files
+from configs.artifacts import fingerprint
 from configs.errors import ArtifactError, ConfigError, MagicError
-from configs.layout import PROJECT_ROOT, data_root
+from configs.layout import data_root
 from configs.load import load_benchmarks
 from configs.runtime.cluster import cluster
+from configs.runtime.versions import code_sha256
 from configs.schema import StudyScoring
-from ray_eval.checkpoints import Checkpoint
-from ray_eval.counts import NOTHING, Counts
-from ray_eval.engine import Step, Work, gpus_to_share, score_here, score_on_ray
-from ray_eval.exports import inspect_exports
-from ray_eval.parts import remove_parts
-from ray_eval.worker import Job, Worker
+from ray_eval.checkpoints.checkpoint import Checkpoint
+from ray_eval.checkpoints.exports import inspect_exports
+from ray_eval.models.counts import NOTHING, Counts
+from ray_eval.workers.engine import Step, Work, gpus_to_share, score_here, score_on_ray
+from ray_eval.workers.parts import remove_parts
+from ray_eval.workers.worker import Job, Worker
 
 if TYPE_CHECKING:
-    from ray_eval.plan import Plan
+    from ray_eval.plans.plan import Plan
 
-PLANNING = ("encoding.py", "hf_tokenizer.py", "plan.py", "trees.py")
-"""Modules of this room, beside benchmarks/, that decide what is in a plan."""
+PLANNING_CODE = (
+    *("ray_eval/benchmarks", "ray_eval/plans", "ray_eval/checkpoints/hf_tokenizer.py"),
+    *("mixtures/sources/benchmark_rows.py", "mixtures/tokens/bpe.py", "mixtures/tokens/tokenizer.py"),
+)
+"""Code that decides what is in a plan."""
 ENCODING_PACKAGES = ("tokenizers", "transformers", "tiktoken", "sentencepiece")
 """Packages whose versions may change the ids of a text. A plan is compiled again with another version; if its ids are
 the same, so is its hash, and scores stay up to date."""
@@ -211,15 +215,12 @@ def study_plan(
     say: Callable[[str], None] = print,
 ) -> Plan:
     """The plan for checkpoints with this encoding and context length, from <runs>/<study>/plans or compiled now."""
-    from mixtures.benchmark_rows import on_hub, pinned, source_identity
+    from mixtures.sources.benchmark_rows import on_hub, pinned, source_identity
     from ray_eval.benchmarks import load_examples, variant
-    from ray_eval.plan import compile_plan, load_plan, save_plan
+    from ray_eval.plans.plan import compile_plan, load_plan, save_plan
     from ray_eval.results import versions_of
 
     specs = [pinned(spec, documents_root, data_root(data), say) for spec in load_benchmarks(benchmarks)]
-    here = Path(__file__).parent
-    code = sorted([*here.glob("benchmarks/*.py"), *(here / name for name in PLANNING)])
-    code += [PROJECT_ROOT / "mixtures" / name for name in ("benchmark_rows.py", "bpe.py", "tokenizer.py")]
     key = fingerprint(
         {
             "encoding": checkpoint.encoding_sha256,
@@ -229,7 +230,7 @@ def study_plan(
             "sample": (scoring.sample, scoring.seed, scoring.unconditional),
             "variants": [variant(spec, scoring.prompt, scoring.shots, scoring.chat) for spec in specs],
             "shots": [source_identity(documents_root, spec, train=True) for spec in specs if scoring.shots],
-            "code": sha256_files(code),
+            "code": code_sha256(*PLANNING_CODE),
         }
     )
     path = runs / study / "plans" / f"plan-{key[:16]}.npz"

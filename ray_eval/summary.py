@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.load import BENCHMARKS, load_benchmark
-from ray_eval.checkpoints import Checkpoint
+from ray_eval.checkpoints.checkpoint import Checkpoint
 from ray_eval.export_results import ACC_NORM
 from ray_eval.results import IDENTITY, count_not_finite, metadata_of, open_scores
 

@@ -23,6 +23,7 @@ from configs.workflow.records.leases import LOCK
 from configs.workflow.records.products import Products
 from configs.workflow.records.records import read_record, write_record
 from configs.workflow.units import Unit, study_units
+from mixtures.sources.identity import read_identities
 
 sys.path.append(str(Path(__file__).parent / "analysis"))
 from score_rows import Rows, benchmark_rows, write_rows
@@ -52,7 +53,7 @@ class Finished:
 
     @property
     def units(self) -> list[Unit]:
-        return study_units(self.study, self.runs, self.data / "microworld")
+        return study_units(self.study, self.runs, read_identities(self.study, self.data / "microworld"))
 
 
 def write_finished(root: Path, **overrides: object) -> Finished:

@@ -9,7 +9,7 @@ from pathlib import Path
 from token_shards import tokenize_source, write_source
 
 from configs.layout import shards_dir, tokenizer_dir
-from mixtures.new_tokenizer import train_tokenizer
+from mixtures.tokens.new_tokenizer import train_tokenizer
 
 VOCAB = 512
 

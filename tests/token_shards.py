@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.schema import SourceSpec
-from mixtures.assembly import Assembly, assemble
-from mixtures.sampling import Sample
-from mixtures.shards import Shards
-from mixtures.sources import Source
-from mixtures.tokenizer import Tokenizer
+from mixtures.sources.source import Source
+from mixtures.tokens.assembly import Assembly, assemble
+from mixtures.tokens.sampling import Sample
+from mixtures.tokens.shards import Shards
+from mixtures.tokens.tokenizer import Tokenizer
 
 
 def write_source(root: Path, name: str, texts: Sequence[str | None], files: int = 1) -> Source:

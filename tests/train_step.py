@@ -10,10 +10,10 @@ from torch import Tensor
 
 from configs.schema import TrainConfig
 from megatron_train.data import MicroBatch
-from megatron_train.kernels import choose_kernels
-from megatron_train.model import build_model
-from megatron_train.parallel import Ranks
-from megatron_train.step import make_optimizer, train_step
+from megatron_train.kernels.kernels import choose_kernels
+from megatron_train.model.model import build_model
+from megatron_train.ranks.parallel import Ranks
+from megatron_train.training.step import make_optimizer, train_step
 
 
 def random_micro_batches(config: TrainConfig, count: int, device: torch.device) -> list[MicroBatch]:

@@ -16,8 +16,9 @@ from analysis.panel.collect import Checkpoint
 from configs.artifacts import fingerprint, read_json, sha256_file
 from configs.errors import ArtifactError
 from configs.layout import StudyFolder
+from configs.runtime.versions import code_sha256
 from configs.workflow.records.records import read_record
-from configs.workflow.units import ROOMS, room_code
+from configs.workflow.units import CODE
 
 Facts = dict[str, Any]
 
@@ -122,7 +123,7 @@ def units_behind(folder: Path, files: Iterable[Facts], runs: dict[str, Facts]) -
         here = [f"score/{place.folder}/{step}" for step in (f"step-{place.step:07d}", "last")]
         scores.append(next((name for name in here if read_record(folder, name) is not None), here[-1]))
     trainings = sorted((run["unit"] for run in runs.values()), reverse=True)
-    names = dict.fromkeys(["tokenise", *trainings, *scores, "analyse"])
+    names = dict.fromkeys(["tokenize", *trainings, *scores, "analyse"])
     return {name: _unit(folder, name) for name in names}
 
 
@@ -130,7 +131,7 @@ def _unit(folder: Path, name: str) -> Facts | None:
     record = read_record(folder, name)
     if record is None:
         return None
-    changed = [room for room in ROOMS[name.partition("/")[0]] if record.code.get(room) != room_code(room)]
+    changed = [part for part in CODE[name.partition("/")[0]] if record.code.get(part) != code_sha256(part)]
     return asdict(record) | {"code_changed_since": changed}
 
 

@@ -13,7 +13,7 @@ from configs.schema import ModelShape, TrainConfig
 OPTIMIZER_BYTES = 8  # AdamW: two fp32 moments a parameter
 MASTER_BYTES = 4  # fp32 weights, gradients
 CHUNK_LOGITS = 1 << 28
-"""Logits alive at once in the loss (1 GiB in fp32); megatron_train.loss keeps to it."""
+"""Logits alive at once in the loss (1 GiB in fp32); megatron_train.model.loss keeps to it."""
 
 
 @dataclass(frozen=True)

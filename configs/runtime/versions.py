@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -10,7 +11,11 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from configs.artifacts import fingerprint, sha256_file
 from configs.layout import PROJECT_ROOT
+
+NO_SAY = ("configs/workflow", "configs/runtime", "analysis/tracing")
+"""Code that decides when and where a result is made, or that no unit of a study uses."""
 
 
 def git_commit() -> str | None:
@@ -49,3 +54,15 @@ def _values(path: Path, key: str) -> list[str]:
     except OSError:
         return []
     return [value.strip() for name, _, value in lines if name.strip() == key]
+
+
+@functools.cache
+def code_sha256(*parts: str) -> str:
+    """sha256 of the Python files of parts of the project, folders or files, without `NO_SAY`."""
+    without = [PROJECT_ROOT / name for name in NO_SAY]
+    files: list[Path] = []
+    for path in (PROJECT_ROOT / part for part in parts):
+        below = [path] if path.is_file() else path.rglob("*.py")
+        files += [file for file in below if not any(map(file.is_relative_to, without))]
+    # By content in the order of their paths: `sha256_files` would sort equal names of two folders as it finds them.
+    return fingerprint([(file.relative_to(PROJECT_ROOT).as_posix(), sha256_file(file)) for file in sorted(files)])

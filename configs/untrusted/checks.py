@@ -103,7 +103,7 @@ def map_array(path: Path, hint: str | None = None) -> npt.NDArray[Any]:
             raise ValueError("an archive of arrays")
     except FileNotFoundError:
         raise ArtifactError("file is missing", where=path, hint=hint) from None
-    except Exception as error:  # of numpy's header, which is Python source, its tokeniser, and mmap
+    except Exception as error:  # of numpy's header, which is Python source, its tokenizer, and mmap
         raise ArtifactError(f"not a readable array ({error!s:.200})", where=path, hint=hint) from None
     return found
 

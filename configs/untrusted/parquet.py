@@ -4,7 +4,7 @@ In: a path. Out: an Arrow table whose every value is what its type says (UTF-8 i
 file. A Parquet file of a few kilobytes can stand for terabytes: pages are compressed, a value of a dictionary counts
 once however often it is referred to, and a run of nulls takes no room. What a file says of its pages is looked at
 before they are read, and strings stay in their dictionaries until it is known how large the table is without them.
-`mixtures.formats` streams corpora instead.
+`mixtures.sources.formats` streams corpora instead.
 """
 
 from __future__ import annotations

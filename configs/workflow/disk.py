@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from configs.artifacts import size_bytes
@@ -14,17 +15,19 @@ from configs.cost.plan import BYTES_PER_TOKEN, plan_study
 from configs.errors import ResourceError
 from configs.layout import shards_dir
 from configs.schema import StudyConfig
-from configs.workflow.inputs import source_bytes
 
 SPARE_BYTES = 500e6
 """Kept free on each disk besides what the plan needs."""
 
 
-def check_disk(study: StudyConfig, documents: Path | None, data: Path, runs: Path) -> None:
-    """Refuse to start a study that the disks cannot hold: token shards and runs, without what is there of them."""
+def check_disk(study: StudyConfig, source_bytes: Callable[[str], int], data: Path, runs: Path) -> None:
+    """Refuse to start a study that the disks cannot hold: token shards and runs, without what is there of them.
+
+    source_bytes: the bytes of a source of which nobody has published how many tokens it has.
+    """
     plan = plan_study(study)
     tokens = {
-        source: source_bytes(source, documents) / BYTES_PER_TOKEN if count is None else count
+        source: source_bytes(source) / BYTES_PER_TOKEN if count is None else count
         for source, count in plan.shard_tokens.items()
     }
     shards = {shards_dir(data, study.tokenizer.name, source): count * plan.id_bytes for source, count in tokens.items()}

@@ -29,12 +29,12 @@ from configs.workflow.status.display import Display
 from configs.workflow.units import Unit
 from configs.workflow.workers.dispatch import Event, Workers, dispatch, in_words
 
-CHECKED = ("tokenise", "analyse")
+CHECKED = ("tokenize", "analyse")
 """Kinds that compare what is there by its content, and keep what is still right; doing them again loses nothing."""
 SHOWN = 10
 """Stale units that a message names."""
 UNWEIGHED = 0.002
-"""Of the study's computation: what tokenising and the report count for in the display."""
+"""Of the study's computation: what tokenizing and the report count for in the display."""
 
 Stale = Literal["refuse", "redo", "keep"]
 
@@ -93,7 +93,7 @@ def resolve_stale(folder: Path, units: Sequence[Unit], stale: Stale) -> tuple[di
 def check_stale(folder: Path, units: Sequence[Unit], stale: Stale) -> bool:
     """Before anything is done: is it certain that `settle` will refuse nothing? Raises ResourceError where it must.
 
-    What follows from tokenising again, or from files that have gone, shows once they are there.
+    What follows from tokenizing again, or from files that have gone, shows once they are there.
     """
     names = {unit.name for unit in units if unit.kind not in CHECKED and record_file(folder, unit.name).is_file()}
     if stale == "refuse":

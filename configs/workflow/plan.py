@@ -21,7 +21,7 @@ ON_GPUS = ("pretrain", "finetune", "score")
 def seconds_of(units: Sequence[Unit], hardware: Hardware) -> dict[str, float] | None:
     """How long each unit takes on the GPUs that it works on together; None where a speed is not known.
 
-    Tokenising and the report run on CPUs; they count for nothing.
+    Tokenizing and the report run on CPUs; they count for nothing.
     """
     found = {}
     for unit in units:

@@ -6,29 +6,32 @@ is no unit.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from configs.artifacts import fingerprint, sha256_files
+from configs.artifacts import fingerprint
 from configs.cost.plan import Hardware, RunPlan, plan_run
-from configs.layout import PROJECT_ROOT, RunFolder
+from configs.documents import Reads, sft_sets_of, sources_of
+from configs.layout import RunFolder
 from configs.load import load_benchmarks, load_mixture, load_sources, pretrain_config, sft_config
 from configs.schema import StudyConfig
-from configs.workflow.inputs import benchmark_rows, document_files, tokenizer_file
 
-KINDS = ("tokenise", "pretrain", "finetune", "score", "analyse")
-ROOMS = {
-    "tokenise": ("configs", "mixtures"),
-    "pretrain": ("configs", "mixtures", "megatron_train"),
-    "finetune": ("configs", "mixtures", "megatron_train"),
-    "score": ("configs", "mixtures", "ray_eval"),
+KINDS = ("tokenize", "pretrain", "finetune", "score", "analyse")
+DATA = ("mixtures/sources", "mixtures/tokens")
+CODE = {
+    "tokenize": (
+        *("configs", *DATA, "mixtures/contamination", "mixtures/microworld"),
+        *("mixtures/tokenize.py", "mixtures/parallel.py", "mixtures/progress.py"),
+    ),
+    "pretrain": ("configs", *DATA, "mixtures/blend", "mixtures/parallel.py", "megatron_train"),
+    "finetune": ("configs", *DATA, "mixtures/blend", "mixtures/parallel.py", "megatron_train"),
+    "score": ("configs", *DATA, "mixtures/parallel.py", "ray_eval"),
     "analyse": ("configs", "analysis"),
 }
-"""Whose code makes a unit; `configs.workflow` decides only when."""
+"""Kind of unit -> the code that makes it: a change elsewhere makes no unit stale."""
 TOKENS_AN_EXAMPLE = 60
 """Forwarded to score one: 5.16 million for the 87,179 of all 20 benchmarks (docs/scoring.md)."""
 UNKNOWN_EXAMPLES = 1000
@@ -72,10 +75,14 @@ class Unit:
         return self.flops / (hardware.gpu.peak_flops * hardware.mfu)
 
 
-def study_units(study: StudyConfig, runs: Path, documents: Path | None = None) -> list[Unit]:
-    """Of the whole study; documents: folder of local ones. Raises ConfigError as `plan_run` does."""
-    questions = _questions(study, documents)
-    found = [Unit("tokenise", (), _documents(study, documents, questions))]
+def study_units(study: StudyConfig, runs: Path, reads: Reads | None = None) -> list[Unit]:
+    """All units of a study. Raises ConfigError as `plan_run` does.
+
+    reads: what it reads from outside; None: nobody will ask whether a unit is stale.
+    """
+    reads = reads or Reads()
+    questions = _questions(study, reads)
+    found = [Unit("tokenize", (), _documents(study, reads, questions))]
     for scale in study.scales:
         tunings = {recipe: plan_run(sft_config(study, scale, recipe, seed=0)) for recipe in study.recipes}
         for mixture in study.mixtures:
@@ -96,12 +103,13 @@ class _Questions:
     """Forwarded to score one checkpoint."""
 
 
-def _questions(study: StudyConfig, documents: Path | None) -> _Questions:
+def _questions(study: StudyConfig, reads: Reads) -> _Questions:
     specs = load_benchmarks(study.benchmarks)
     sample = study.scoring.sample or math.inf
     identity = {
         "benchmarks": {spec.slug: fingerprint(spec.model_dump(mode="json"))[:12] for spec in specs},
-        **benchmark_rows(study, documents),
+        "rows": dict(reads.rows),
+        "shots": dict(reads.shots),
         "scoring": study.scoring.model_dump(mode="json"),
         "data": study.data.model_dump(mode="json"),
     }
@@ -124,9 +132,9 @@ class _Model:
         """tunings: recipe -> plan. The plans are those of some model; only their config says of which."""
         where = f"{self.scale}/{self.mixture}/seed{self.seed}"
         first = f"pretrain/{where}"
-        yield from self._of_one_run(first, ("tokenise",), self._own(pretraining), "pt")
+        yield from self._of_one_run(first, ("tokenize",), self._own(pretraining), "pt")
         for recipe, plan in tunings.items():
-            inputs = ("tokenise", first)
+            inputs = ("tokenize", first)
             yield from self._of_one_run(f"finetune/{where}/{recipe}", inputs, self._own(plan), f"sft-{recipe}")
 
     def _own(self, plan: RunPlan) -> RunPlan:
@@ -155,26 +163,16 @@ class _Model:
             )
 
 
-def _documents(study: StudyConfig, documents: Path | None, questions: _Questions) -> dict[str, Any]:
+def _documents(study: StudyConfig, reads: Reads, questions: _Questions) -> dict[str, Any]:
     """Which documents, and what becomes of them."""
     known = load_sources()
-    sources = sorted({s for name in study.mixtures for s, weight in load_mixture(name).weights.items() if weight > 0})
-    sets = {sft_config(study, scale, recipe, seed=0).data.sft_set for scale in study.scales for recipe in study.recipes}
     left_out = ("benchmarks", "rows") if study.data.decontaminate is not None else ()
     return {
         "data": study.data.model_dump(mode="json"),
         "tokenizer": study.tokenizer.model_dump(mode="json"),
-        "tokenizer_file": tokenizer_file(study),
-        "sources": {name: known.sources[name].model_dump(mode="json") for name in sources},
-        "sft": {name: known.sft[name].model_dump(mode="json") for name in sorted(sets)},
-        "files": document_files(study, documents, sources, sorted(sets)),
+        "tokenizer_file": reads.tokenizer_file,
+        "sources": {name: known.sources[name].model_dump(mode="json") for name in sorted(sources_of(study))},
+        "sft": {name: known.sft[name].model_dump(mode="json") for name in sorted(sft_sets_of(study))},
+        "files": dict(reads.files),
         **{key: questions.identity[key] for key in left_out},
     }
-
-
-@functools.cache
-def room_code(room: str) -> str:
-    """sha256 of a room's Python files."""
-    root = PROJECT_ROOT / room
-    files = [path for path in root.rglob("*.py") if "workflow" not in path.relative_to(root).parts]
-    return sha256_files(sorted(files, key=lambda path: path.relative_to(root).as_posix()))

@@ -6,7 +6,7 @@
     search.py   every unit of every source against the index, in parallel and resumable
     report.py   what was found: by hit, by item, by source and benchmark
     study.py    what a study trains on and is scored on
-    clean.py    documents without those that hold too much of an item, for the tokeniser
+    clean.py    documents without those that hold too much of an item, for the tokenizer
 
 After GPT-3 (arXiv 2005.14165, appendix C), an item is touched where it shares a run of 13 words with a
 document; a text of 8 to 12 words, where it stands there whole; a shorter one says nothing and is counted as not

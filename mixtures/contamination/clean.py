@@ -1,4 +1,4 @@
-"""Documents without those that hold too much of a benchmark item, for the tokeniser (`data.decontaminate`).
+"""Documents without those that hold too much of a benchmark item, for the tokenizer (`data.decontaminate`).
 
 In: documents as they are read. Out: the others, in the same order. Each is judged alone and while it is read, so
 that a sample of a corpus costs no search of the whole.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,14 @@ from mixtures.contamination.index import Found, Index
 from mixtures.contamination.items import Catalogue, read_items
 from mixtures.contamination.search import GPT3_RULE, Rule, batches, load_index, looked_for
 from mixtures.contamination.words import Batch
-from mixtures.sources import Document
-
-REASON = "contaminated"
+from mixtures.sources.source import Document
 
 
 @dataclass(frozen=True)
-class Cleaning:
+class ContaminationFilter:
     """Leave out documents that hold at least the share `threshold` of the n-grams of some text of the index."""
+
+    reason: ClassVar[str] = "contaminated"
 
     index: Path
     key: str
@@ -50,16 +50,16 @@ class Cleaning:
                     yield Document(row, text)
 
 
-def cleaning_of(
+def contamination_filter(
     benchmarks: Sequence[BenchmarkConfig], root: Path | None, folder: Path, threshold: float, rule: Rule = GPT3_RULE
-) -> Cleaning:
+) -> ContaminationFilter:
     """Makes the index of the benchmarks' items in `folder` unless it is there; `root` as in `search`."""
     key = fingerprint(looked_for(benchmarks, root, rule))
     path = folder / f"cleaning-{key[:16]}.npz"
     if not path.is_file():
         items = [item for spec in benchmarks for item in read_items(spec, root)]
         Catalogue.build(items, *rule)[1].save(path)
-    return Cleaning(path, key, threshold)
+    return ContaminationFilter(path, key, threshold)
 
 
 def overlaps(index: Index, found: Found, num_documents: int) -> npt.NDArray[np.float64]:

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.schema import BenchmarkConfig
-from mixtures.benchmark_rows import read_rows
 from mixtures.contamination.index import Index
 from mixtures.contamination.words import Places
+from mixtures.sources.benchmark_rows import read_rows
 
 MARKUP = re.compile(r"\[(?:header|title|step|substeps)\]")
 """HellaSwag's marks of WikiHow's layout; the articles do not have them."""

@@ -33,14 +33,14 @@ from configs.artifacts import (
 )
 from configs.errors import ArtifactError
 from configs.schema import BenchmarkConfig, SftSpec
-from mixtures.benchmark_rows import source_identity
 from mixtures.contamination import report
 from mixtures.contamination.index import INDEX_VERSION, Index
 from mixtures.contamination.items import Catalogue, read_items
 from mixtures.contamination.words import Batch
 from mixtures.parallel import map_units
 from mixtures.progress import Progress
-from mixtures.sources import Unit
+from mixtures.sources.benchmark_rows import source_identity
+from mixtures.sources.source import Unit
 
 VERSION = 1
 BATCH_CHARACTERS = 1 << 20
@@ -64,7 +64,7 @@ class Extract:
 
     unit: Unit
     rows: tuple[Path, ...] | None = None
-    """The .rows.npy files (`mixtures.shards`) that name the rows to read; None: all."""
+    """The .rows.npy files (`mixtures.tokens.shards`) that name the rows to read; None: all."""
 
     @property
     def source(self) -> str:

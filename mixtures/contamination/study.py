@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from configs.documents import sft_sets_of, sources_of
 from configs.layout import contamination_dir, shards_dir
 from configs.load import BENCHMARKS, load_benchmark, load_sources
 from configs.schema import BenchmarkConfig, StudyConfig
-from mixtures.benchmark_rows import pinned
 from mixtures.contamination.search import GPT3_RULE, Extract, Rule, search
-from mixtures.shards import KINDS, VALIDATION, part_name, read_manifest
-from mixtures.sources import Source
-from mixtures.tokenize import sample_of, sft_sets_of, sources_of
+from mixtures.sources.benchmark_rows import pinned
+from mixtures.sources.source import Source
+from mixtures.tokens.sampling import sample_of
+from mixtures.tokens.shards import KINDS, VALIDATION, part_name, read_manifest
 
 
 def search_study(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mixtures.tokenizer import Tokenizer
+from mixtures.tokens.tokenizer import Tokenizer
 
 GENERAL_PUNCTUATION = re.compile(rb"\xe2\x80.|\xc2\xa0")
 """U+2000 to U+203F (dashes, curly quotes, spaces) and the no-break space, in UTF-8."""

@@ -22,10 +22,10 @@ from mixtures.statistics.batch import Batch, text_hash
 from mixtures.statistics.features import Characters, Code, Compression, Diversity, Feature, Sizes, Sums, merge
 from mixtures.statistics.style import Style
 from mixtures.statistics.unigram import TokenCounts
-from mixtures.tokenizer import Tokenizer
+from mixtures.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from mixtures.sources import Unit
+    from mixtures.sources.source import Unit
 
 MEASURE_VERSION = 1
 """Rises whenever a feature's sums change their meaning."""
@@ -73,7 +73,7 @@ class Measured:
 
 def measure_unit(job: Job) -> Measured:
     """Measure a unit, unless its file already holds the sums of the same documents, tokenizer and features."""
-    from mixtures.sources import Dropped
+    from mixtures.sources.source import Dropped
 
     made_from = {
         "version": MEASURE_VERSION,

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from configs.artifacts import MANIFEST, atomic_file, describe_file, fingerprint, read_object, verify_files, write_json
+from configs.documents import sources_of
 from configs.errors import DataError
 from configs.layout import statistics_dir, tokenizer_dir
 from configs.load import load_sources
@@ -23,13 +24,12 @@ from configs.runtime.cluster import cluster
 from configs.schema import StudyConfig
 from mixtures.parallel import map_units
 from mixtures.progress import Progress
-from mixtures.sources import Source, Unit
+from mixtures.sources.source import Source, Unit
 from mixtures.statistics import unigram
 from mixtures.statistics.figures import figures
 from mixtures.statistics.measure import FEATURES, Job, Measured, measure_unit
 from mixtures.statistics.tables import Statistics, UnitFile
-from mixtures.tokenize import sources_of
-from mixtures.tokenizer import Tokenizer
+from mixtures.tokens.tokenizer import Tokenizer
 
 STATISTICS_VERSION = 1
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from configs.errors import ConfigError
 from configs.load import BENCHMARKS, load_benchmark
 from configs.schema import BenchmarkConfig
-from mixtures.benchmark_rows import read_rows
+from mixtures.sources.benchmark_rows import read_rows
 from ray_eval.benchmarks.shots import DELIMITER, Shots, Turns, as_text, as_turns
 from ray_eval.benchmarks.templates import Template
 

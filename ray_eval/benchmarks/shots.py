@@ -12,7 +12,7 @@ from pathlib import Path
 
 from configs.errors import DataError
 from configs.schema import BenchmarkConfig
-from mixtures.benchmark_rows import read_train_rows
+from mixtures.sources.benchmark_rows import read_train_rows
 from ray_eval.benchmarks.templates import Question, Template
 
 DELIMITER = " "

@@ -134,12 +134,12 @@ def test_every_error_has_a_line_in_the_display(
     assert capsys.readouterr().out == f"u/a failed: {words}\n"
 
 
-def test_tokenising_is_told_by_its_log(tmp_path: Path) -> None:
-    tokenise = Unit("tokenise", (), {})
-    assert words_of(tokenise, tmp_path) == "tokenise"
+def test_tokenizing_is_told_by_its_log(tmp_path: Path) -> None:
+    tokenize = Unit("tokenize", (), {})
+    assert words_of(tokenize, tmp_path) == "tokenize"
     (tmp_path / "units").mkdir()
-    (tmp_path / "units/tokenise.log").write_text("wikipedia: 3 of 9 files\nwikipedia: 4 of 9 files\nwikip")
-    assert words_of(tokenise, tmp_path) == "wikipedia: 4 of 9 files"
+    (tmp_path / "units/tokenize.log").write_text("wikipedia: 3 of 9 files\nwikipedia: 4 of 9 files\nwikip")
+    assert words_of(tokenize, tmp_path) == "wikipedia: 4 of 9 files"
 
 
 # ---------------------------------------------------------------------------------------------- real processes

@@ -26,10 +26,11 @@ from configs.workflow.clean import clean
 from configs.workflow.records.leases import Failure, hold_lease, read_failure
 from configs.workflow.records.records import State, read_record, record_file, states
 from configs.workflow.records.study_file import open_study
-from configs.workflow.units import Unit
+from configs.workflow.units import Unit, study_units
 from configs.workflow.workers.dispatch import Event, WorkerDied, dispatch
 from configs.workflow.workers.local import LocalWorkers
 from configs.workflow.workers.slurm import Cluster
+from mixtures.sources.identity import read_identities
 from study import Work, emit_slurm, run
 
 
@@ -183,8 +184,8 @@ def test_a_study_has_one_driver_over_nfs_too(tmp_path: Path, monkeypatch: pytest
 
 def test_what_must_be_refused_is_before_anything_is_done(tmp_path: Path) -> None:
     units = [
-        Unit("tokenise", (), {"vocab": 1}),
-        Unit("pretrain/x", ("tokenise",), {"lr": 1}),
+        Unit("tokenize", (), {"vocab": 1}),
+        Unit("pretrain/x", ("tokenize",), {"lr": 1}),
         Unit("score/x", ("pretrain/x",), {"rows": 1}),
     ]
     assert driver.check_stale(tmp_path, units, "refuse")  # nothing is finished
@@ -239,8 +240,9 @@ def test_a_refused_study_is_as_it_was(tmp_path: Path, slurm: bool) -> None:
         else:
             run(study, None, made.data, made.runs, workers=1)
     assert content() == before
-    assert {state.kind for state in states(made.folder, open_study(made.study_folder)[2]).values()} == {"done"}
+    assert {state.kind for state in states(made.folder, made.units).values()} == {"done"}
     if slurm:  # taken as they are, it is begun with what was asked
         emit_slurm(study, None, made.data, made.runs, tmp_path / "jobs", Cluster(), "keep")
-        assert open_study(made.study_folder)[0].scoring.sample == 4
-        assert {state.kind for state in states(made.folder, open_study(made.study_folder)[2]).values()} == {"done"}
+        begun, documents = open_study(made.study_folder)
+        units = study_units(begun, made.runs, read_identities(begun, documents))
+        assert begun.scoring.sample == 4 and {state.kind for state in states(made.folder, units).values()} == {"done"}

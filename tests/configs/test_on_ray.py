@@ -63,7 +63,7 @@ def test_a_unit_that_had_gpus_never_goes_to_a_cpu(cluster: Cluster, unit: Unit) 
     assert made._share(unit) == with_gpus and not made.room(unit)
     cluster.machines = [HEAD, (4, 32), (4, 32)]
     assert made.room(unit) and made._share(unit) == (Share(8, 2, 2) if unit.gpus == 8 else with_gpus)
-    assert made._share(UNITS["tokenise"]) == Share(0, 0) and made._share(UNITS["analyse"]) == Share(0, 1)
+    assert made._share(UNITS["tokenize"]) == Share(0, 0) and made._share(UNITS["analyse"]) == Share(0, 1)
 
 
 def test_on_a_cluster_without_gpus_fp32_goes_to_cpus_and_bf16_waits_for_one(cluster: Cluster) -> None:
@@ -80,7 +80,7 @@ def test_it_says_that_it_takes_cpus(
 ) -> None:
     monkeypatch.setattr(ray, "remote", MagicMock())
     made = workers()
-    for unit in (UNITS["tokenise"], in_fp32(TRAINING), in_fp32(SCORE)):
+    for unit in (UNITS["tokenize"], in_fp32(TRAINING), in_fp32(SCORE)):
         made.start(unit)
     assert capsys.readouterr().out == (
         f"the cluster has no GPU: models of precision: fp32 take CPUs, {TRAINING.name} first\n"

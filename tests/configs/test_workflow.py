@@ -27,6 +27,7 @@ from configs.workflow.records import records
 from configs.workflow.records.records import State, changes, states, write_record
 from configs.workflow.schedule import remaining_s, schedule
 from configs.workflow.units import Unit, study_units
+from mixtures.sources.identity import read_identities
 
 H100 = Hardware(find_gpu("H100"), 64, 0.4)
 
@@ -40,7 +41,7 @@ def test_every_unit_stands_behind_what_it_reads() -> None:
         seen.add(unit.name)
     kinds = [name.partition("/")[0] for name in seen]
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "tokenise": 1,
+        "tokenize": 1,
         "pretrain": 22,  # 9 mixtures and two more seeds of one, 2 scales
         "finetune": 22,
         "score": 66,  # a milestone and the last step of pretraining, the last step of fine-tuning
@@ -72,7 +73,7 @@ def local_study(folder: Path, **overrides: object) -> tuple[StudyConfig, Path]:
 
 
 def identities(study: StudyConfig, documents: Path | None) -> dict[str, Mapping[str, object]]:
-    return {unit.name: unit.identity for unit in study_units(study, Path("runs"), documents)}
+    return {unit.name: unit.identity for unit in study_units(study, Path("runs"), read_identities(study, documents))}
 
 
 def test_other_rows_of_a_benchmark_change_its_scores_and_touched_ones_do_not(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_rows_in_a_file_of_ones_own_count_wherever_the_documents_are(tmp_path: P
     assert {name.partition("/")[0] for name in before if before[name] != after[name]} == {"score"}
 
 
-def test_documents_and_a_tokenizer_of_ones_own_count_for_tokenising(
+def test_documents_and_a_tokenizer_of_ones_own_count_for_tokenizing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
@@ -129,16 +130,16 @@ def test_documents_and_a_tokenizer_of_ones_own_count_for_tokenising(
     )
 
     def changed_by(path: Path) -> list[str]:
-        before = identities(study, documents)["tokenise"]
+        before = identities(study, documents)["tokenize"]
         path.write_text("something else")
-        return [key for key, _, _ in changes(before, identities(study, documents)["tokenise"])]
+        return [key for key, _, _ in changes(before, identities(study, documents)["tokenize"])]
 
     assert changed_by(tmp_path / "tokenizer.json") == ["tokenizer_file"]
     assert changed_by(tmp_path / "notes/b.jsonl") == ["files.sources.books"]
     assert changed_by(documents / "corpora/books/part-00000.txt") == ["files.corpora"]
     assert changed_by(documents / "benchmarks/rte/validation.parquet") == ["rows.rte"]  # its items are left out
     shutil.rmtree(tmp_path / "notes")
-    assert identities(study, documents)["tokenise"]["files"]["sources.books"] == "missing"  # type: ignore[index]
+    assert identities(study, documents)["tokenize"]["files"]["sources.books"] == "missing"  # type: ignore[index]
 
 
 # ---------------------------------------------------------------------------------------------- the plan
@@ -235,8 +236,8 @@ def test_what_remains_is_counted_to_the_end() -> None:
 # ---------------------------------------------------------------------------------------------- records
 
 CHAIN = [
-    Unit("tokenise", (), {"data": {"kind": "local"}}),
-    Unit("pretrain/x", ("tokenise",), {"lr": 0.1, "betas": [0.9, 0.95]}),
+    Unit("tokenize", (), {"data": {"kind": "local"}}),
+    Unit("pretrain/x", ("tokenize",), {"lr": 0.1, "betas": [0.9, 0.95]}),
     Unit("score/x", ("pretrain/x",), {"sample": None}),
 ]
 ABOUT = {"started": "2026-01-01T00:00:00+00:00", "seconds": 1.5, "host": "here"}
@@ -260,13 +261,13 @@ def test_what_changed_is_named_and_what_was_made_of_it_is_stale_too(
     finish(tmp_path, CHAIN)
     other = [CHAIN[0], replace(CHAIN[1], identity={"lr": 0.2, "betas": [0.9, 0.99]}), CHAIN[2]]
     assert states(tmp_path, other) == {
-        "tokenise": State("done"),
+        "tokenize": State("done"),
         "pretrain/x": State("stale", ("betas.1 0.95 -> 0.99", "lr 0.1 -> 0.2")),
         "score/x": State("stale", ("pretrain/x is stale",)),
     }
-    finish(tmp_path, [CHAIN[0]], tokenise="second")  # the documents had changed
+    finish(tmp_path, [CHAIN[0]], tokenize="second")  # the documents had changed
     found = states(tmp_path, CHAIN)
-    assert found["pretrain/x"].reasons == ("tokenise was made again, and came out otherwise",)
+    assert found["pretrain/x"].reasons == ("tokenize was made again, and came out otherwise",)
     finish(tmp_path, CHAIN)
     real = records.room_code
     monkeypatch.setattr(records, "room_code", lambda room: "other" if room == "ray_eval" else real(room))
@@ -294,13 +295,13 @@ def test_what_has_gone_is_found_and_what_was_made_of_it_waits(tmp_path: Path) ->
         return unit.name != "pretrain/x"
 
     assert find_missing_products(tmp_path, CHAIN, intact) == [CHAIN[1]]
-    assert asked == [("tokenise", "first", []), ("pretrain/x", "first", [])]  # its score is judged later
+    assert asked == [("tokenize", "first", []), ("pretrain/x", "first", [])]  # its score is judged later
     records.record_file(tmp_path, "score/x").unlink()
     asked.clear()
     assert find_missing_products(tmp_path, CHAIN, intact) == [CHAIN[1]]
     assert asked[1] == ("pretrain/x", "first", ["score/x"])
     finish(tmp_path, CHAIN)
-    records.record_file(tmp_path, "tokenise").unlink()
+    records.record_file(tmp_path, "tokenize").unlink()
     assert find_missing_products(tmp_path, CHAIN, lambda *_: True) == [CHAIN[0]]
     assert find_missing_products(tmp_path / "new", CHAIN, lambda *_: False) == []
 

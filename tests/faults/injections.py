@@ -27,7 +27,7 @@ DISK_BYTES = 640_000_000
 """Of the small file system; a driver wants 500 MB free before it begins."""
 SOURCES = 10
 NOTHING_TO_DO = "nothing was missing"
-COUNTED = ("tokenise", "pretrain", "finetune")
+COUNTED = ("tokenize", "pretrain", "finetune")
 """Kinds of units whose progress can be seen from outside."""
 SAVED, REFUSED = 75, 2
 STOPPED_S = (0.3, 2.0)
@@ -96,8 +96,8 @@ class Run:
         return units if self.driver.alive and (units := self.driver.at_work()) else None
 
     def _progress(self, kind: str, units: dict[str, int]) -> float:
-        """Steps of the training that is furthest, or sources that are tokenised; as a share."""
-        if kind == "tokenise":
+        """Steps of the training that is furthest, or sources that are tokenized; as a share."""
+        if kind == "tokenize":
             return len(list((self.place.data / "tokens").glob("*/*/manifest.json"))) / SOURCES
         stage = "pt" if kind == "pretrain" else "sft-*"
         lines = [path.read_bytes().count(b"\n") for path in self.place.folder.glob(f"tiny/*/*/{stage}/metrics.jsonl")]
@@ -278,7 +278,7 @@ def finished_files(place: Place) -> dict[str, list[Path]]:
     units, runs, data = place.folder / "units", place.folder, place.data
     recorded = [path.relative_to(units).with_suffix("").as_posix() for path in units.rglob("*.json")]
     found: dict[str, list[Path]] = {"record": [units / f"{name}.json" for name in recorded]}
-    if "tokenise" in recorded:
+    if "tokenize" in recorded:
         found["shard"] = sorted([*data.glob("tokens/*/*/*.bin"), *data.glob("tokens/*/*/*.idx")])
         found["manifest"] = [
             path

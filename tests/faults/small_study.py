@@ -28,6 +28,7 @@ from configs.load import load_study
 from configs.workflow.records.leases import LOCK
 from configs.workflow.records.records import states
 from configs.workflow.units import KINDS, study_units
+from mixtures.sources.identity import read_identities
 
 NAME = "tiny"
 STEPS = 20
@@ -78,7 +79,9 @@ class Place:
 
     def units(self) -> dict[str, str]:
         """Unit -> done, stale or missing."""
-        found = states(self.folder, study_units(load_study(self.study), self.root / "runs", self.data / "microworld"))
+        study = load_study(self.study)
+        reads = read_identities(study, self.data / "microworld")
+        found = states(self.folder, study_units(study, self.root / "runs", reads))
         return {name: state.kind for name, state in found.items()}
 
     @property

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from megatron_train import parallel
-from megatron_train.parallel import Ranks
+from megatron_train.ranks import parallel
+from megatron_train.ranks.parallel import Ranks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

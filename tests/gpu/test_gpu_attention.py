@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from configs.load import load_train, parse_overrides
-from megatron_train.attention import AttentionChoice, attend, use
-from megatron_train.attention_probe import BACKENDS, Problem, choose_attention
-from megatron_train.parallel import Ranks
+from megatron_train.kernels.attention_probe import BACKENDS, Problem, choose_attention
+from megatron_train.model.attention import AttentionChoice, attend, use
+from megatron_train.ranks.parallel import Ranks
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from megatron_train.loss import linear_cross_entropy
-from megatron_train.parallel import Ranks
+from megatron_train.model.loss import linear_cross_entropy
+from megatron_train.ranks.parallel import Ranks
 
 SIZES = [
     pytest.param(40, 300, 8, 16, id="tiny"),

@@ -14,7 +14,7 @@ from test_gpu_runs import TINY
 
 from configs.layout import PROJECT_ROOT
 from configs.load import load_mixture
-from megatron_train.metrics import keep_until
+from megatron_train.training.metrics import keep_until
 
 pytestmark = [
     pytest.mark.gpu,

@@ -17,7 +17,7 @@ from random_shards import VOCAB, make_shards
 from configs.artifacts import sha256_file
 from configs.load import load_mixture
 from megatron_train import pretrain
-from megatron_train.metrics import Metrics
+from megatron_train.training.metrics import Metrics
 
 STEPS, MILESTONE = 12, 4
 TINY = [

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 
 from configs.artifacts import write_json
 from configs.load import load_train
-from ray_eval.batches import assemble
-from ray_eval.encoding import Scored
-from ray_eval.llama import Llama
-from ray_eval.tree_attention import Form
-from ray_eval.trees import Rows, lay_out
+from ray_eval.models.batches import assemble
+from ray_eval.models.llama import Llama
+from ray_eval.models.tree_attention import Form
+from ray_eval.plans.encoding import Scored
+from ray_eval.plans.trees import Rows, lay_out
 
 SIZES = [
     pytest.param("mini_s.yaml", id="tiny"),

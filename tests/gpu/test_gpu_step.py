@@ -11,7 +11,7 @@ from train_step import Training, random_micro_batches
 
 from configs.cost.model import memory
 from configs.load import load_train
-from megatron_train.parallel import Ranks
+from megatron_train.ranks.parallel import Ranks
 
 TINY = {
     "model.layers": 2,

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mixtures.new_tokenizer import train_tokenizer
-from mixtures.tokenizer import Tokenizer
+from mixtures.tokens.new_tokenizer import train_tokenizer
+from mixtures.tokens.tokenizer import Tokenizer
 
 WORDS = (
     *("the", "stone", "river", "keeps", "a", "lantern", "under", "bridge", "because", "winter", "returns", "1984"),

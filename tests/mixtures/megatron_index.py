@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.artifacts import atomic_file, write_text
-from mixtures.blend import Blend
-from mixtures.index import cut
-from mixtures.schedule import rank_within, schedule
-from mixtures.shards import Shards
+from mixtures.blend.blend import Blend
+from mixtures.blend.index import cut
+from mixtures.blend.schedule import rank_within, schedule
+from mixtures.tokens.shards import Shards
 
 SURPLUS = 0.005
 """megatron-core's default mid_level_dataset_surplus: it asks each source for that much more than its share."""

@@ -22,9 +22,9 @@ def test_lines_tell_speed_and_time_to_go(monkeypatch: pytest.MonkeyPatch) -> Non
     with Progress(100_000_000, say=lines.append) as progress:
         for _ in range(20):
             time.now += 1.0
-            progress.advance(2_000_000, "tokenising web")
+            progress.advance(2_000_000, "tokenizing web")
     assert lines == [
-        f"tokenising web: {2 * n} of about 100 MB, 2.0 MB/s, ETA 0:{(100 - 2 * n) // 2}" for n in (5, 10, 15, 20)
+        f"tokenizing web: {2 * n} of about 100 MB, 2.0 MB/s, ETA 0:{(100 - 2 * n) // 2}" for n in (5, 10, 15, 20)
     ]
 
 
@@ -49,7 +49,7 @@ def test_a_terminal_gets_a_bar_and_lines_above_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
     with Progress(100) as progress:
-        progress.advance(50, "tokenising web")
+        progress.advance(50, "tokenizing web")
         progress.line("a line")
     assert "a line\n" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
-    assert "tokenising web" in terminal.getvalue()
+    assert "tokenizing web" in terminal.getvalue()

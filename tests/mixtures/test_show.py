@@ -17,10 +17,10 @@ from configs.layout import shards_dir, tokenizer_dir
 from configs.load import load_mixture, load_sources, load_train
 from configs.schema import TrainConfig
 from mixtures import show
-from mixtures.blend import Blend, open_blend, open_shards
-from mixtures.show import read_sample
-from mixtures.sources import Source
-from mixtures.tokenizer import Tokenizer
+from mixtures.blend.blend import Blend, open_blend, open_shards
+from mixtures.blend.samples import read_sample
+from mixtures.sources.source import Source
+from mixtures.tokens.tokenizer import Tokenizer
 
 OVERRIDES = {
     "model.context_tokens": 64,
@@ -62,7 +62,7 @@ def run(data: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_it_shows_the_sequences_that_training_is_fed(blend: Blend, config: TrainConfig) -> None:
     torch = pytest.importorskip("torch")
     from megatron_train.data import PretrainData
-    from megatron_train.parallel import Ranks
+    from megatron_train.ranks.parallel import Ranks
 
     alone = Ranks(0, 1, 0, 1, 0, 1, torch.device("cpu"), cast(Any, None), None)
     batch = config.batch

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from token_shards import contents
 
+from configs.documents import sft_sets_of, sources_of, tokens_needed
 from configs.errors import ArtifactError, ConfigError, DataError, ResourceError
 from configs.load import load_study
 from configs.schema import StudyConfig
-from mixtures.blend import Blend
-from mixtures.sft import SftDataset
-from mixtures.shards import Shards
-from mixtures.tokenize import main, sft_sets_of, sources_of, tokenize_study, tokens_needed
-from mixtures.tokenizer import Tokenizer
+from mixtures.blend.blend import Blend
+from mixtures.tokenize import main, tokenize_study
+from mixtures.tokens.sft import SftDataset
+from mixtures.tokens.shards import Shards
+from mixtures.tokens.tokenizer import Tokenizer
 
 Writer = Callable[..., Path]
 OVERRIDES = {"tokenizer.name": "tiny", "tokenizer.vocab": 400, "tokenizer.sample_megabytes": 0.01}
@@ -47,7 +48,7 @@ def test_a_study_finds_all_it_needs_and_a_rerun_changes_nothing(documents_root: 
         assert source.validation is not None
         assert source.num_documents + source.validation.num_documents == 80
     assert len(SftDataset.open(data / "sft" / "tiny" / "sft", deep=True)) == 30
-    assert sum(": tokenising" in line for line in lines) == 10
+    assert sum(": tokenizing" in line for line in lines) == 10
 
     before = contents(data)
     stamps = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
@@ -75,7 +76,7 @@ def test_a_changed_document_remakes_what_it_touches_under_the_same_path(
     assert {name for name in SOURCES if before[name] != after[name]} == {"books"}
     # Its sample holds another unit of books, so the tokenizer cannot know that its one document is the same.
     assert any("tokenizer tiny: making it" in line for line in lines)
-    assert any("books: tokenising" in line for line in lines)
+    assert any("books: tokenizing" in line for line in lines)
     assert any("arxiv: unchanged" in line for line in lines)
 
 
@@ -109,7 +110,7 @@ def test_damaged_artefacts_are_refused_and_left_alone(documents_root: Path, tmp_
     assert contents(data) == before
 
 
-@pytest.mark.parametrize("full", ["mixtures.part_files.fsync", "numpy.save", "configs.artifacts.os.fsync"])
+@pytest.mark.parametrize("full", ["mixtures.tokens.part_files.fsync", "numpy.save", "configs.artifacts.os.fsync"])
 def test_a_full_disk_is_a_resource_error_and_leaves_nothing_half_written(
     documents_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
@@ -214,8 +215,8 @@ def test_a_real_source_goes_through(shared_data: Path, tmp_path: Path) -> None:
     from token_shards import tokenize_source
 
     from configs.load import load_sources
-    from mixtures.new_tokenizer import SPECIAL_TOKENS, train_tokenizer
-    from mixtures.sources import Source
+    from mixtures.sources.source import Source
+    from mixtures.tokens.new_tokenizer import SPECIAL_TOKENS, train_tokenizer
 
     source = Source("stackexchange", load_sources().sources["stackexchange"], shared_data)
     texts = [document.text for unit in source.units() for document in unit.documents()]

@@ -1,4 +1,4 @@
-"""Tokenising at length: kills at random moments, memory over gigabytes, one very long document."""
+"""Tokenizing at length: kills at random moments, memory over gigabytes, one very long document."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import pytest
 from token_shards import contents, tokenize_source, write_source
 
 from configs.runtime.cluster import cluster
-from mixtures.assembly import Assembly, assemble
-from mixtures.new_tokenizer import train_tokenizer
-from mixtures.shards import Shards
-from mixtures.tokenizer import Tokenizer
+from mixtures.tokens.assembly import Assembly, assemble
+from mixtures.tokens.new_tokenizer import train_tokenizer
+from mixtures.tokens.shards import Shards
+from mixtures.tokens.tokenizer import Tokenizer
 
 SOURCES = ["refinedweb", "starcoder", "wikipedia", "arxiv", "stackexchange", "books"]
 """Of the mixture V1P0."""
@@ -105,10 +105,10 @@ import json, resource, sys
 from pathlib import Path
 
 from configs.schema import SourceSpec
-from mixtures.assembly import Assembly, assemble
-from mixtures.shards import Shards
-from mixtures.sources import Source
-from mixtures.tokenizer import Tokenizer
+from mixtures.tokens.assembly import Assembly, assemble
+from mixtures.tokens.shards import Shards
+from mixtures.sources.source import Source
+from mixtures.tokens.tokenizer import Tokenizer
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])

@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.artifacts import fingerprint, write_json
 from configs.load import load_mixture
-from mixtures.blend import Blend
-from mixtures.schedule import quotas, schedule
-from mixtures.shards import ROWS_DTYPE, SHARDS_VERSION, Shards, index_bytes, part_name
+from mixtures.blend.blend import Blend
+from mixtures.blend.schedule import quotas, schedule
+from mixtures.tokens.shards import ROWS_DTYPE, SHARDS_VERSION, Shards, index_bytes, part_name
 
 CONTEXT, BATCH = 4096, 256
 SAMPLES = 12_000_000_000 // (CONTEXT * BATCH) * BATCH

@@ -52,8 +52,8 @@ RUN = [
 READ = """
 import json, sys, time
 from pathlib import Path
-from mixtures.blend import Blend
-from mixtures.shards import Shards
+from mixtures.blend.blend import Blend
+from mixtures.tokens.shards import Shards
 began = time.perf_counter()
 shards = Shards.open(Path(sys.argv[1]))
 opened = time.perf_counter() - began

@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.artifacts import write_json
 from configs.load import load_sources
-from mixtures.new_tokenizer import train_tokenizer
-from mixtures.sources import Source, Unit
+from mixtures.sources.source import Source, Unit
 from mixtures.statistics.batch import Batch
 from mixtures.statistics.measure import FEATURES, Job, measure, measure_unit
-from mixtures.tokenizer import Tokenizer
+from mixtures.tokens.new_tokenizer import train_tokenizer
+from mixtures.tokens.tokenizer import Tokenizer
 
 SOURCES = ("refinedweb", "fineweb_edu", "stack_v2", "arxiv", "books")
 VOCAB = 8192

@@ -41,11 +41,11 @@ import pyarrow.parquet as pq
 from configs.artifacts import write_json
 from configs.load import load_sources
 from configs.schema import SourceSpec
-from mixtures.assembly import Assembly
-from mixtures.new_tokenizer import train_tokenizer
-from mixtures.parts import write_part
-from mixtures.sources import Source
-from mixtures.tokenizer import Tokenizer
+from mixtures.sources.source import Source
+from mixtures.tokens.assembly import Assembly
+from mixtures.tokens.new_tokenizer import train_tokenizer
+from mixtures.tokens.parts import write_part
+from mixtures.tokens.tokenizer import Tokenizer
 
 GOALS = {"shards / tokenizers": 4.0, "shards / tiktoken": 0.85, "shards x 2 / shards": 1.8}
 PACKAGES = ("numpy", "pyarrow", "tiktoken", "tokenizers", "megatron-core")
@@ -89,7 +89,7 @@ class Workers:
         self.start_s = time.perf_counter() - began
 
     def shards(self, source: Source) -> float:
-        """Seconds to make the source's shards: `mixtures.assembly.assemble` on processes that are there already."""
+        """Seconds to make the source's shards: `tokens.assembly.assemble` on processes that are there already."""
         folder = self._root / "out" / "web"
         shutil.rmtree(folder.parent, ignore_errors=True)
         began = time.perf_counter()

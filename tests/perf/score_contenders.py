@@ -28,7 +28,7 @@ import numpy as np
 if TYPE_CHECKING:
     from score_inputs import Inputs
 
-    from mixtures.tokenizer import Tokenizer
+    from mixtures.tokens.tokenizer import Tokenizer
 
 PROJECT = Path(__file__).resolve().parents[2]
 HARNESS = "lm-eval"
@@ -96,7 +96,7 @@ class Ours:
         from score_inputs import STUDY
 
         from configs.schema import StudyScoring
-        from ray_eval.exports import Export, inspect_exports
+        from ray_eval.checkpoints.exports import Export, inspect_exports
         from ray_eval.scoring import score_study
 
         class Ready(Export):
@@ -123,7 +123,7 @@ class Ours:
     def _score_py(self) -> Turn:
         from score_inputs import STUDY
 
-        from ray_eval.exports import inspect_exports
+        from ray_eval.checkpoints.exports import inspect_exports
 
         command = [sys.executable, "ray_eval/score.py", "--no-ray", "--data-root", str(self._inputs.root)]
         command += ["--benchmarks", ",".join(self._inputs.workload.benchmarks)]
@@ -134,7 +134,7 @@ class Ours:
         """Of the last turn."""
         from score_inputs import STUDY
 
-        from ray_eval.exports import inspect_exports
+        from ray_eval.checkpoints.exports import inspect_exports
         from ray_eval.results import read_scores
 
         found: Found = {}

@@ -18,9 +18,9 @@ import yaml
 from configs.artifacts import write_text
 from configs.layout import RunFolder
 from configs.load import BENCHMARKS, load_benchmark
-from mixtures.benchmark_rows import sample_rows
-from mixtures.new_tokenizer import train_tokenizer
-from mixtures.tokenizer import Tokenizer
+from mixtures.sources.benchmark_rows import sample_rows
+from mixtures.tokens.new_tokenizer import train_tokenizer
+from mixtures.tokens.tokenizer import Tokenizer
 
 STUDY = "speed"
 SHAPE: dict[str, Any] = {

@@ -33,6 +33,7 @@ from configs.workflow.records.records import read_record
 from configs.workflow.records.study_file import save_study
 from configs.workflow.schedule import schedule
 from configs.workflow.units import study_units
+from mixtures.sources.identity import read_identities
 
 GOALS = {"overhead": 0.05, "no-op run_s": 3.0, "plan_s": 3.0, "status_s": 1.0}
 SEEDS = 7
@@ -54,7 +55,9 @@ def overhead(name: str, work: Path, workers: int, rounds: int) -> dict[str, floa
     wall_s = timed(["run", name, *place], 1)
     runs = work / "runs"
     study = load_study(name)
-    units = [replace(unit, gpus=1) for unit in study_units(study, runs, work / "data" / "microworld")]
+    units = [
+        replace(unit, gpus=1) for unit in study_units(study, runs, read_identities(study, work / "data" / "microworld"))
+    ]
     records = {unit.name: read_record(runs / study.name, unit.name) for unit in units}
     took = {unit: record.seconds for unit, record in records.items() if record is not None}
     ideal = schedule(units, took, workers)

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from train_step import Training
 
 from configs.schema import ModelShape, TrainConfig
+from megatron_train.checkpoints.export import gather, hf_config
 from megatron_train.data import MicroBatch
-from megatron_train.export import gather, hf_config
-from megatron_train.mcore import GPTModel, TransformerConfig
-from megatron_train.model import build_model
-from megatron_train.parallel import Ranks
+from megatron_train.model.mcore import GPTModel, TransformerConfig
+from megatron_train.model.model import build_model
+from megatron_train.ranks.parallel import Ranks
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Tokens and labels, int64 [sequences, positions] each -> their mean loss."""

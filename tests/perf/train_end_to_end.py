@@ -19,7 +19,7 @@ from random_shards import make_shards
 from configs.cost.model import flops_per_token
 from configs.load import load_mixture, load_train
 from megatron_train import pretrain
-from megatron_train.device import peak_flops, utilisation
+from megatron_train.kernels.device import peak_flops, utilisation
 
 TOKENIZER = "throughput"
 LOG_LINES = 8

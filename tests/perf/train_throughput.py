@@ -40,9 +40,10 @@ from configs.cost.model import flops_per_token
 from configs.errors import user_errors
 from configs.load import load_train
 from configs.schema import TrainConfig
-from megatron_train import cli, parallel
+from megatron_train import cli
 from megatron_train.data import MicroBatch
-from megatron_train.device import peak_flops, utilisation
+from megatron_train.kernels.device import peak_flops, utilisation
+from megatron_train.ranks import parallel
 
 OURS = "ours"
 LR = 1e-3

@@ -104,12 +104,12 @@ def test_scripts_of_the_papers_study(tmp_path: Path) -> None:
     assert "--nproc-per-node 8 --shutdown-timeout 110 --standalone study.py unit paper" in pretraining
     assert "--data '/shared/my data'" in pretraining
     assert "torch.distributed" not in made["score-1b-pt.sbatch"] and "--gpus-per-node=1" in made["score-1b-pt.sbatch"]
-    assert "gpus" not in made["tokenise.sbatch"]
+    assert "gpus" not in made["tokenize.sbatch"]
     assert made["train-1b-sft-equal.units"].splitlines()[4] == "finetune/1b/V2P1/seed0/equal"
     submit = made["submit.sh"]
     order = re.findall(r"^(\w+)=\$\(sbatch --parsable(.*?) [\w-]+\.sbatch\)", submit, re.MULTILINE)
     after = {name: dependency.removeprefix(" --dependency=") for name, dependency in order}
-    assert after["tokenise"] == "" and after["train_1b_pt"] == "afterok:$tokenise"
+    assert after["tokenize"] == "" and after["train_1b_pt"] == "afterok:$tokenize"
     assert after["train_1b_sft_equal"] == after["score_1b_pt"] == "aftercorr:$train_1b_pt"
     assert after["score_1b_sft_equal"] == "aftercorr:$train_1b_sft_equal"
     assert after["analyse"].count("$score") == 8 and after["analyse"].startswith("afterany:")
@@ -129,7 +129,7 @@ def test_every_unit_is_in_one_element_and_an_element_finds_what_it_needs_in_the_
         for array in made.values():
             if array.after and len(made[array.after].lines) == len(array.lines):
                 for line, before in zip(array.lines, made[array.after].lines, strict=True):
-                    assert {name for unit in line for name in inputs[unit]} - {"tokenise"} <= set(before)
+                    assert {name for unit in line for name in inputs[unit]} - {"tokenize"} <= set(before)
 
 
 def test_a_training_of_several_machines_meets_at_the_first(tmp_path: Path) -> None:
@@ -219,23 +219,23 @@ kill -USR1 $unit; wait $unit
 """
 
 
-def test_a_job_that_tokenises_is_queued_again_at_the_notice_and_goes_on(tmp_path: Path) -> None:
+def test_a_job_that_tokenizes_is_queued_again_at_the_notice_and_goes_on(tmp_path: Path) -> None:
     path, runs = write_study(tmp_path), tmp_path / "runs"
     study = load_study(path)
     save_study(study, tmp_path / "data/microworld", runs)
     places = {"runs": runs, "data": tmp_path / "data", "python": Path(sys.executable)}
     emit(tmp_path, "tiny", study_units(study, runs), places, Cluster())
-    log = runs / "tiny/units/tokenise.log"
+    log = runs / "tiny/units/tokenize.log"
     variables = stand_ins(tmp_path, tmp_path, NOTICE) | {"LOG": str(log)}
     variables |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
-    job = ["bash", str(tmp_path / "tokenise.sbatch")]
+    job = ["bash", str(tmp_path / "tokenize.sbatch")]
     first = subprocess.run(job, env=variables, capture_output=True, text=True)
     assert "stopped: SIGUSR1 came; what is finished is kept" in first.stderr and "Traceback" not in first.stderr
     assert first.returncode == 0 and (tmp_path / "requeued").read_text() == "requeue 7_1\n"
-    assert not (runs / "tiny/units/tokenise.json").exists() and not log.with_suffix(".failed").exists()
+    assert not (runs / "tiny/units/tokenize.json").exists() and not log.with_suffix(".failed").exists()
     (tmp_path / "bin/srun").write_text(SRUN)
     subprocess.run(job, env=variables, check=True)
-    assert (runs / "tiny/units/tokenise.json").is_file() and not log.with_suffix(".stopped").exists()
+    assert (runs / "tiny/units/tokenize.json").is_file() and not log.with_suffix(".stopped").exists()
 
 
 @pytest.mark.parametrize("name", ["score/tiny/V1P0/seed0/pt/last", "analyse", "finetune/tiny/V1P0/seed0/tiny"])

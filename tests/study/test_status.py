@@ -158,7 +158,7 @@ def test_every_state_with_what_a_person_wants_to_know(units: list[Unit], folder:
 def test_what_is_left_of_a_study_at_its_present_pace(units: list[Unit], folder: Path) -> None:
     """Scores took 3 s each, fine-tunings 20 s; a fine-tuning and three scores are left, one of them at work."""
     left = ["finetune/tiny/V2P2/seed0/tiny", "score/tiny/V2P2/seed0/pt/last", "score/tiny/V2P2/seed0/sft-tiny/last"]
-    took = {"tokenise": 1.0, "pretrain": 9.0, "finetune": 20.0, "score": 3.0}
+    took = {"tokenize": 1.0, "pretrain": 9.0, "finetune": 20.0, "score": 3.0}
     for unit in units:
         if unit.name not in left and unit.kind != "analyse":
             record_done(folder, unit, "product", took[unit.kind])

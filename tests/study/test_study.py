@@ -30,6 +30,7 @@ from configs.workflow.disk import SPARE_BYTES, check_disk
 from configs.workflow.records.leases import study_lock
 from configs.workflow.status.progress import last_step, share_done
 from configs.workflow.units import study_units
+from mixtures.sources.identity import source_bytes
 
 
 def command(study: Path, root: Path, *more: str) -> list[str]:
@@ -122,7 +123,7 @@ def test_token_shards_count_where_they_go_and_what_is_there_does_not(
 
     def free(count: float) -> None:
         monkeypatch.setattr("configs.workflow.disk.shutil.disk_usage", lambda path: SimpleNamespace(free=count))
-        check_disk(study, data / "microworld", data, runs)
+        check_disk(study, lambda source: source_bytes(source, data / "microworld"), data, runs)
 
     free(shards + SPARE_BYTES + plan_study(study).disk_bytes)
     with pytest.raises(ResourceError, match=r"needs about 1\.3 GB here, 1\.3 GB are free[^!]*--data or --runs"):
@@ -197,7 +198,7 @@ def test_what_changed_is_refused_redone_or_kept_and_a_second_driver_is_turned_aw
     assert "pretrain/tiny/V1P0/seed0: optimizer.lr 0.01 -> 0.02" in changed.stderr and "--stale redo" in changed.stderr
     assert scores(tmp_path) == first
     late = run(study, tmp_path, "tokenizer.sample_megabytes=0.03")  # known only once the shards are there
-    assert late.returncode == 2 and "tokenise was made again, and came out otherwise" in late.stderr
+    assert late.returncode == 2 and "tokenize was made again, and came out otherwise" in late.stderr
     assert (folder / "study.yaml").read_bytes() == saved and run(study, tmp_path).returncode == 0
     assert scores(tmp_path) == first and "stale" not in status(tmp_path)
 
@@ -320,7 +321,7 @@ def test_submitted_to_a_ray_cluster_whose_driver_is_killed_and_without_one_the_s
         assert first.result().returncode != 0
         done = submitted(script, head, timeout_s=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "1 tokenise" not in done.stdout  # what was done stays done
+    assert "1 tokenize" not in done.stdout  # what was done stays done
     assert scores(here) == scores(there)
     metrics_of = [sha256_file(root / "runs/tiny/metrics.parquet") for root in (here, there)]
     assert metrics_of[0] == metrics_of[1]

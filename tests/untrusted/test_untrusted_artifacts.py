@@ -18,12 +18,12 @@ from configs.artifacts import read_json, sha256_file, verify_files, write_json
 from configs.errors import ArtifactError, DataError
 from configs.layout import sft_dir, shards_dir, tokenizer_dir
 from configs.schema import SftSpec
-from mixtures.new_tokenizer import take_tokenizer, train_tokenizer
-from mixtures.sft import SftDataset, prepare_sft
-from mixtures.shards import INDEX_HEADER, INDEX_MAGIC, Shards, read_index
-from mixtures.sources import Source
-from mixtures.tokenizer import SpecialIds, Tokenizer
-from mixtures.verification import verify
+from mixtures.sources.source import Source
+from mixtures.tokens.new_tokenizer import take_tokenizer, train_tokenizer
+from mixtures.tokens.sft import SftDataset, prepare_sft
+from mixtures.tokens.shards import INDEX_HEADER, INDEX_MAGIC, Shards, read_index
+from mixtures.tokens.tokenizer import SpecialIds, Tokenizer
+from mixtures.tokens.verification import verify
 
 WORDS = ["one fish two fish", "red fish blue fish", "a word and another word", "the end"] * 8
 
@@ -223,7 +223,7 @@ def test_a_tokenizer_cannot_ask_for_memory_or_other_ids(data: Path, tmp_path: Pa
     assert not (tmp_path / "taken").exists()
     code = """
     from pathlib import Path
-    from mixtures.new_tokenizer import take_tokenizer
+    from mixtures.tokens.new_tokenizer import take_tokenizer
     import tokenizers
     path = Path(sys.argv[1])
     start()

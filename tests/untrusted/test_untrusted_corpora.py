@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from configs.errors import DataError
 from configs.schema import BenchmarkConfig, SftSpec, SourceSpec
-from mixtures import formats
-from mixtures.benchmark_rows import read_rows
-from mixtures.software_heritage import Blob, _text
-from mixtures.sources import Dropped, Source
+from mixtures.sources import formats
+from mixtures.sources.benchmark_rows import read_rows
+from mixtures.sources.software_heritage import Blob, _text
+from mixtures.sources.source import Dropped, Source
 from ray_eval.benchmarks.templates import Template
 
 TEXTS = ["first document", "zweites\nDokument ü", "third " * 50]
@@ -196,9 +196,9 @@ def test_bombs_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
     import gzip, itertools
     from pathlib import Path
     import pyarrow.parquet
-    from mixtures.benchmark_rows import _table
-    from mixtures.formats import MESSAGES, TEXT, read_rows
-    from mixtures.software_heritage import Blob, _text
+    from mixtures.sources.benchmark_rows import _table
+    from mixtures.sources.formats import MESSAGES, TEXT, read_rows
+    from mixtures.sources.software_heritage import Blob, _text
     folder = Path(sys.argv[1])
     start()
     reads = {

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from configs.artifacts import read_json, sha256_file, sha256_files, write_json
 from configs.errors import ArtifactError
 from configs.layout import RunFolder
-from mixtures.new_tokenizer import train_tokenizer
+from mixtures.tokens.new_tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from safetensors.torch import save_file
 
     from configs.schema import ModelShape
-    from megatron_train.export import hf_config
+    from megatron_train.checkpoints.export import hf_config
 
     runs = tmp_path_factory.mktemp("runs")
     folder = RunFolder(runs, "study", "s", "V1P0", 0, "pt").export(1)
@@ -84,7 +84,7 @@ def score(folder: Path) -> None:
     """Everything that scoring reads of an export."""
     import torch
 
-    from ray_eval.exports import read_export
+    from ray_eval.checkpoints.exports import read_export
 
     found = read_export(folder)
     assert found.score_file.is_relative_to(folder.parents[6]) and found.context_tokens
@@ -95,8 +95,8 @@ def score(folder: Path) -> None:
 
 def fine_tune(folder: Path) -> None:
     """Everything that fine-tuning reads of its parent, but for copying the weights into a model of megatron."""
-    from megatron_train.export import check_shape, read_export, shape_of, weight_files
-    from mixtures.tokenizer import SpecialIds
+    from megatron_train.checkpoints.export import check_shape, read_export, shape_of, weight_files
+    from mixtures.tokens.tokenizer import SpecialIds
 
     read_export(folder)
     check_shape(folder, shape_of(folder))
@@ -160,8 +160,8 @@ def test_sizes_are_believed_only_with_weights_of_that_size(export: Path, tmp_pat
     code = """
     from pathlib import Path
     import torch
-    from ray_eval.exports import read_export
-    from ray_eval.llama import Llama
+    from ray_eval.checkpoints.exports import read_export
+    from ray_eval.models.llama import Llama
     start()
     for folder in map(Path, sys.argv[1:]):
         try:
@@ -186,7 +186,7 @@ def test_sizes_are_believed_only_with_weights_of_that_size(export: Path, tmp_pat
     ],
 )
 def test_a_config_cannot_ask_for_code(changes: dict[str, Any], export: Path, tmp_path: Path) -> None:
-    from ray_eval.foreign import read_model
+    from ray_eval.checkpoints.hf_checkpoint import read_model
 
     config = json.dumps(read_json(export / "config.json") | changes).encode()
     folder = copied(export, tmp_path, "config.json", config)
@@ -197,7 +197,7 @@ def test_a_config_cannot_ask_for_code(changes: dict[str, Any], export: Path, tmp
 
 
 def test_an_adapter_does_not_lead_to_another_model(export: Path, tmp_path: Path) -> None:
-    from ray_eval.foreign import read_model
+    from ray_eval.checkpoints.hf_checkpoint import read_model
 
     content = json.dumps({"base_model_name_or_path": "somebody/model", "peft_type": "LORA"}).encode()
     folder = copied(export, tmp_path, "adapter_config.json", content)
@@ -207,7 +207,7 @@ def test_an_adapter_does_not_lead_to_another_model(export: Path, tmp_path: Path)
 
 
 def test_shards_of_weights_lie_in_the_folder(export: Path, tmp_path: Path) -> None:
-    from ray_eval.foreign import read_model
+    from ray_eval.checkpoints.hf_checkpoint import read_model
 
     for place in ("../../model.safetensors", "/etc/passwd"):
         content = json.dumps({"weight_map": {"model.norm.weight": place}}).encode()
@@ -225,7 +225,7 @@ def test_shards_of_weights_lie_in_the_folder(export: Path, tmp_path: Path) -> No
 def test_an_altered_plan_is_read_or_refused(data: st.DataObject, tmp_path_factory: Any) -> None:
     import numpy as np
 
-    from ray_eval.plan import load_plan
+    from ray_eval.plans.plan import load_plan
 
     out = io.BytesIO()
     np.savez(out, info=np.frombuffer(b"{}", np.uint8), gold=np.zeros(3, np.int32))
@@ -237,7 +237,7 @@ def test_an_altered_plan_is_read_or_refused(data: st.DataObject, tmp_path_factor
 def test_a_plan_is_no_archive_of_zeros_or_objects(tmp_path: Path) -> None:
     import numpy as np
 
-    from ray_eval.plan import load_plan
+    from ray_eval.plans.plan import load_plan
 
     np.savez_compressed(tmp_path / "zeros.npz", info=np.zeros(1 << 24, np.uint8))
     with pytest.raises(ArtifactError, match="it is compressed"):
@@ -275,7 +275,7 @@ def load(folder: Path) -> dict[str, Any]:
     import torch
     import torch.distributed.checkpoint as dcp
 
-    from megatron_train.checkpoint import SafeReader
+    from megatron_train.checkpoints.checkpoint import SafeReader
 
     state = {"master/a": torch.zeros(2, 3), "mean/a": torch.zeros(2)}
     try:

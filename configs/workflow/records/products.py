@@ -33,7 +33,7 @@ class Products:
     study: StudyFolder
     data: Path
     generated: Path | None = None
-    """Folder of the documents, where tokenising makes them too."""
+    """Folder of the documents, where tokenizing makes them too."""
 
     def product(self, unit: Unit) -> str:
         """Fingerprint of what came out of a unit that is done."""
@@ -67,8 +67,8 @@ class Products:
 
     def _stands_for(self, unit: Unit) -> list[Path]:
         """The files from which `product` follows."""
-        if unit.kind == "tokenise":
-            return [folder / MANIFEST for folder in self._tokenised(unit)]
+        if unit.kind == "tokenize":
+            return [folder / MANIFEST for folder in self._tokenized(unit)]
         if unit.kind in TRAININGS:
             assert unit.folder is not None
             return [unit.folder.done]
@@ -79,9 +79,9 @@ class Products:
 
     def _folders(self, unit: Unit, waiting: Sequence[Unit]) -> list[tuple[Path, Path]]:
         """(folder, its manifest) of what a unit has made; of exports those there, waited for, or soon made again."""
-        if unit.kind == "tokenise":
+        if unit.kind == "tokenize":
             generated = [self.generated] if self.generated is not None else []
-            return [(folder, folder / MANIFEST) for folder in [*self._tokenised(unit), *generated]]
+            return [(folder, folder / MANIFEST) for folder in [*self._tokenized(unit), *generated]]
         if unit.kind not in TRAININGS or unit.folder is None or not unit.folder.done.is_file():
             return []
         done = read_json(unit.folder.done)
@@ -92,7 +92,7 @@ class Products:
         exports |= set(unit.folder.path.glob("export/step-*"))
         return [(path, path / "export.json") for path in sorted(exports)]
 
-    def _tokenised(self, unit: Unit) -> list[Path]:
+    def _tokenized(self, unit: Unit) -> list[Path]:
         """Tokenizer, shards of each source, SFT sets."""
         name = unit.identity["tokenizer"]["name"]
         sources = [shards_dir(self.data, name, source) for source in unit.identity["sources"]]

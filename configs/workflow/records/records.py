@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from configs.artifacts import read_json, write_json
 from configs.errors import ArtifactError
-from configs.workflow.units import ROOMS, Unit, room_code
+from configs.runtime.versions import code_sha256
+from configs.workflow.units import CODE, Unit
 
 VERSION = 2
 
@@ -25,7 +26,7 @@ class Record:
     identity: dict[str, Any]
     """`Unit.identity`"""
     code: dict[str, str]
-    """Room -> `room_code`, of the rooms that made it."""
+    """Part of the project -> `code_sha256`, of the parts that made it."""
     inputs: dict[str, str]
     """Name of each input -> the product that was read."""
     product: str
@@ -61,7 +62,7 @@ def record_file(folder: Path, unit: str) -> Path:
 
 def write_record(folder: Path, unit: Unit, inputs: Mapping[str, str], product: str, **about: Any) -> None:
     """about: started, seconds, host, hardware, git_commit."""
-    code = {room: room_code(room) for room in ROOMS[unit.kind]}
+    code = {part: code_sha256(part) for part in CODE[unit.kind]}
     record = Record(dict(unit.identity), code, dict(inputs), product, **about)
     write_json(record_file(folder, unit.name), asdict(record), sealed=True)
 
@@ -71,7 +72,7 @@ def keep_record(folder: Path, unit: Unit, reasons: Sequence[str]) -> None:
     record = read_record(folder, unit.name)
     assert record is not None, "only what has a record is stale"
     inputs = {name: found.product for name in unit.inputs if (found := read_record(folder, name)) is not None}
-    code = {room: room_code(room) for room in ROOMS[unit.kind]}
+    code = {part: code_sha256(part) for part in CODE[unit.kind]}
     kept = tuple(dict.fromkeys((*record.kept, *reasons)))
     changed = replace(record, identity=dict(unit.identity), code=code, inputs=inputs, kept=kept)
     write_json(record_file(folder, unit.name), asdict(changed), sealed=True)
@@ -100,7 +101,7 @@ def states(folder: Path, units: Sequence[Unit]) -> dict[str, State]:
             found[unit.name] = State("missing")
             continue
         reasons = [f"{key} {old} -> {new}" for key, old, new in changes(record.identity, unit.identity)]
-        reasons += [f"code of {room}" for room in ROOMS[unit.kind] if record.code.get(room) != room_code(room)]
+        reasons += [f"code of {part}" for part in CODE[unit.kind] if record.code.get(part) != code_sha256(part)]
         for name in unit.inputs:
             before = records[name]
             if found[name].kind != "done":

@@ -12,7 +12,6 @@ from configs.artifacts import read_json, write_json
 from configs.errors import ArtifactError
 from configs.layout import StudyFolder
 from configs.schema import StudyConfig
-from configs.workflow.units import Unit, study_units
 
 
 def save_study(study: StudyConfig, documents: Path | None, runs: Path) -> None:
@@ -22,12 +21,11 @@ def save_study(study: StudyConfig, documents: Path | None, runs: Path) -> None:
     write_json(folder.path / "study.json", {"documents_root": str(documents) if documents else None})
 
 
-def open_study(folder: StudyFolder) -> tuple[StudyConfig, Path | None, list[Unit]]:
-    """(study, folder of its documents, its units) as it was begun. Raises ArtifactError where it was not."""
+def open_study(folder: StudyFolder) -> tuple[StudyConfig, Path | None]:
+    """(study, folder of its documents) as it was begun. Raises ArtifactError where it was not."""
     if not folder.config.is_file():
         known = sorted(path.parent.name for path in folder.runs.glob("*/study.yaml"))
         raise ArtifactError("no such study", where=folder.path, valid=", ".join(known) or "none has been started here")
     study = config_files.load(StudyConfig, folder.config)
     root = read_json(folder.path / "study.json").get("documents_root")
-    documents = Path(root) if root else None
-    return study, documents, study_units(study, folder.runs, documents)
+    return study, Path(root) if root else None

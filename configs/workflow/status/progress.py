@@ -50,11 +50,11 @@ def share_done(unit: Unit) -> float:
 
 
 def words_of(unit: Unit, folder: Path) -> str:
-    """Of a unit at work: `240m/V1P0/seed0/pt step 1200 loss 3.21`, or what tokenising has last written to its log.
+    """Of a unit at work: `240m/V1P0/seed0/pt step 1200 loss 3.21`, or what tokenizing has last written to its log.
 
     folder: <runs>/<study>
     """
-    if unit.kind == "tokenise":
+    if unit.kind == "tokenize":
         said = log_lines(folder, unit.name)
         return said[-1] if said else unit.name
     line = last_step(unit.folder) if unit.folder and unit.kind in ("pretrain", "finetune") else {}

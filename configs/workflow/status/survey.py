@@ -136,7 +136,7 @@ class _Speeds:
         self._rate = {like: seconds[like] / flops[like] for like in flops if flops[like]}
 
     def seconds(self, unit: Unit) -> float | None:
-        """0 for what does not count (tokenising, the report); None where none of its kind and scale is done."""
+        """0 for what does not count (tokenizing, the report); None where none of its kind and scale is done."""
         if not unit.flops:
             return 0.0
         rate = self._rate.get(self._like(unit))

@@ -138,8 +138,8 @@ class RayWorkers:
                     ray.cancel(task)
 
     def _share(self, unit: Unit) -> Share:
-        """Without GPUs a unit takes a CPU; tokenising has tasks of its own that do."""
-        cpus = 0 if unit.kind == "tokenise" else 1
+        """Without GPUs a unit takes a CPU; tokenizing has tasks of its own that do."""
+        cpus = 0 if unit.kind == "tokenize" else 1
         most = _most_gpus(self._alive()) or self._most_seen
         needed = unit.run is not None and unit.run.config.precision == "bf16"
         if not unit.gpus or not (most or needed):

@@ -53,13 +53,13 @@ def arrays(units: Sequence[Unit]) -> list[Array]:
     for unit in units:
         if unit.kind == "analyse":
             continue
-        if unit.kind == "tokenise":
-            name, before = "tokenise", ""
+        if unit.kind == "tokenize":
+            name, before = "tokenize", ""
         else:
             assert unit.folder is not None
             group = f"{unit.folder.scale}-{unit.folder.stage}"
             trained = f"train-{group}"
-            name, before = (f"score-{group}", trained) if unit.kind == "score" else (trained, "tokenise")
+            name, before = (f"score-{group}", trained) if unit.kind == "score" else (trained, "tokenize")
             if unit.kind == "finetune":
                 before = f"train-{unit.folder.scale}-pt"
         gpus[name], after[name] = unit.gpus, before

@@ -1,0 +1,1 @@
+"""Checkpoints, Hugging Face exports, and where a run resumes."""

@@ -1,0 +1,139 @@
+"""Where a run starts: `--resume auto`, `--resume STEP` or `--resume never`.
+
+In: the run folder, locked, and a job for it. Out: a folder in which the start that was asked for is the newest, so that
+the loop, which always goes on from the newest whole checkpoint, goes on from there. `auto` keeps the folder as it is
+(and a finished run is skipped); a step or `never` starts a finished run again. What was made from other inputs (another
+config, other data, another parent) is never gone on from, and only `never` removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.artifacts import MANIFEST, read_object, verify_files
+from configs.errors import ArtifactError, MagicError
+from configs.load import load
+from configs.schema import TrainConfig
+from megatron_train.checkpoints.checkpoint import FOLDER_NAME, complete
+
+if TYPE_CHECKING:
+    from megatron_train.job import Job
+
+
+SHOWN = 8
+"""Differences that a message names."""
+
+
+def check_start(job: Job) -> None:
+    """Raise ArtifactError where the run cannot start in its folder as it was asked to (main rank); touches nothing.
+
+    That is where anything there was made from other inputs, or the checkpoint of the step is missing or damaged.
+    """
+    if job.resume == "never":
+        return
+    if stranger := _stranger(job):
+        path, inputs = stranger
+        changes = [f"\n    {line}" for line in _differences(job, inputs)]
+        raise ArtifactError(
+            f"{path.relative_to(job.folder.path)} was made from other inputs than this run"
+            + ("".join(changes) or " (another config, other data or another parent)"),
+            where=job.folder.path,
+            hint="--study NAME (or --runs DIR) keeps both; --resume never removes what is there and starts again "
+            "(in a study: delete the folder)",
+        )
+    if job.resume != "auto":
+        _check_step(job.folder.checkpoints, job.resume)
+
+
+def make_way(job: Job) -> None:
+    """Remove what lies beyond the start asked for, after `check_start` (main rank)."""
+    folder, resume = job.folder, job.resume
+    worthless = not _stating(job) and _inputs_in(folder.provenance) != job.inputs
+    if resume == "auto" and worthless and folder.path.exists():
+        print(f"{folder.name}: removing what a run of other inputs left before its first checkpoint", flush=True)
+        shutil.rmtree(folder.path)
+    folder.done.unlink(missing_ok=True)  # first: half of a folder must not seem whole
+    if resume == "never":
+        shutil.rmtree(folder.path, ignore_errors=True)
+    elif resume != "auto":
+        # Newest first, checkpoints before exports: an interruption here leaves the folder of a run stopped earlier.
+        for kind in ("checkpoints", "export"):
+            for path in sorted((folder.path / kind).glob("step-*"), reverse=True):
+                if (match := FOLDER_NAME.fullmatch(path.name)) and int(match.group(1)) > resume:
+                    shutil.rmtree(path)
+
+
+def _stating(job: Job) -> list[Path]:
+    """Files that say which inputs DONE, a checkpoint or an export is of: what of a run is worth keeping."""
+    folder = job.folder
+    checkpoints = [path / MANIFEST for _, path in complete(folder.checkpoints)]
+    files = [folder.done, *checkpoints, *sorted((folder.path / "export").glob("step-*/export.json"))]
+    return [path for path in files if path.is_file()]
+
+
+def _stranger(job: Job) -> tuple[Path, str] | None:
+    """The first file of the folder that is of other inputs, and those; None where there is nothing to lose."""
+    if not (files := _stating(job)):
+        return None
+    if job.folder.provenance.is_file():
+        files.append(job.folder.provenance)  # of metrics.jsonl, which no checkpoint vouches for
+    for path in files:
+        if (inputs := _inputs_in(path)) is not None and inputs != job.inputs:
+            return path, inputs
+    return None
+
+
+def _inputs_in(path: Path) -> str | None:
+    """None where there is no such file, or it is damaged: who needs it says so."""
+    with contextlib.suppress(ArtifactError):
+        return str(read_object(path).get("inputs"))
+    return None
+
+
+def _differences(job: Job, inputs: str) -> list[str]:
+    """`key: before -> now` of what distinguishes these inputs from the job's, as far as the folder tells."""
+    before: dict[str, Any] = {}
+    with contextlib.suppress(MagicError):
+        record = read_object(job.folder.provenance)
+        if record.get("inputs") == inputs:  # otherwise config and record are of a later run
+            config = load(TrainConfig, job.folder.path / "config.yaml").identity()
+            before = _flat(config | {"fingerprints": record.get("data"), "parent": record.get("parent")})
+    if not before:
+        return []
+    parent = {"export": str(job.parent), "sha256": job.parent_sha256} if job.parent else None
+    now = _flat(job.config.identity() | {"fingerprints": job.data_fingerprints, "parent": parent})
+    keys = [key for key in before | now if before.get(key) != now.get(key) and key != "parent.export"]
+    if "parent.sha256" in keys:
+        keys.insert(keys.index("parent.sha256"), "parent.export")
+    lines = [f"{key}: {_shown(before.get(key))} -> {_shown(now.get(key))}" for key in keys]
+    return lines[:SHOWN] + ([f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optimizer": {"lr": 1}} -> {"optimizer.lr": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{text[:12]}..." if len(text) == 64 else text
+
+
+def _check_step(checkpoints: Path, step: int) -> None:
+    found = dict(complete(checkpoints))
+    if step not in found:
+        raise ArtifactError(
+            f"there is no checkpoint of step {step}",
+            where=checkpoints,
+            valid=", ".join(map(str, found)) or "none: the run has no checkpoint",
+        )
+    verify_files(found[step], read_object(found[step] / MANIFEST).get("files", {}), deep=True)

@@ -1,0 +1,1 @@
+"""Which kernels a device can run, and what the device is."""

@@ -1,0 +1,1 @@
+"""The model: layers of megatron-core, attention, loss, packing."""

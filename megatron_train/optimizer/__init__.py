@@ -1,0 +1,1 @@
+"""AdamW: the project's own flat one, and megatron-core's distributed one."""

@@ -1,0 +1,1 @@
+"""The processes of a run: groups, reductions, and what to do when one hangs."""

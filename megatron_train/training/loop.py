@@ -1,0 +1,211 @@
+"""The training loop that pretraining and fine-tuning share.
+
+In: a `Job` (config, run folder, data, what to start from). Out: the run folder: metrics.jsonl, checkpoints, exports
+and, last, DONE. A run that was killed goes on from its newest complete checkpoint and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs import load as config_files
+from configs.artifacts import read_object, write_json
+from configs.clock import clock
+from configs.cost.model import flops_per_token
+from configs.errors import Preempted
+from configs.runtime import locks, signals
+from megatron_train.checkpoints import checkpoint
+from megatron_train.checkpoints.checkpoint import Checkpoints
+from megatron_train.checkpoints.export import export, load_export
+from megatron_train.checkpoints.resume import check_start, make_way
+from megatron_train.data import MicroBatch
+from megatron_train.job import Job
+from megatron_train.kernels.device import peak_flops
+from megatron_train.kernels.kernels import choose_kernels
+from megatron_train.model.model import LanguageModel, build_model
+from megatron_train.optimizer.flat_adamw import learning_rate
+from megatron_train.provenance import provenance
+from megatron_train.ranks import parallel, place, watchdog
+from megatron_train.ranks.parallel import Ranks
+from megatron_train.training.metrics import Metrics, keep_until
+from megatron_train.training.step import make_optimizer, micro_loss, train_step
+from megatron_train.training.tracking import Tracking
+
+
+def train(job: Job) -> None:
+    """Run (or resume, or skip) a job; see the module's docstring."""
+    config, folder = job.config, job.folder
+    ranks = parallel.initialise(config.parallel.tensor, config.batch.sequences, config.hang_timeout_s)
+    try:
+        with contextlib.ExitStack() as held:
+            if ranks.from_main(lambda: _begins(job, held)):
+                with (
+                    Tracking(job, ranks.is_main) as tracking,
+                    watchdog.watching(ranks, config.hang_timeout_s, folder.path / "hang"),
+                ):
+                    _train(job, ranks, tracking)
+    finally:
+        parallel.shut_down()
+
+
+def _begins(job: Job, held: contextlib.ExitStack) -> bool:
+    """Lock the run folder for as long as `held` is open; False where the run is to be skipped (main rank).
+
+    Raises ResourceError where another process works in the folder, ArtifactError where the run cannot start there.
+    """
+
+    def skipped() -> bool:
+        return job.resume == "auto" and job.is_done
+
+    if not skipped():
+        held.enter_context(locks.alone_in(job.folder))
+        if not skipped():  # another process may have finished it in the meantime
+            check_start(job)
+            return True
+    print(f"{job.folder.name}: done already, skipped ({job.folder.done})", flush=True)
+    return False
+
+
+def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
+    config, folder = job.config, job.folder
+
+    # ---- the run folder: new, or left by an interrupted run with the same inputs
+    ranks.from_main(lambda: _prepare_folder(job, ranks))
+
+    # ---- model, optimizer, and where they go on from
+    kernels = choose_kernels(config, ranks, folder.path / "kernels.json")
+    model = build_model(
+        config.model,
+        tensor_parallel=ranks.tensor_size,
+        device=ranks.device,
+        seed=config.seed,
+        norm=kernels.norm.builder,
+        compiled=kernels.compiled,
+    )
+    found, unexported = _starts(job)
+    if job.parent and not found:
+        load_export(job.parent, model, config.model, ranks)
+    optimizer = make_optimizer(model, config, ranks, kernels)
+    kernels.compile(model)
+    kept = job.milestones, config.keep_checkpoints
+    with Checkpoints(folder.checkpoints, optimizer, ranks, job.inputs, *kept) as checkpoints:
+        first, tokens = 0, 0
+        for step, path in unexported:
+            tokens = checkpoints.load_newest([(step, path)])["tokens"]
+            export(folder.export(step), model, config.model, ranks, job.tokenizer, _facts(job, step, tokens))
+        if found:
+            manifest = checkpoints.load_newest(found)
+            first, tokens = manifest["step"], manifest["tokens"]
+        losses: list[float] = []
+        if ranks.is_main:
+            losses = keep_until(folder.metrics, first)
+            tracking.replay(folder.metrics)
+            print(f"running on   {hardware(ranks)}", *kernels.lines(config, optimizer.describe()), sep="\n", flush=True)
+        data, milestones = job.data(ranks), job.milestones
+        flops, peak = flops_per_token(config.model), peak_flops(ranks.device, config.precision)
+        metrics = Metrics(folder.metrics, ranks, job.steps, first, losses, data.describe, flops, peak, tracking)
+        started = time.perf_counter()
+
+        for step in range(first + 1, job.steps + 1):
+            # ---- forward, backward, update
+            place.at(step, "data")
+            batch = data.step(step)
+            lr = learning_rate(config.optimizer, step, job.steps)
+            loss, norm = train_step(model, optimizer, batch.micro, lr, ranks, kernels.loss_chunk_tokens, step=step)
+            tokens += batch.tokens
+            metrics.add(step, tokens, batch.tokens, lr, loss, norm)
+
+            # ---- log, validate, keep
+            last = step == job.steps
+            every = config.validation.every_steps
+            if step % config.log_every_steps == 0 or last:
+                place.at(step, "log")
+                metrics.flush(show=True)
+            if job.validation and (last or (every and step % every == 0)):
+                place.at(step, "validation")
+                metrics.flush()
+                held_out = _validate(model, job, ranks, kernels.loss_chunk_tokens)
+                metrics.validation(step, tokens, held_out, job.bytes_per_token)
+            resume_point = config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0
+            # All ranks at the same step: the notice reaches them at different moments.
+            notice = ranks.any(signals.received() is not None)
+            if step in milestones or resume_point or notice:
+                metrics.flush()
+                if step in milestones:
+                    place.at(step, "export")
+                    # Before the checkpoint: a run that finds the checkpoint of a milestone may rely on its export.
+                    export(folder.export(step), model, config.model, ranks, job.tokenizer, _facts(job, step, tokens))
+                place.at(step, "checkpoint")
+                checkpoints.save(step, tokens)
+            if notice and not last:
+                checkpoints.wait()
+                raise Preempted(
+                    f"{signals.received() or 'a signal'} came; saved after step {step} of {job.steps}",
+                    where=folder.path,
+                    hint=f"the same command{'' if job.resume == 'auto' else ' without --resume'} goes on from there",
+                )
+
+    # ---- done
+    place.at(job.steps, "end")
+    if ranks.is_main:
+        checkpoint.prune(folder.checkpoints, keep=set(milestones), newest=1)
+        exports = {str(m): read_object(folder.export(m) / "export.json")["checkpoint"] for m in milestones}
+        done = {"step": job.steps, "tokens": tokens, "inputs": job.inputs, "export": exports}
+        write_json(folder.done, done, sealed=True)
+        print(f"{folder.name}: done in {clock(time.perf_counter() - started)} ({folder.path})", flush=True)
+    ranks.barrier()
+
+
+def _prepare_folder(job: Job, ranks: Ranks) -> None:
+    make_way(job)
+    job.folder.path.mkdir(parents=True, exist_ok=True)
+    config_files.save(job.config, job.folder.path / "config.yaml")
+    write_json(job.folder.provenance, provenance(job, hardware(ranks), ranks.world))
+
+
+def _starts(job: Job) -> tuple[list[tuple[int, Path]], list[tuple[int, Path]]]:
+    """(checkpoints to go on from, those whose export is not there any more); each (step, folder), oldest first.
+
+    A checkpoint behind a milestone that has neither is of no use: it would never be exported.
+    """
+    found = checkpoint.complete(job.folder.checkpoints)
+    missing = {step for step in job.milestones if job.exported(step) is None}
+    lost = min(missing - {step for step, _ in found}, default=job.steps + 1)
+    found = [(step, path) for step, path in found if step < lost]
+    return found, [(step, path) for step, path in found if step in missing]
+
+
+def _facts(job: Job, step: int, tokens: int) -> dict[str, Any]:
+    """What export.json says of where its weights come from."""
+    run = {"run": job.folder.name, "study": job.folder.study}
+    return {"step": step, "tokens": tokens, "inputs": job.inputs, **run}
+
+
+@torch.no_grad()
+def _validate(model: LanguageModel, job: Job, ranks: Ranks, chunk: int) -> dict[str, float]:
+    """Mean loss of a token, by source; data-parallel ranks share the sequences."""
+    model.eval()
+    losses = {}
+    for source, ids in job.validation.items():
+        total = torch.zeros((), device=ranks.device)
+        mine = torch.from_numpy(ids[ranks.data :: ranks.data_size])  # none, where sequences are fewer than ranks
+        for piece in mine.split(job.config.batch.micro_sequences) if len(mine) else ():
+            tokens, labels = piece[:, :-1].contiguous(), piece[:, 1:].contiguous()
+            weights = torch.full(tokens.shape, 1.0 / (len(ids) * tokens.shape[1]))
+            total += micro_loss(model, MicroBatch(tokens, labels, weights).to(ranks.device), ranks, chunk)
+        losses[source] = ranks.sum_over_data(total).item()
+    model.train()
+    return losses
+
+
+def hardware(ranks: Ranks) -> str:
+    if ranks.device.type == "cuda":
+        return f"{ranks.world} x {torch.cuda.get_device_name(ranks.device)}"
+    threads = torch.get_num_threads()
+    each = f"{threads} CPU thread{'s' * (threads > 1)}"
+    return f"{ranks.world} process{'es' * (ranks.world > 1)} x {each}"

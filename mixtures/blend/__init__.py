@@ -1,0 +1,1 @@
+"""Which tokens a run trains on: the exact blend of sources, its order and its supply."""

@@ -1,0 +1,1 @@
+"""Where documents and benchmark rows come from: the Hub, local files, Software Heritage."""

@@ -1,0 +1,1 @@
+"""Documents to token shards: tokenizers, parts, shards, SFT sets, and their verification."""

@@ -1,0 +1,1 @@
+"""Checkpoints to score: exports of this project and models of transformers, with their tokenizers."""

@@ -1,0 +1,42 @@
+"""What a model is in a study: scale, mixture, stage, recipe, seed, step, tokens.
+
+In: what the user says of a model, or what its run says. Out: `Identity`: columns of its score file, and the file's
+path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from configs.layout import RunFolder, StudyFolder
+from configs.schema import Count, Model
+from configs.schema.base import Name, NameOrNone
+
+
+class Identity(Model):
+    """What a model is in a study; becomes columns of its score file, and its path."""
+
+    scale: Name
+    mixture: Name
+    stage: Literal["PT", "SFT"] = "PT"
+    recipe: NameOrNone = ""
+    """Of an SFT checkpoint: the name of its SFT set and settings."""
+    seed: Count = 0
+    step: Count
+    tokens: Count
+    """Trained so far."""
+
+    @model_validator(mode="after")
+    def _recipe_belongs_to_sft(self) -> Identity:
+        if (self.stage == "SFT") != bool(self.recipe):
+            raise ValueError(f"stage {self.stage} with recipe {self.recipe!r}: SFT needs a recipe, PT has none")
+        return self
+
+    def score_file(self, runs: Path, study: str) -> Path:
+        """Where the scorer would put the scores of the same checkpoint."""
+        stage = "pt" if self.stage == "PT" else f"sft-{self.recipe}"
+        run = RunFolder(runs, study, self.scale, self.mixture, self.seed, stage)
+        return StudyFolder(runs, study).scores / run.name / f"step-{self.step:07d}.parquet"

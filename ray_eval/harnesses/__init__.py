@@ -1,0 +1,1 @@
+"""Scores that lm-evaluation-harness and lighteval left behind."""

@@ -1,0 +1,1 @@
+"""Forward passes: weights, models, batches, log-probabilities."""

@@ -1,0 +1,1 @@
+"""Prompts compiled once for all checkpoints: ids, prefix trees, plans."""

@@ -1,0 +1,1 @@
+"""Who scores: workers, their queue, and the parts that survive a kill."""
