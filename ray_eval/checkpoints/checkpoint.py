@@ -126,7 +126,9 @@ def check_own_code(path: Path, config: dict[str, Any], hint: str | None = None) 
 
 
 def read_weights(checkpoint: Checkpoint) -> Weights:
-    """Raises ArtifactError where they are not those that the checkpoint's hash names."""
+    """The weights in memory. Raises ArtifactError where they are not those that the checkpoint's hash names."""
+    from ray_eval.models.weights import Weights
+
     weights = Weights(checkpoint.folder)
     if weights.sha256 != checkpoint.checkpoint:
         checkpoint.verify()  # says it in its own words

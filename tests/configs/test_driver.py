@@ -23,7 +23,7 @@ from configs.load import load_study
 from configs.runtime.locks import alone_in
 from configs.workflow import driver
 from configs.workflow.clean import clean
-from configs.workflow.records.leases import Failure, hold_lease, read_failure
+from configs.workflow.records.leases import LOCK, Failure, hold_lease, read_failure, study_lock
 from configs.workflow.records.records import State, read_record, record_file, states
 from configs.workflow.records.study_file import open_study
 from configs.workflow.units import Unit, study_units
@@ -149,10 +149,10 @@ def test_a_unit_of_several_gpus_is_asked_to_end_and_leaves_nobody(tmp_path: Path
 
 
 def test_a_study_has_one_driver_over_nfs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with driver.study_lock(tmp_path):
+    with study_lock(tmp_path):
         with (
             pytest.raises(ResourceError, match="another process is at work on this study"),
-            driver.study_lock(tmp_path),
+            study_lock(tmp_path),
         ):
             pass
         with (
@@ -171,14 +171,14 @@ def test_a_study_has_one_driver_over_nfs_too(tmp_path: Path, monkeypatch: pytest
         seen.append(at.st_ino)
 
     monkeypatch.setattr("configs.artifacts.fcntl.flock", as_nfs)
-    with driver.study_lock(tmp_path), hold_lease(tmp_path, "analyse"):
-        assert seen == [path.stat().st_ino for path in (tmp_path / driver.LOCK, tmp_path / "units/analyse.lock")]
+    with study_lock(tmp_path), hold_lease(tmp_path, "analyse"):
+        assert seen == [path.stat().st_ino for path in (tmp_path / LOCK, tmp_path / "units/analyse.lock")]
 
     def without_locks(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("configs.artifacts.fcntl.flock", without_locks)
-    with driver.study_lock(tmp_path), hold_lease(tmp_path, "analyse"):
+    with study_lock(tmp_path), hold_lease(tmp_path, "analyse"):
         pass
 
 

@@ -11,7 +11,7 @@ import pytest
 from analysis.scores.gather import gather
 from analysis.scores.metrics import compute
 from analysis.scores.score_files import read_scores as read_study
-from configs.layout import RunFolder
+from configs.layout import RunFolder, StudyFolder
 from configs.load import BENCHMARKS
 from ray_eval.checkpoints.exports import inspect_exports
 from ray_eval.results import read_scores
@@ -35,7 +35,9 @@ def test_the_numbers_are_those_of_the_analysis(
     (export,) = inspect_exports(tmp_path, "trial")[0]
     found = {line.benchmark: line for line in lines(read_scores(export.score_file))}
     assert sorted(found) == sorted(BENCHMARKS)
-    frame = compute(gather(read_study(tmp_path, "trial"))).set_index(["benchmark", "metric", "normalisation"])
+    frame = compute(gather(read_study(StudyFolder(tmp_path, "trial")))).set_index(
+        ["benchmark", "metric", "normalisation"]
+    )
     for slug, line in found.items():
         accuracy = frame.loc[slug, "accuracy", "sum"]
         assert (line.n, line.accuracy, line.stderr) == pytest.approx((accuracy.n, accuracy.value, accuracy.stderr))

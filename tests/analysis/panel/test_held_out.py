@@ -43,10 +43,10 @@ def test_a_loss_that_is_not_finite_is_named_not_taken_for_a_missing_one(loss: fl
     """Also in the last line, which may be cut short."""
     path = write(tmp_path, "A", [{"wiki": 9.0}, {"wiki": loss}])
     with pytest.raises(ArtifactError, match=f"{path}, line 3: it holds (NaN|Infinity)"):
-        held_out(tmp_path, "demo", "mini_s", ["A"], [0])
+        held_out(StudyFolder(tmp_path, "demo"), "mini_s", ["A"], [0])
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(ArtifactError, match=f"{path}, line 3: it holds (NaN|Infinity)"):
-        held_out(tmp_path, "demo", "mini_s", ["A"], [0])
+        held_out(StudyFolder(tmp_path, "demo"), "mini_s", ["A"], [0])
 
 
 def test_mixtures_without_a_source_in_common_are_not_compared(tmp_path: Path) -> None:

@@ -98,9 +98,10 @@ def test_models_of_several_kinds_are_scored_and_described(
 def test_analysis_reads_them_as_a_study(made: Path, benchmark_root: Path, tmp_path: Path) -> None:
     from analysis.scores.gather import gather
     from analysis.scores.score_files import read_scores as read_study
+    from configs.layout import StudyFolder
 
     score(benchmark_root, "--model", made / "qwen", made / "bloom", "--runs", tmp_path)
-    assert gather(read_study(tmp_path, "models")).cells["checkpoint"].nunique() == 2
+    assert gather(read_study(StudyFolder(tmp_path, "models"))).cells["checkpoint"].nunique() == 2
 
 
 def test_weights_keep_the_precision_they_are_stored_in(made: Path, benchmark_root: Path, tmp_path: Path) -> None:
