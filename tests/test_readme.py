@@ -1,4 +1,4 @@
-"""Every command of the README runs as typed (long ones shortened by overrides), in the README's order."""
+"""Every command of the README and of docs/cli.md runs as typed (long ones shortened by overrides), in their order."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHORT = "budget.tokens=20480 checkpoint_every_steps=0"
@@ -54,6 +56,7 @@ RUNS: dict[str, tuple[str, int]] = {
         "python -m analysis.figures --study by-hand --out figures --format pdf",
         0,
     ),
+    "python -m analysis.figures --paper --out figures": ("{}", 0),
     "python -m analysis.compare runs/by-hand/scores/mini_s/V1P0/seed0/pt"
     " runs/by-hand/scores/mini_s/V1P0/seed0/sft-mini": ("{}", 0),
     "python -m analysis.planner --study mini --r 0.6 --difference 2": (
@@ -75,8 +78,11 @@ RUNS: dict[str, tuple[str, int]] = {
 }
 
 
+PAGES = ("README.md", "docs/cli.md")
+
+
 def commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", (PROJECT / "README.md").read_text(), flags=re.DOTALL)
+    blocks = [b for page in PAGES for b in re.findall(r"```bash\n(.*?)```", (PROJECT / page).read_text(), re.DOTALL)]
     return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
@@ -84,13 +90,40 @@ def test_every_command_is_covered() -> None:
     assert sorted(set(commands())) == sorted(RUNS)
 
 
-def test_files_and_folders_named_exist() -> None:
-    text = (PROJECT / "README.md").read_text()
-    for name in re.findall(r"`((?:configs|docs|tests|studies|ray_eval|mixtures)/[\w./]*)`", text):
-        path = PROJECT / ("configs/" + name if name.startswith("studies/") else name)
-        assert path.exists(), name
-    for name in re.findall(r"\]\((docs/[^)]+)\)", text):
-        assert (PROJECT / name).is_file(), name
+TREES = "configs|docs|tests|ray_eval|mixtures|megatron_train|analysis"
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")]), ids=lambda path: path.name
+)
+def test_files_and_folders_named_exist(page: Path) -> None:
+    """Paths between backticks (perhaps with ::name), and links to files."""
+    text = page.read_text()
+    for name in re.findall(rf"`((?:{TREES})/[\w./]*?)(?:::\w+)?`", text):
+        planned = name.startswith(("mixtures/optimize", "analysis/tracing"))
+        assert planned or (PROJECT / name).exists() or (page.parent / name).exists(), name
+    for name in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text):
+        assert (page.parent / name).exists(), name
+
+
+def test_names_after_two_colons_are_there() -> None:
+    """`configs/workflow/units.py::CODE`"""
+    for page in (PROJECT / "docs/architecture.md", PROJECT / "CONTRIBUTING.md"):
+        for file, name in re.findall(r"`([\w/]+\.py)::(\w+)`", page.read_text()):
+            assert re.search(rf"^(?:class |def |){name}\b", (PROJECT / file).read_text(), re.MULTILINE), (file, name)
+
+
+def test_there_is_one_version() -> None:
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((PROJECT / "CITATION.cff").read_text())["version"] == version
+    assert re.search(r"^## (\S+)", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version  # type: ignore[index]
+
+
+def test_the_figure_of_the_readme_is_what_the_command_draws(tmp_path: Path) -> None:
+    draw = [sys.executable, "-m", "analysis.figures", "--paper", "--out", str(tmp_path)]
+    subprocess.run(draw, cwd=PROJECT, check=True, capture_output=True)
+    assert (tmp_path / "published_intervals.svg").read_text() == (PROJECT / "docs/published_intervals.svg").read_text()
+    assert "7 of 20 with q" in (tmp_path / "published_intervals.svg").read_text()
 
 
 @pytest.mark.parametrize(

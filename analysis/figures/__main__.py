@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   python -m analysis.figures --study mini --out figures     every figure as SVG
   python -m analysis.figures --scores DIR --out figures     of score files from anywhere
   python -m analysis.figures --format svg,pdf               as PDF too, with its fonts inside
+  python -m analysis.figures --paper --out docs             the paper's correlations with their intervals, no study
 """
 FORMATS = ("svg", "pdf")
 
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--study", help="name of the study (default: the one scored last)")
     which.add_argument("--scores", type=Path, metavar="DIR", help="score files of one study, wherever they are")
+    which.add_argument("--paper", action="store_true", help="no study: the paper's correlations with their intervals")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: <runs>/<study>/report/figures")
     parser.add_argument("--format", metavar="NAMES", default="svg", help="svg, pdf or svg,pdf (default: svg)")
     args = parser.parse_args(argv)
@@ -49,14 +51,20 @@ def main(argv: list[str] | None = None) -> None:
     from analysis.tables.catalogue import build_tables
 
     with contextlib.ExitStack() as stack:
-        if args.scores:
-            study = stack.enter_context(study_of_scores(args.scores))
+        out = args.out or Path("figures")
+        if args.paper:
+            from analysis.figures.published import published_intervals
+
+            drawn = [published_intervals()]
         else:
-            study = require_study(runs_root(args.runs), args.study)
-        panel = load_panel(study)
-        tables = {table.name: table for table in build_tables(panel, TABLES)}
-        drawn = [figure for figures in sections(panel, tables).values() for figure in figures]
-        out = args.out or (Path("figures") if args.scores else study.report / "figures")
+            if args.scores:
+                study = stack.enter_context(study_of_scores(args.scores))
+            else:
+                study = require_study(runs_root(args.runs), args.study)
+                out = args.out or study.report / "figures"
+            panel = load_panel(study)
+            tables = {table.name: table for table in build_tables(panel, TABLES)}
+            drawn = [figure for figures in sections(panel, tables).values() for figure in figures]
         write_figures(drawn, out, formats)
     print("\n".join(f"{out / figure.name}.{suffix}  {figure.title}" for figure in drawn for suffix in formats))
 
