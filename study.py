@@ -146,7 +146,7 @@ class Work:
 
         assert unit.run is not None
         with signals.awaited():
-            pretrain.run(unit.run.config, self.study.name, self.data, self.folder.runs, resume="auto")
+            pretrain.run(unit.run.config, self.folder, self.data, resume="auto")
 
     def _finetune(self, unit: Unit) -> None:
         from megatron_train import sft
@@ -154,7 +154,7 @@ class Work:
         assert unit.run is not None and unit.folder is not None
         parent = unit.folder.path.with_name("pt")
         with signals.awaited():
-            sft.run(unit.run.config, parent, self.study.name, self.data, self.folder.runs, resume="auto")
+            sft.run(unit.run.config, parent, self.folder, self.data, resume="auto")
 
     def _score(self, unit: Unit) -> None:
         from ray_eval.checkpoints.exports import read_export
@@ -162,8 +162,7 @@ class Work:
 
         assert unit.folder is not None
         score_study(
-            self.folder.runs,
-            self.study.name,
+            self.folder,
             documents_root=self.documents,
             benchmarks=self.study.benchmarks,
             scoring=self.study.scoring,

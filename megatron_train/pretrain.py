@@ -21,7 +21,7 @@ from configs.artifacts import MANIFEST, read_object  # noqa: E402
 from configs.cost.options import hardware_of  # noqa: E402
 from configs.cost.plan import Hardware, plan_run  # noqa: E402
 from configs.errors import user_errors  # noqa: E402
-from configs.layout import RunFolder, shards_dir, tokenizer_dir  # noqa: E402
+from configs.layout import StudyFolder, shards_dir, tokenizer_dir  # noqa: E402
 from configs.load import load_mixture, load_train, parse_overrides  # noqa: E402
 from configs.runtime import signals  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
@@ -58,7 +58,7 @@ def measured_tokens(config: TrainConfig, data: Path) -> dict[str, int] | None:
     return {s: read_object(f / MANIFEST)["tokens"] for s, f in folders.items() if (f / MANIFEST).is_file()}
 
 
-def build_job(config: TrainConfig, study: str, data: Path, runs: Path, resume: Resume = "auto") -> Job:
+def build_job(config: TrainConfig, study: StudyFolder, data: Path, resume: Resume = "auto") -> Job:
     """Open the shards and blend them.
 
     Raises ArtifactError for shards that are missing or altered, DataError where they are too few for data.exhaustion.
@@ -76,7 +76,7 @@ def build_job(config: TrainConfig, study: str, data: Path, runs: Path, resume: R
     context, count = config.model.context_tokens, config.validation.sequences
     return Job(
         config=config,
-        folder=RunFolder(runs, study, config.scale, config.data.mixture, config.seed, "pt"),
+        folder=study.run(config.scale, config.data.mixture, config.seed, "pt"),
         steps=config.pretraining_steps,
         tokenizer=tokenizer,
         data=lambda ranks: PretrainData(blend, batch.sequences, batch.micro_sequences, ranks),
@@ -90,9 +90,8 @@ def build_job(config: TrainConfig, study: str, data: Path, runs: Path, resume: R
 
 def run(
     config: TrainConfig,
-    study: str,
+    study: StudyFolder,
     data: Path,
-    runs: Path,
     hardware: Hardware | None = None,
     resume: Resume = "auto",
 ) -> Path:
@@ -106,7 +105,7 @@ def run(
         cli.refuse(missing)
     from megatron_train.training.loop import train
 
-    job = build_job(config, study, data, runs, resume)
+    job = build_job(config, study, data, resume)
     train(job)
     return job.folder.path
 
@@ -132,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         show_plan(config, data, hardware)
     else:
         with signals.awaited():
-            done = run(config, arguments.study or cli.DEFAULT_STUDY, data, runs, hardware, arguments.resume)
+            study = StudyFolder(runs, arguments.study or cli.DEFAULT_STUDY)
+            done = run(config, study, data, hardware, arguments.resume)
         if arguments.verify:
             cli.verify(done)
 

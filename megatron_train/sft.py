@@ -22,7 +22,7 @@ from configs.artifacts import MANIFEST, read_object  # noqa: E402
 from configs.cost.options import hardware_of  # noqa: E402
 from configs.cost.plan import Hardware, plan_run, training_steps  # noqa: E402
 from configs.errors import ArtifactError, ConfigError, user_errors  # noqa: E402
-from configs.layout import RunFolder, sft_dir, tokenizer_dir  # noqa: E402
+from configs.layout import RunFolder, StudyFolder, sft_dir, tokenizer_dir  # noqa: E402
 from configs.load import load_train, parse_overrides  # noqa: E402
 from configs.runtime import signals  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
@@ -91,7 +91,7 @@ def check_run(config: TrainConfig, run: RunFolder) -> None:
         if asked[key] != of_parent:
             raise ConfigError(
                 f"{key} is {asked[key]!r}, the parent's is {of_parent!r}",
-                where=f"{run.study}/{run.name}",
+                where=f"{run.study.name}/{run.name}",
                 valid=f"{key}={of_parent}",
                 hint=None if key == "scale" else f"leave {key} out: it is taken from the parent",
             )
@@ -117,7 +117,7 @@ def measured_examples(config: TrainConfig, data: Path) -> int | None:
     return len(SftDataset.open(folder, config.model.context_tokens))
 
 
-def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: Path, resume: Resume = "auto") -> Job:
+def build_job(config: TrainConfig, parent: Path, study: StudyFolder, data: Path, resume: Resume = "auto") -> Job:
     """Open the SFT set and the parent.
 
     Raises ArtifactError for altered files, ConfigError for a parent of another shape or tokenizer.
@@ -140,7 +140,7 @@ def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: P
     batch, context = config.batch, config.model.context_tokens
     return Job(
         config=config,
-        folder=RunFolder(runs, study, config.scale, config.data.mixture, config.seed, f"sft-{config.recipe}"),
+        folder=study.run(config.scale, config.data.mixture, config.seed, f"sft-{config.recipe}"),
         steps=training_steps(config, len(dataset)),
         tokenizer=tokenizer,
         data=lambda ranks: SftData(dataset, batch.sequences, batch.micro_sequences, context, config.seed, ranks),
@@ -155,13 +155,12 @@ def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: P
 def run(
     config: TrainConfig,
     parent: Path,
-    study: str | None,
+    study: StudyFolder,
     data: Path,
-    runs: Path,
     hardware: Hardware | None = None,
     resume: Resume = "auto",
 ) -> Path:
-    """Print the plan and fine-tune (or resume, or skip) one run; returns its folder. `study` None: the parent's.
+    """Print the plan and fine-tune (or resume, or skip) one run; returns its folder.
 
     `hardware` is what the plan's times are for. Raises ConfigError where the config is of another model than the
     parent; ResourceError, listing what is missing, where the data or the device is.
@@ -169,13 +168,12 @@ def run(
     export = find_parent(parent)
     if (origin := run_of(export)) is not None:
         check_run(config, origin)
-        study = study or origin.study
     cli.show_plan(plan_run(config, sft_examples=measured_examples(config, data), hardware=hardware))
     if missing := missing_data(config, data) + cli.missing_here(config):
         cli.refuse(missing)
     from megatron_train.training.loop import train
 
-    job = build_job(config, export, study or cli.DEFAULT_STUDY, data, runs, resume)
+    job = build_job(config, export, study, data, resume)
     show_longer_context(config, export)
     show_examples(config, data)
     train(job)
@@ -215,7 +213,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.parent is None and not arguments.dry_run:
         parser.error("--parent is required: a finished pretraining run folder, or one of its exports")
-    known = {} if arguments.dry_run else inherited(run_of(find_parent(arguments.parent)))
+    origin = None if arguments.dry_run else run_of(find_parent(arguments.parent))
+    known = inherited(origin)
     config = load_train(arguments.config, known | parse_overrides(arguments.overrides))
     cli.expect_stage(config, "sft", arguments.config)
     data, runs = cli.roots(arguments)
@@ -224,7 +223,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.show_plan(plan_run(config, sft_examples=measured_examples(config, data), hardware=hardware))
     else:
         with signals.awaited():
-            done = run(config, arguments.parent, arguments.study, data, runs, hardware, arguments.resume)
+            study = StudyFolder(runs, arguments.study or (origin.study.name if origin else cli.DEFAULT_STUDY))
+            done = run(config, arguments.parent, study, data, hardware, arguments.resume)
         if arguments.verify:
             cli.verify(done)
 

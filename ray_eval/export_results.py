@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import ArtifactError, user_errors
-from configs.layout import StudyFolder, runs_root
+from configs.layout import RunFolder, StudyFolder, runs_root
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,9 +102,8 @@ def results_of(table: pa.Table, metadata: dict[tuple[Any, ...], dict[str, str]],
 
     identity = {name: table[name][0].as_py() for name in CHECKPOINT}
     variant = identity["variant"]
-    stage = "pt" if identity["stage"] == "PT" else f"sft-{identity['recipe']}"
-    run = [identity["study"], identity["scale"], identity["mixture"], f"seed{identity['seed']}", stage]
-    model = "/".join([*run, f"step-{identity['step']:07d}", *([] if variant == PLAIN else [variant])])
+    run = RunFolder.of_columns(StudyFolder(Path(), identity["study"]), identity)
+    model = "/".join([str(run.path), f"step-{identity['step']:07d}", *([] if variant == PLAIN else [variant])])
     shots = re.search(r"(\d+)shot", variant)
     facts = metadata.get(tuple(identity[name] for name in PLACE), {})
     out: dict[str, Any] = {

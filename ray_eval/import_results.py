@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError, DataError, MagicError, printable, user_errors
-from configs.layout import runs_root
+from configs.layout import StudyFolder, runs_root
 from configs.untrusted.checks import understood
 
 if TYPE_CHECKING:
@@ -65,21 +65,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
-    runs = runs_root(given.runs)
+    study = StudyFolder(runs_root(given.runs), given.study)
     models, skipped = find_models(given.paths)
     chosen = identify(models, given)
     for file in skipped:
         print(printable(f"not imported: {file.path} ({file.task}: {file.skip})"))
     targets: dict[Path, str] = {}
     for model, identity in chosen.items():
-        path = identity.score_file(runs, given.study)
+        path = identity.score_file(study)
         if path in targets:
             raise ConfigError(f"{targets[path]} and {model} are the same checkpoint of the study", where=path)
         targets[path] = model
     errors = []
     for path, model in targets.items():
         try:
-            import_model(models[model], chosen[model], given.study, path, given.replace)
+            import_model(models[model], chosen[model], study.name, path, given.replace)
         except MagicError as error:
             errors.append(str(error))
     if errors:

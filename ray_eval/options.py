@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError
+from configs.layout import StudyFolder
 
 if TYPE_CHECKING:
     from ray_eval.checkpoints.checkpoint import Checkpoint
@@ -39,8 +40,8 @@ def check_together(given: argparse.Namespace) -> None:
         raise ConfigError(problem, hint=OTHER_CHAT)
 
 
-def check_found(given: argparse.Namespace, runs: Path, chosen: Mapping[tuple[Path, str], Sequence[Checkpoint]]) -> None:
-    """chosen: (folder of the studies, study) -> its checkpoints.
+def check_found(given: argparse.Namespace, runs: Path, chosen: Mapping[StudyFolder, Sequence[Checkpoint]]) -> None:
+    """chosen: study -> its checkpoints.
 
     Raises ConfigError where none of them is what an option is for.
     """
@@ -48,7 +49,7 @@ def check_found(given: argparse.Namespace, runs: Path, chosen: Mapping[tuple[Pat
     if given.chat and found and all(checkpoint.columns["stage"] == "PT" for checkpoint in found):
         problem = "--chat, and none of these checkpoints is fine-tuned: pretrained ones are asked in plain text"
         raise ConfigError(problem, hint="leave it out, or name fine-tuned ones")
-    for folder, study in chosen:
-        if given.runs and folder != runs:
+    for study in chosen:
+        if given.runs and study.runs != runs:
             hint = "leave out --runs; --out DIR puts the scores elsewhere"
-            raise ConfigError(f"exports of study {study} lie in {folder}, not below --runs {runs}", hint=hint)
+            raise ConfigError(f"exports of study {study.name} lie in {study.runs}, not below --runs {runs}", hint=hint)

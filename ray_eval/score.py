@@ -21,7 +21,7 @@ if not __package__:  # started as a script: imports must find the project, not t
 from configs.arguments import count
 from configs.clock import clock
 from configs.errors import ArtifactError, ConfigError, ResourceError, user_errors
-from configs.layout import data_root, runs_root
+from configs.layout import StudyFolder, data_root, runs_root
 from ray_eval.options import check_found, check_together
 
 if TYPE_CHECKING:
@@ -111,14 +111,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def settings(runs: Path, study: str, given: argparse.Namespace) -> dict[str, Any]:
+def settings(study: StudyFolder, given: argparse.Namespace) -> dict[str, Any]:
     """documents_root, benchmarks and scoring: what study.py saved with the study, then the command line's."""
     from configs.artifacts import read_json
     from configs.load import load, load_benchmarks, validate
     from configs.schema import StudyConfig, StudyScoring
     from ray_eval.checkpoints.hf_checkpoint import STUDY
 
-    saved, place = runs / study / "study.yaml", runs / study / "study.json"
+    saved, place = study.config, study.path / "study.json"
     config = load(StudyConfig, saved) if saved.is_file() else None
     scoring = config.scoring if config else StudyScoring()
     benchmarks = config.benchmarks if config else ()
@@ -141,7 +141,7 @@ def settings(runs: Path, study: str, given: argparse.Namespace) -> dict[str, Any
     elif place.is_file():
         named = read_json(place).get("documents_root")
         root = Path(named) if named else None
-    elif study == STUDY:
+    elif study.name == STUDY:
         root = None  # the Hub
     else:
         raise ConfigError(
@@ -187,16 +187,16 @@ def work_done(summary: Summary) -> str:
 
 def find_checkpoints(
     given: argparse.Namespace, runs: Path, out: Path | None
-) -> tuple[dict[tuple[Path, str], list[Checkpoint]], list[str]]:
-    """(folder of the studies, study) -> its checkpoints, and why some of those asked for cannot be scored."""
+) -> tuple[dict[StudyFolder, list[Checkpoint]], list[str]]:
+    """Study -> its checkpoints, and why some of those asked for cannot be scored."""
     from ray_eval.checkpoints.exports import PATTERN, inspect_exports, read_export, studies_in
 
-    chosen: dict[tuple[Path, str], list[Checkpoint]] = {}
+    chosen: dict[StudyFolder, list[Checkpoint]] = {}
     errors: list[MagicError] = []
     for path in given.exports or ():
         try:
             export = read_export(path, out)
-            chosen.setdefault((export.run.runs, export.run.study), []).append(export)
+            chosen.setdefault(export.run.study, []).append(export)
         except ArtifactError as error:
             errors.append(error)
     if given.model:
@@ -206,14 +206,15 @@ def find_checkpoints(
         models, unusable = read_models(given.model, out or runs, **options)
         errors.extend(unusable)
         if models:
-            chosen[runs, STUDY] = [*models]
+            chosen[StudyFolder(runs, STUDY)] = [*models]
     if given.study or not (given.exports or given.model):
-        studies = [given.study] if given.study else studies_in(runs)
-        for study in (study for study in studies if any((runs / study).glob(PATTERN))):
-            exports, damaged = inspect_exports(runs, study, out)
-            chosen[runs, study] = [*exports]
+        names = [given.study] if given.study else studies_in(runs)
+        studies = [StudyFolder(runs, name) for name in names]
+        for study in (study for study in studies if any(study.path.glob(PATTERN))):
+            exports, damaged = inspect_exports(study, out)
+            chosen[study] = [*exports]
             errors.extend(damaged)
-    if given.study and (runs, given.study) not in chosen and given.model:  # without models, `main` says more
+    if given.study and StudyFolder(runs, given.study) not in chosen and given.model:  # without models, `main` says more
         errors.append(ArtifactError("no export of this study", where=runs / given.study))
     return chosen, [str(error) for error in errors]
 
@@ -238,13 +239,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             valid="<runs>/<study>/<scale>/<mixture>/seed<k>/<stage>/export/step-<n>/export.json",
             hint="run `make study`, name the folder of your runs with --runs, or a model of others with --model",
         )
-    for (folder, study), checkpoints in chosen.items():
+    for study, checkpoints in chosen.items():
         if not checkpoints:
             continue
-        options = settings(folder, study, given)
+        options = settings(study, given)
         try:
             summary = score_study(
-                folder,
                 study,
                 checkpoints=checkpoints,
                 out=out,
@@ -261,8 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             errors.append(str(error))
             continue
         print(
-            f"{study}: {summary.scored} checkpoints scored in {summary.seconds:.0f} s,"
-            f" {summary.skipped} were up to date ({(out or folder) / study / 'scores'})"
+            f"{study.name}: {summary.scored} checkpoints scored in {summary.seconds:.0f} s,"
+            f" {summary.skipped} were up to date ({StudyFolder(out or study.runs, study.name).scores})"
         )
         if summary.scored:
             print(work_done(summary))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from configs.artifacts import fingerprint
 from configs.errors import ArtifactError, ConfigError, MagicError
-from configs.layout import data_root
+from configs.layout import StudyFolder, data_root
 from configs.load import load_benchmarks
 from configs.runtime.cluster import cluster
 from configs.runtime.versions import code_sha256
@@ -89,8 +89,7 @@ class Summary:
 
 
 def score_study(
-    runs: Path,
-    study: str,
+    study: StudyFolder,
     *,
     documents_root: Path | None,
     benchmarks: Sequence[str] = (),
@@ -119,17 +118,17 @@ def score_study(
     for checkpoints that cannot be scored, each named with its reason, once all others are done. Raises ResourceError
     where the cluster has no room or a disk is full; what was scored is kept.
     """
-    out = out or runs
+    out = out or study.runs
     found: list[Checkpoint] = list(checkpoints or ())
     unusable: list[ArtifactError] = []
     if checkpoints is None:
-        exports, unusable = inspect_exports(runs, study, out)
+        exports, unusable = inspect_exports(study, out)
         found.extend(exports)
     if not found and not unusable:
         raise ArtifactError(
             "no complete export",
-            where=runs / study,
-            hint=f"train first: python study.py run configs/studies/{study}.yaml",
+            where=study.path,
+            hint=f"train first: python study.py run configs/studies/{study.name}.yaml",
         )
     scoring = scoring or StudyScoring()
     groups: dict[tuple[str, int, bool], list[Checkpoint]] = {}
@@ -139,7 +138,7 @@ def score_study(
     work = []
     for (_, _, chat), group in groups.items():
         asking = scoring.model_copy(update={"chat": chat})
-        plan = study_plan(out, study, group[0], documents_root, benchmarks, asking, data, say)
+        plan = study_plan(StudyFolder(out, study.name), group[0], documents_root, benchmarks, asking, data, say)
         work.append((plan, _pending(plan, group, scoring.precision, replace)))
     skipped = len(found) - sum(len(jobs) for _, jobs in work)
     engine = Work(_first(work, len(found) if limit is None else limit))
@@ -151,7 +150,9 @@ def score_study(
 
     begin = time.perf_counter()
     steps: list[Step] = []
-    stands = Progress(study, 0, total, max(len(plan.info["benchmarks"]) for plan in engine.plans), 0.0, 0, 0.0, 0.0)
+    stands = Progress(
+        study.name, 0, total, max(len(plan.info["benchmarks"]) for plan in engine.plans), 0.0, 0, 0.0, 0.0
+    )
     if progress:
         progress(stands)
     with cluster(num_workers) if use_ray else nullcontext():
@@ -205,8 +206,7 @@ def _failed(errors: Sequence[MagicError], total: int) -> ArtifactError:
 
 
 def study_plan(
-    runs: Path,
-    study: str,
+    study: StudyFolder,
     checkpoint: Checkpoint,
     documents_root: Path | None,
     benchmarks: Sequence[str],
@@ -233,7 +233,7 @@ def study_plan(
             "code": code_sha256(*PLANNING_CODE),
         }
     )
-    path = runs / study / "plans" / f"plan-{key[:16]}.npz"
+    path = study.path / "plans" / f"plan-{key[:16]}.npz"
     if path.exists():
         return load_plan(path)
     examples = (

@@ -15,7 +15,7 @@ from typing import Any
 from configs.artifacts import fingerprint
 from configs.cost.plan import Hardware, RunPlan, plan_run
 from configs.documents import Reads, sft_sets_of, sources_of
-from configs.layout import RunFolder
+from configs.layout import RunFolder, StudyFolder
 from configs.load import load_benchmarks, load_mixture, load_sources, pretrain_config, sft_config
 from configs.schema import StudyConfig
 
@@ -142,7 +142,8 @@ class _Model:
 
     def _of_one_run(self, name: str, inputs: tuple[str, ...], plan: RunPlan, stage: str) -> Iterator[Unit]:
         """A training and the scores of the checkpoints that it keeps."""
-        folder = RunFolder(self.runs, self.study.name, self.scale, self.mixture, self.seed, stage)
+        study = StudyFolder(self.runs, self.study.name)
+        folder = RunFolder(study, self.scale, self.mixture, self.seed, stage)
         gpus = self.study.scales[self.scale].gpus
         identity = plan.config.identity()
         if plan.config.stage == "pt":

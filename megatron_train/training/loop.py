@@ -182,7 +182,7 @@ def _starts(job: Job) -> tuple[list[tuple[int, Path]], list[tuple[int, Path]]]:
 
 def _facts(job: Job, step: int, tokens: int) -> dict[str, Any]:
     """What export.json says of where its weights come from."""
-    run = {"run": job.folder.name, "study": job.folder.study}
+    run = {"run": job.folder.name, "study": job.folder.study.name}
     return {"step": step, "tokens": tokens, "inputs": job.inputs, **run}
 
 

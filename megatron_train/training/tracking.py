@@ -70,11 +70,11 @@ class Tracking:
 def _start_wandb(project: str, job: Job) -> Any:
     import wandb
 
-    run = {"study": job.folder.study, "run": job.folder.name, "inputs": job.inputs}
+    run = {"study": job.folder.study.name, "run": job.folder.name, "inputs": job.inputs}
     try:
         return wandb.init(
             project=project,
-            group=job.folder.study,
+            group=job.folder.study.name,
             name=job.folder.name,
             id=fingerprint(run)[:16],
             resume="allow",

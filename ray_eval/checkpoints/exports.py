@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -51,23 +51,13 @@ class Export:
     precision: ClassVar[None] = None
 
     @property
-    def stage(self) -> str:
-        return "PT" if self.run.stage == "pt" else "SFT"
-
-    @property
-    def recipe(self) -> str:
-        return "" if self.run.stage == "pt" else self.run.stage.removeprefix("sft-")
-
-    @property
     def columns(self) -> dict[str, str | int]:
-        run = self.run
-        named = {"study": run.study, "scale": run.scale, "mixture": run.mixture}
-        of_stage = {"stage": self.stage, "recipe": self.recipe}
-        return {**named, **of_stage, "seed": run.seed, "step": self.step, "tokens": self.tokens}
+        return {**self.run.columns, "step": self.step, "tokens": self.tokens}
 
     @property
     def score_file(self) -> Path:
-        return StudyFolder(self.out, self.run.study).scores / self.run.name / f"{self.folder.name}.parquet"
+        study = StudyFolder(self.out, self.run.study.name)
+        return replace(self.run, study=study).score_file(self.folder)
 
     @property
     def context_tokens(self) -> int:
@@ -93,10 +83,10 @@ class Export:
         return Llama(self.folder, weights, dtype=dtype, devices=devices)
 
 
-def inspect_exports(runs: Path, study: str, out: Path | None = None) -> tuple[list[Export], list[ArtifactError]]:
+def inspect_exports(study: StudyFolder, out: Path | None = None) -> tuple[list[Export], list[ArtifactError]]:
     """Every export of a study that can be scored, by path, and for each of the others why not (out: `read_export`)."""
     exports, errors = [], []
-    for folder in sorted((runs / study).glob(PATTERN)):
+    for folder in sorted(study.path.glob(PATTERN)):
         try:
             exports.append(read_export(folder, out))
         except ArtifactError as error:
@@ -134,7 +124,7 @@ def read_export(folder: Path, out: Path | None = None) -> Export:
             tokens=int(info["tokens"]),
             checkpoint=str(info["checkpoint"]),
             encoding_sha256=encoding,
-            out=out or run.runs,
+            out=out or run.study.runs,
         )
 
 

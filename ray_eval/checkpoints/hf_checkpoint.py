@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.artifacts import fingerprint, read_object, sha256_file, sha256_files
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError, one_line
+from configs.layout import StudyFolder
 from configs.untrusted.checks import inside, understood
 from ray_eval.checkpoints.checkpoint import check_own_code, check_weight_files, verify_weights
 from ray_eval.checkpoints.hf_tokenizer import HFTokenizer
@@ -94,7 +95,7 @@ class ForeignModel:
 
     @property
     def score_file(self) -> Path:
-        return self._identity.score_file(self.out, STUDY)
+        return self._identity.score_file(StudyFolder(self.out, STUDY))
 
     @property
     def _identity(self) -> Identity:

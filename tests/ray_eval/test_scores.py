@@ -19,7 +19,7 @@ from eval_rows import write_benchmarks
 
 from configs.artifacts import sha256_files, write_json
 from configs.errors import ArtifactError, ConfigError
-from configs.layout import PROJECT_ROOT, RunFolder
+from configs.layout import PROJECT_ROOT, RunFolder, StudyFolder
 from configs.load import BENCHMARKS, load_benchmark, load_study, save
 from configs.schema import StudyScoring
 from ray_eval.benchmarks import DELIMITER, load_examples
@@ -33,11 +33,11 @@ TOLERANCE_NATS = 1e-4
 
 
 def run_folder(runs: Path, stage: str = "pt", seed: int = 0, scale: str = "mini_s") -> RunFolder:
-    return RunFolder(runs, "trial", scale, "V1P0", seed, stage)
+    return StudyFolder(runs, "trial").run(scale, "V1P0", seed, stage)
 
 
 def score(runs: Path, root: Path, **options: Any) -> Summary:
-    return score_study(runs, "trial", documents_root=root, **{"use_ray": False, **options})
+    return score_study(StudyFolder(runs, "trial"), documents_root=root, **{"use_ray": False, **options})
 
 
 def only_scores(runs: Path) -> pa.Table:
@@ -325,9 +325,10 @@ def test_unusable_exports_are_refused(
 
 def test_exports_are_named_by_their_run_folder(make_export: ExportMaker, tmp_path: Path) -> None:
     folder = make_export(run_folder(tmp_path, "sft-equal", seed=2).export(7), step=7)
-    (export,) = inspect_exports(tmp_path, "trial")[0]
+    (export,) = inspect_exports(StudyFolder(tmp_path, "trial"))[0]
     assert export == read_export(folder)
-    assert (export.run, export.stage, export.recipe) == (run_folder(tmp_path, "sft-equal", seed=2), "SFT", "equal")
+    assert export.run == run_folder(tmp_path, "sft-equal", seed=2)
+    assert (export.columns["stage"], export.columns["recipe"]) == ("SFT", "equal")
     with pytest.raises(ArtifactError, match="not the export of a run"):
         read_export(tmp_path / "somewhere")
 

@@ -63,7 +63,7 @@ class Products:
 
     def score_file(self, unit: Unit) -> Path:
         assert unit.folder is not None
-        return self.study.scores / unit.folder.name / f"step-{step_of(unit):07d}.parquet"
+        return unit.folder.score_file(unit.folder.export(step_of(unit)))
 
     def _stands_for(self, unit: Unit) -> list[Path]:
         """The files from which `product` follows."""

@@ -14,7 +14,7 @@ from eval_rows import ROWS, write_benchmarks
 from test_prompts import harness
 
 from configs.errors import ConfigError, DataError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS, load_benchmark
 from configs.schema import BenchmarkConfig, StudyScoring
 from mixtures.sources.benchmark_rows import read_train_rows, sample_rows, source_identity
@@ -252,12 +252,11 @@ def test_only_fine_tuned_checkpoints_are_asked_in_chat(
     make_export: Callable[..., Path], root: Path, tmp_path: Path
 ) -> None:
     for stage in ("pt", "sft-tulu"):
-        make_export(RunFolder(tmp_path, "trial", "mini_s", "V1P0", 0, stage).path / "export" / "step-0000001")
+        make_export(StudyFolder(tmp_path, "trial").run("mini_s", "V1P0", 0, stage).path / "export" / "step-0000001")
     (tmp_path / "wordplay.yaml").write_text(RIDDLES)
     shutil.copy(root / "benchmarks" / "piqa" / "validation.parquet", tmp_path / "riddles.parquet")
     score_study(
-        tmp_path,
-        "trial",
+        StudyFolder(tmp_path, "trial"),
         documents_root=root,
         benchmarks=["rte", str(tmp_path / "wordplay.yaml")],
         scoring=StudyScoring(chat=True),
@@ -278,7 +277,7 @@ def test_only_fine_tuned_checkpoints_are_asked_in_chat(
 def test_the_command_line_says_how_to_ask(
     make_export: Callable[..., Path], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_export(RunFolder(tmp_path, "trial", "mini_s", "V1P0", 0, "pt").path / "export" / "step-0000001")
+    make_export(StudyFolder(tmp_path, "trial").run("mini_s", "V1P0", 0, "pt").path / "export" / "step-0000001")
     command = ["--no-ray", "--runs", str(tmp_path), "--data-root", str(root), "--limit", "1"]
 
     def refused(*arguments: str) -> str:
@@ -303,11 +302,11 @@ def test_a_plan_is_of_its_variant_and_of_the_train_rows(
     """Cached plans are not taken for another way to ask, nor once the rows that shots come from have changed."""
     folder = tmp_path / "data"
     shutil.copytree(root / "benchmarks" / "rte", folder / "benchmarks" / "rte")
-    make_export(RunFolder(tmp_path, "trial", "mini_s", "V1P0", 0, "sft-tulu").path / "export" / "step-0000001")
-    (export,) = inspect_exports(tmp_path, "trial")[0]
+    make_export(StudyFolder(tmp_path, "trial").run("mini_s", "V1P0", 0, "sft-tulu").path / "export" / "step-0000001")
+    (export,) = inspect_exports(StudyFolder(tmp_path, "trial"))[0]
 
     def plan(**asked: Any) -> str:
-        return study_plan(tmp_path, "trial", export, folder, ["rte"], StudyScoring(**asked)).hash
+        return study_plan(StudyFolder(tmp_path, "trial"), export, folder, ["rte"], StudyScoring(**asked)).hash
 
     plans = [plan(), plan(prompt="lettered"), plan(shots=1), plan(shots=2), plan(shots=1, seed=1), plan(chat=True)]
     assert len(set(plans)) == len(plans)

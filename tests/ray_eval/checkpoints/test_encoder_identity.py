@@ -17,7 +17,7 @@ from random_models import random_model
 
 from configs.artifacts import describe_file, read_json, write_json
 from configs.errors import ArtifactError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.load import load_benchmarks
 from mixtures.tokens.tokenizer import Tokenizer
 from ray_eval.benchmarks import DELIMITER, load_examples
@@ -228,7 +228,7 @@ def test_parts_of_another_config_are_not_used(llama: Path, benchmark_root: Path,
         models = [read_model(str(llama), tmp_path)]
         options: dict[str, Any] = {"documents_root": benchmark_root, "benchmarks": BENCHMARKS, "unit_work": 1e6}
         return score_study(
-            tmp_path, "models", checkpoints=models, use_ray=False, progress=progress, **options
+            StudyFolder(tmp_path, "models"), checkpoints=models, use_ray=False, progress=progress, **options
         ).counts.tokens
 
     def stop(progress: Progress) -> None:
@@ -259,18 +259,18 @@ def test_exports_whose_special_tokens_differ_share_no_plan(
     make_export: ExportMaker, tokenizer: Tokenizer, benchmark_root: Path, tmp_path: Path
 ) -> None:
     """The ids that stand for an empty context are chosen by tokenizer_config.json; tokenizer.json is the same."""
-    folders = [make_export(RunFolder(tmp_path, "trial", "s", "V1P0", seed, "pt").export(1)) for seed in (0, 1, 2)]
+    folders = [make_export(StudyFolder(tmp_path, "trial").run("s", "V1P0", seed, "pt").export(1)) for seed in (0, 1, 2)]
     restate(folders[2] / "tokenizer_config.json", eos_token="<|user|>")
     first, same, other = (read_export(folder) for folder in folders)
     assert first.encoding_sha256 == same.encoding_sha256 != other.encoding_sha256
     assert first.encoder().eod == tokenizer.eod != other.encoder().eod
-    score_study(tmp_path, "trial", documents_root=benchmark_root, benchmarks=["piqa"], use_ray=False)
+    score_study(StudyFolder(tmp_path, "trial"), documents_root=benchmark_root, benchmarks=["piqa"], use_ray=False)
     assert len(list((tmp_path / "trial" / "plans").iterdir())) == 2
 
 
 def test_an_export_with_another_config_is_named(make_export: ExportMaker, tmp_path: Path) -> None:
     """Of the same length: its contents tell."""
-    folder = make_export(RunFolder(tmp_path, "trial", "s", "V1P0", 0, "pt").export(1))
+    folder = make_export(StudyFolder(tmp_path, "trial").run("s", "V1P0", 0, "pt").export(1))
     files = {path.name: describe_file(path) for path in folder.iterdir() if path.name != "export.json"}
     restate(folder / "export.json", files=files)
     read_export(folder)
@@ -284,10 +284,12 @@ def test_a_kept_plan_is_not_used_by_another_version_of_a_package(
     make_export: ExportMaker, benchmark_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is compiled again; where the ids are the same, scores stay up to date."""
-    make_export(RunFolder(tmp_path, "trial", "s", "V1P0", 0, "pt").export(1))
+    make_export(StudyFolder(tmp_path, "trial").run("s", "V1P0", 0, "pt").export(1))
 
     def run() -> int:
-        return score_study(tmp_path, "trial", documents_root=benchmark_root, benchmarks=["piqa"], use_ray=False).scored
+        return score_study(
+            StudyFolder(tmp_path, "trial"), documents_root=benchmark_root, benchmarks=["piqa"], use_ray=False
+        ).scored
 
     assert run() == 1
     monkeypatch.setattr("ray_eval.results._version", lambda package: "0.1")

@@ -17,7 +17,7 @@ from random_models import random_model
 
 from configs.artifacts import read_json, sha256_files, write_json
 from configs.errors import ArtifactError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.schema import StudyScoring
 from ray_eval.export_results import export_results
 from ray_eval.models.counts import Counts
@@ -45,7 +45,7 @@ def multiply(folder: Path, factor: float, wanted: str = "mlp") -> None:
 
 
 def folder(runs: Path, seed: int) -> Path:
-    return RunFolder(runs, "trial", "mini_s", "V1P0", seed, "pt").export(1)
+    return StudyFolder(runs, "trial").run("mini_s", "V1P0", seed, "pt").export(1)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def runs(make_export: ExportMaker, tmp_path: Path) -> Path:
 
 def score(runs: Path, root: Path, scoring: StudyScoring = HALF, **options: Any) -> None:
     options = {"benchmarks": ["piqa", "wic"], "use_ray": False, **options}
-    score_study(runs, "trial", documents_root=root, scoring=scoring, **options)
+    score_study(StudyFolder(runs, "trial"), documents_root=root, scoring=scoring, **options)
 
 
 def scored(runs: Path) -> list[str]:

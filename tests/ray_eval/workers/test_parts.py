@@ -14,7 +14,7 @@ import pytest
 from kills import kill_while_scoring
 
 from configs.errors import ResourceError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.schema import StudyScoring
 from ray_eval.models import batches, scorer
 from ray_eval.models.counts import Counts
@@ -93,7 +93,7 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
 
 def export_folder(runs: Path, seed: int) -> Path:
-    return RunFolder(runs, "trial", "mini_s", "V1P0", seed, "pt").export(1)
+    return StudyFolder(runs, "trial").run("mini_s", "V1P0", seed, "pt").export(1)
 
 
 @pytest.fixture
@@ -104,7 +104,9 @@ def runs(make_export: ExportMaker, tmp_path: Path) -> Path:
 
 
 def score(runs: Path, root: Path, **options: Any) -> Summary:
-    return score_study(runs, "trial", documents_root=root, **{"use_ray": False, "unit_work": UNIT_WORK, **options})
+    return score_study(
+        StudyFolder(runs, "trial"), documents_root=root, **{"use_ray": False, "unit_work": UNIT_WORK, **options}
+    )
 
 
 def files(runs: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from random_exports import random_export
 
 from configs.artifacts import read_json, sha256_files, write_json
 from configs.errors import ArtifactError, ConfigError, ResourceError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.load import load_benchmarks
 from mixtures.tokens.tokenizer import Tokenizer
 from ray_eval.benchmarks import load_examples
@@ -38,7 +38,7 @@ def plan(tokenizer: Tokenizer, benchmark_root: Path) -> Plan:
 
 
 def job(make_export: ExportMaker, runs: Path, seed: int, precision: str = "fp32", **shape: Any) -> Job:
-    folder = make_export(RunFolder(runs, "trial", "mini_s", "V1P0", seed, "pt").export(1), seed=seed, **shape)
+    folder = make_export(StudyFolder(runs, "trial").run("mini_s", "V1P0", seed, "pt").export(1), seed=seed, **shape)
     return Job(read_export(folder), precision)
 
 
