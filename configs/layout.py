@@ -140,6 +140,11 @@ def contamination_dir(data: Path, study: str) -> Path:
     return data / "contamination" / study
 
 
+def stage_name(recipe: str) -> str:
+    """The stage as run folders name it: `sft-<recipe>`, or `pt` for a pretraining, which has no recipe."""
+    return f"sft-{recipe}" if recipe else "pt"
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One training run on disk: `stage` is `pt` or `sft-<recipe>`. Raises ConfigError for what is no name."""
@@ -168,19 +173,22 @@ class RunFolder:
     @classmethod
     def of_columns(cls, study: StudyFolder, columns: Mapping[str, Any]) -> RunFolder:
         """The run that wrote rows with these `columns` (see the property); other keys are ignored."""
-        stage = f"sft-{columns['recipe']}" if columns["stage"] == "SFT" else "pt"
-        return cls(study, columns["scale"], columns["mixture"], columns["seed"], stage)
+        return cls(study, columns["scale"], columns["mixture"], columns["seed"], stage_name(columns["recipe"]))
+
+    @property
+    def recipe(self) -> str:
+        """Name of the SFT set and settings; empty for a pretraining."""
+        return self.stage.removeprefix("sft-") if self.stage != "pt" else ""
 
     @property
     def columns(self) -> dict[str, str | int]:
         """Columns of a score file that say which run a checkpoint is of."""
-        is_sft = self.stage != "pt"
         return {
             "study": self.study.name,
             "scale": self.scale,
             "mixture": self.mixture,
-            "stage": "SFT" if is_sft else "PT",
-            "recipe": self.stage.removeprefix("sft-") if is_sft else "",
+            "stage": "SFT" if self.recipe else "PT",
+            "recipe": self.recipe,
             "seed": self.seed,
         }
 

@@ -23,7 +23,7 @@ class Identity(Model):
     mixture: Name
     stage: Literal["PT", "SFT"] = "PT"
     recipe: NameOrNone = ""
-    """Of an SFT checkpoint: the name of its SFT set and settings."""
+    """Name of the SFT set and settings; empty for a pretrained checkpoint."""
     seed: Count = 0
     step: Count
     tokens: Count

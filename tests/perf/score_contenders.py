@@ -98,7 +98,7 @@ class Ours:
         from configs.layout import StudyFolder
         from configs.schema import StudyScoring
         from ray_eval.checkpoints.exports import Export, inspect_exports
-        from ray_eval.scoring import score_study
+        from ray_eval.scoring import ScoreOptions, score_study
 
         class Ready(Export):
             """Its tokenizer is in memory, as the harness's is when its clock starts."""
@@ -111,11 +111,13 @@ class Ours:
         with clock() as turn:
             summary = score_study(
                 StudyFolder(self._runs, STUDY),
-                documents_root=self._inputs.root,
-                benchmarks=self._inputs.workload.benchmarks,
-                scoring=StudyScoring(unconditional=self._unconditional),
-                checkpoints=exports,
-                use_ray=False,
+                ScoreOptions(
+                    documents_root=self._inputs.root,
+                    benchmarks=self._inputs.workload.benchmarks,
+                    scoring=StudyScoring(unconditional=self._unconditional),
+                    checkpoints=exports,
+                    use_ray=False,
+                ),
             )
         turn.counters = dataclasses.asdict(summary)
         return turn

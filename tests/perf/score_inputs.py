@@ -108,8 +108,7 @@ def prepare(workload: Workload, name: str, data_root: Path, work: Path) -> Input
 
 
 def _write_rows(slug: str, items: int, data_root: Path, folder: Path) -> None:
-    from harness_runs import task_config
-    from test_prompts import TASK_FILES
+    from harness_runs import TASK_FILES, task_config
 
     name = f"benchmarks/{slug}/{load_benchmark(slug).split_in(local=True)}.parquet"
     rows = pq.read_table(data_root / name)

@@ -21,7 +21,7 @@ from mixtures.tokens.new_tokenizer import train_tokenizer
 from mixtures.tokens.tokenizer import Tokenizer
 from ray_eval.checkpoints.exports import inspect_exports, read_export
 from ray_eval.score import main
-from ray_eval.scoring import score_study
+from ray_eval.scoring import ScoreOptions, score_study
 
 ExportMaker = Callable[..., Path]
 
@@ -31,7 +31,9 @@ def folder(runs: Path, seed: int, study: str = "trial") -> Path:
 
 
 def score(runs: Path, root: Path) -> None:
-    score_study(StudyFolder(runs, "trial"), documents_root=root, benchmarks=["piqa", "wic"], use_ray=False)
+    score_study(
+        StudyFolder(runs, "trial"), ScoreOptions(documents_root=root, benchmarks=["piqa", "wic"], use_ray=False)
+    )
 
 
 def scored(runs: Path, study: str = "trial") -> list[str]:

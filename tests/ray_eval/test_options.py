@@ -10,7 +10,7 @@ import pytest
 from configs.errors import ResourceError
 from configs.layout import StudyFolder
 from ray_eval.score import main
-from ray_eval.workers.engine import Work, score_on_ray
+from ray_eval.workers.engine import Workload, score_on_ray
 from ray_eval.workers.worker import Worker
 
 TOGETHER = {
@@ -71,4 +71,4 @@ def test_gpus_that_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ResourceError, match="2 GPUs are to share a model, 0 are here"):
         Worker(num_gpus=2)
     with pytest.raises(ResourceError, match=r"0\.5 GPUs for a worker, and the Ray cluster has none"):
-        list(score_on_ray(Work([]), print, gpus_per_worker=0.5))
+        list(score_on_ray(Workload([]), print, gpus_per_worker=0.5))

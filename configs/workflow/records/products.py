@@ -13,6 +13,7 @@ from pathlib import Path
 
 from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, verify_untouched
 from configs.errors import ArtifactError
+from configs.exports import EXPORT_JSON
 from configs.layout import StudyFolder, sft_dir, shards_dir, tokenizer_dir
 from configs.workflow.records.records import record_file
 from configs.workflow.units import Unit
@@ -90,7 +91,7 @@ class Products:
             kept = unit.folder.checkpoints / unit.folder.export(step).name / MANIFEST
             exports |= {unit.folder.export(step)} if kept.is_file() else set()
         exports |= set(unit.folder.path.glob("export/step-*"))
-        return [(path, path / "export.json") for path in sorted(exports)]
+        return [(path, path / EXPORT_JSON) for path in sorted(exports)]
 
     def _tokenized(self, unit: Unit) -> list[Path]:
         """Tokenizer, shards of each source, SFT sets."""

@@ -21,7 +21,7 @@ from mixtures.sources import hub
 from mixtures.sources.benchmark_rows import read_rows
 from ray_eval.results import metadata_of, read_scores
 from ray_eval.score import main
-from ray_eval.scoring import Summary, score_study
+from ray_eval.scoring import ScoreOptions, Summary, score_study
 
 COPA = load_benchmark("copa").revision
 """A commit: nobody is asked."""
@@ -55,7 +55,8 @@ def runs(make_export: Callable[..., Path], tmp_path: Path) -> Path:
 def score(runs: Path, **options: Any) -> Summary:
     data, names = runs.with_name("data"), ["piqa", "copa"]
     return score_study(
-        StudyFolder(runs, "trial"), documents_root=None, benchmarks=names, use_ray=False, data=data, **options
+        StudyFolder(runs, "trial"),
+        ScoreOptions(documents_root=None, benchmarks=names, use_ray=False, data=data, **options),
     )
 
 
@@ -108,10 +109,7 @@ def test_scores_of_local_rows_name_no_commit(
 ) -> None:
     score_study(
         StudyFolder(runs, "trial"),
-        documents_root=benchmark_root,
-        benchmarks=["piqa"],
-        use_ray=False,
-        data=tmp_path / "data",
+        ScoreOptions(documents_root=benchmark_root, benchmarks=["piqa"], use_ray=False, data=tmp_path / "data"),
     )
     (path,) = (runs / "trial" / "scores").rglob("*.parquet")
     assert "benchmark_commits" not in metadata_of(read_scores(path))

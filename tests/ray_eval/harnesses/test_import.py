@@ -24,10 +24,10 @@ from configs.artifacts import sha256_file
 from configs.layout import PROJECT_ROOT, StudyFolder
 from configs.load import BENCHMARKS, load_benchmark
 from mixtures.tokens.tokenizer import Tokenizer
-from ray_eval.export_results import export_results
+from ray_eval.harnesses.lm_eval_results import export_results
 from ray_eval.import_results import main
 from ray_eval.results import metadata_of, read_scores
-from ray_eval.scoring import score_study
+from ray_eval.scoring import ScoreOptions, score_study
 
 TOLERANCE_NATS = 1e-4
 ONE = ("--study", "bench", "--scale", "240m", "--mixture", "V1P0", "--step", "10", "--tokens", "12e9")
@@ -49,7 +49,7 @@ def harness(export: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 @pytest.fixture(scope="module")
 def own(export: Path, benchmark_root: Path) -> pa.Table:
     runs = export.parents[6]
-    score_study(StudyFolder(runs, "own"), documents_root=benchmark_root, use_ray=False)
+    score_study(StudyFolder(runs, "own"), ScoreOptions(documents_root=benchmark_root, use_ray=False))
     (path,) = (runs / "own" / "scores").rglob("*.parquet")
     return read_scores(path)
 
@@ -360,7 +360,7 @@ def test_real_rows_give_our_own_scores(shared_data: Path, tmp_path: Path, make_e
     # In float64, because the harness sums as it computes: in float32 sums beyond 512 nats are 6e-5 apart.
     folder, results = run_harness(export, rows, tmp_path / "lm_eval", softmax_dtype="float64", limit=40)
     theirs = by_row(imported(tmp_path, folder))
-    score_study(StudyFolder(tmp_path, "own"), documents_root=root, use_ray=False)
+    score_study(StudyFolder(tmp_path, "own"), ScoreOptions(documents_root=root, use_ray=False))
     (path,) = (tmp_path / "own" / "scores").rglob("*.parquet")
     ours = by_row(read_scores(path))
     assert len(theirs) == 40 * len(BENCHMARKS) and len(ours) == sum(map(len, rows.values()))
@@ -479,7 +479,7 @@ def test_lighteval_files_that_cannot_be_placed_are_refused(tmp_path: Path, capsy
 
     two = refused("two", arc_details(), evaluation_splits=["validation", "test"])
     assert "rows of several splits bear the same numbers" in two
-    assert "2 rows, its results count 5" in refused("short", arc_details(), effective_num_docs=5)
+    assert "2 samples, its results count 5" in refused("short", arc_details(), effective_num_docs=5)
     old = [{"full_prompt": "q", "predictions": "[-1.0]", "gold_index": "[0]"}]
     assert "column doc is missing" in refused("old", old)
     assert "row 1: doc.id 7 comes twice" in refused("twice", [arc_details()[0]] * 2)

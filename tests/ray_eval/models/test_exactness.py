@@ -25,9 +25,9 @@ from configs.load import BENCHMARKS, load_benchmark
 from configs.schema import StudyScoring
 from mixtures.tokens.tokenizer import Tokenizer
 from ray_eval.benchmarks import load_examples
-from ray_eval.export_results import metrics_of
+from ray_eval.harnesses.lm_eval_results import metrics_of
 from ray_eval.results import read_scores
-from ray_eval.scoring import score_study
+from ray_eval.scoring import ScoreOptions, score_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_data]
 
@@ -49,7 +49,7 @@ def real_rows(shared_data: Path, slug: str, split: str | None = None) -> pa.Tabl
 def score(export: Path, root: Path, **options: Any) -> dict[str, pa.Table]:
     """Our scores of an export, by benchmark."""
     runs, study = export.parents[6], export.parents[5].name
-    score_study(StudyFolder(runs, study), documents_root=root, use_ray=False, **options)
+    score_study(StudyFolder(runs, study), ScoreOptions(documents_root=root, use_ray=False, **options))
     (path,) = (runs / study / "scores").rglob("*.parquet")
     table = read_scores(path)
     names = np.asarray(table["benchmark"].to_pylist())
