@@ -102,7 +102,7 @@ class TrainJob:
         """The weights' sha256 of the export of a step; None where it is not there, not whole or of other inputs."""
         with contextlib.suppress(ArtifactError):
             facts = read_export_json(self.folder.export(step))
-            if facts.get("inputs") == self.inputs:
+            if facts.get("inputs") == self.inputs:  # else a run of another config left it
                 return str(facts["checkpoint"])
         return None
 

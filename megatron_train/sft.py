@@ -87,6 +87,7 @@ def inherited(run: RunFolder | None) -> dict[str, Any]:
 
 def check_run(config: TrainConfig, run: RunFolder) -> None:
     """Refuse what would be filed, and compared, with another pretraining than the one it starts from."""
+    # Scores are filed by these names: a fine-tuning under another name would count as another pretraining's.
     asked = {"scale": config.scale, "data.mixture": config.data.mixture, "seed": config.seed}
     for key, of_parent in {"scale": run.scale, **inherited(run)}.items():
         if asked[key] != of_parent:

@@ -119,7 +119,7 @@ def export(
     """Write the export of a step; `facts` (step, tokens, ...) go into export.json. Returns the weights' sha256."""
     from safetensors.torch import save_file
 
-    tensors = gather(model, shape, ranks)
+    tensors = gather(model, shape, ranks)  # on every rank: it is collective
     if ranks.is_main:
         with atomic_folder(folder) as temporary:
             # Hugging Face's loaders ask for the metadata.

@@ -43,7 +43,7 @@ def keep_until(path: Path, step: int) -> list[float]:
         return []
     kept, losses = [], []
     for line in path.read_text(errors="replace").splitlines():
-        try:
+        try:  # lines are written in order: what follows a broken one is not believed either
             if (value := parse_json(line))["step"] <= step:
                 kept.append(line + "\n")
                 losses += [float(value["loss"])] if "loss" in value else []

@@ -110,6 +110,7 @@ def read_export(folder: Path, out: Path | None = None) -> Export:
     verify_files(folder, small, deep=True)
     check_weight_files(folder, hint="export the checkpoint again")
     config = _check_config(folder)
+    # export.json may be copied with the folder: the run is the one it lies in, not the one it names.
     return Export(
         run=run,
         folder=folder,

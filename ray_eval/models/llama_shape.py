@@ -105,6 +105,7 @@ def is_plain_llama(folder: Path) -> bool:
     """Can our own code run it (`llama`), which is faster than transformers?"""
     from ray_eval.models.weights import OUTPUT_LAYER, weight_names
 
+    # Code of its own may do anything with the weights, so nothing here says that the model is a Llama.
     if read_object(folder / "config.json").get("auto_map"):
         return False
     try:

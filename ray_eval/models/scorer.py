@@ -132,6 +132,7 @@ class Scorer:
         groups: list[Group] = [[]]
         places = tokens = 0
         for numbers in batch_rows(rows, self.device, form):
+            # The output layer may be larger than a cache: it is worth reading only for enough places.
             if places >= self._places_at_once or tokens >= TOKENS_IN_A_BATCH[self.device]:
                 groups.append([])
                 places = tokens = 0

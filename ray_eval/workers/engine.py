@@ -85,9 +85,11 @@ class Workload:
         if reply.error is not None:
             return replace(self._stands(number), error=reply.error) if self.queue.failed(worker) else None
         if order.task.kind == "open":
+            # Only who opened the job knows its units: they depend on the model's shape and on parts left on disk.
             self.queue.opened(worker, reply.units, reply.missing)
             self._units[number] = len(reply.units)
             return None
+        # A job of one unit is scored by its finish; in others the finish scores nothing new.
         units = self._units[number]
         finished = self.queue.done(worker)
         scored = self.plans[self.plan_of[number]].num_examples / units if order.task.unit or units == 1 else 0.0
@@ -238,6 +240,7 @@ class _Pool:
         _, order = self._orders[number].popleft()
         if self._work.fits(order, reply):
             return self._work.done(number, order, reply)
+        # Its numbers would differ in rounding from those of the parts that are there; nobody else may get its place.
         self._limit -= 1
         self._say("a worker is not used: its machine has another kind of device, or other versions or code")
         self._work.queue.leave(number, died=False)

@@ -105,6 +105,7 @@ class Worker:
         try:
             model = self._load(order.job)
             self._read_ahead(order.coming)
+            # Forms of attention round differently: all workers of a job take the one in which it was begun.
             for form in model.forms[0]:  # the fastest, or the one in which another worker began
                 scorer = self._scorer(plan, model, form)
                 facts = self._facts(scorer, order.job)
@@ -177,6 +178,7 @@ class Worker:
         if self._loaded == job:
             assert self._model is not None
             return self._model
+        # Before anything is read: a load that fails half-way leaves a model that belongs to no checkpoint.
         self._loaded = self._weights = None
         weights = self._read(job)
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[job.precision]
