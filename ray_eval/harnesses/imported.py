@@ -12,6 +12,7 @@ file lies where the scorer would write that checkpoint's, so that no checkpoint 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import re
@@ -85,12 +86,12 @@ class HarnessSample:
 
     def check(self, where: str) -> HarnessSample:
         """Raises DataError for what a score file must not hold."""
-        problem = next(self._problems(), None)
+        problem = next(itertools.chain(self._number_problems(), self._text_problems()), None)
         if problem is not None:
             raise DataError(problem, where=where, valid="two or more texts, each with a log-probability of at most 0")
         return self
 
-    def _problems(self) -> Iterator[str]:
+    def _number_problems(self) -> Iterator[str]:
         count = len(self.candidates)
         if count < 2:
             yield f"{count} candidates"
@@ -102,6 +103,8 @@ class HarnessSample:
                 yield f"log-probability {value}"
         if not 0 <= self.gold < count:
             yield f"gold {self.gold} of {count} candidates"
+
+    def _text_problems(self) -> Iterator[str]:
         if not all(isinstance(text, str) and text for text in self.candidates) or min(self.num_tokens or (1,)) < 1:
             yield "an empty candidate"
         elif HALF_A_PAIR.search("".join(self.candidates)):
