@@ -36,7 +36,7 @@ from configs.layout import (
 from configs.load import load_study, parse_overrides
 from configs.runtime import cluster as ray_cluster
 from configs.runtime import signals
-from configs.runtime.locks import alone_in
+from configs.runtime.locks import run_lock
 from configs.schema import StudyConfig
 from configs.workflow.arguments import parse
 from configs.workflow.disk import check_disk
@@ -118,7 +118,7 @@ class Work:
         if unit.kind == "score" and unit.folder is not None and unit.folder.done.is_file():
             self.products.score_file(unit).unlink(missing_ok=True)
         elif unit.kind in ("pretrain", "finetune") and unit.folder is not None:
-            with alone_in(unit.folder):
+            with run_lock(unit.folder):
                 unit.folder.done.unlink(missing_ok=True)  # first: half of a folder must not seem whole
                 shutil.rmtree(unit.folder.path, ignore_errors=True)
                 shutil.rmtree(self.folder.scores / unit.folder.name, ignore_errors=True)
@@ -146,7 +146,7 @@ class Work:
 
         assert unit.run is not None
         with signals.awaited():
-            pretrain.run(unit.run.config, self.study.name, self.data, self.folder.runs, resume="auto")
+            pretrain.run(unit.run.config, self.folder, self.data, resume="auto")
 
     def _finetune(self, unit: Unit) -> None:
         from megatron_train import sft
@@ -154,22 +154,23 @@ class Work:
         assert unit.run is not None and unit.folder is not None
         parent = unit.folder.path.with_name("pt")
         with signals.awaited():
-            sft.run(unit.run.config, parent, self.study.name, self.data, self.folder.runs, resume="auto")
+            sft.run(unit.run.config, parent, self.folder, self.data, resume="auto")
 
     def _score(self, unit: Unit) -> None:
         from ray_eval.checkpoints.exports import read_export
-        from ray_eval.scoring import score_study
+        from ray_eval.scoring import ScoreOptions, score_study
 
         assert unit.folder is not None
         score_study(
-            self.folder.runs,
-            self.study.name,
-            documents_root=self.documents,
-            benchmarks=self.study.benchmarks,
-            scoring=self.study.scoring,
-            checkpoints=[read_export(unit.folder.export(step_of(unit)))],
-            use_ray=False,
-            data=self.data,
+            self.folder,
+            ScoreOptions(
+                documents_root=self.documents,
+                benchmarks=self.study.benchmarks,
+                scoring=self.study.scoring,
+                checkpoints=[read_export(unit.folder.export(step_of(unit)))],
+                use_ray=False,
+                data=self.data,
+            ),
         )
 
     def _analyse(self, unit: Unit) -> None:

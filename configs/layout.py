@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from configs.errors import ArtifactError
 from configs.untrusted.checks import check_name, is_name
@@ -94,7 +96,7 @@ class StudyFolder:
         return self.path / "report"
 
     def run(self, scale: str, mixture: str, seed: int, stage: str) -> RunFolder:
-        return RunFolder(self.runs, self.name, scale, mixture, seed, stage)
+        return RunFolder(self, scale, mixture, seed, stage)
 
     def relative(self, path: Path) -> str:
         """A path inside the study, as its records and its report name it."""
@@ -138,19 +140,24 @@ def contamination_dir(data: Path, study: str) -> Path:
     return data / "contamination" / study
 
 
+def stage_name(recipe: str) -> str:
+    """The stage as run folders name it: `sft-<recipe>`, or `pt` for a pretraining, which has no recipe."""
+    return f"sft-{recipe}" if recipe else "pt"
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One training run on disk: `stage` is `pt` or `sft-<recipe>`. Raises ConfigError for what is no name."""
 
-    runs: Path
-    study: str
+    study: StudyFolder
     scale: str
     mixture: str
     seed: int
     stage: str
 
     def __post_init__(self) -> None:
-        for what in ("study", "scale", "mixture", "stage"):
+        check_name(self.study.name, "study")
+        for what in ("scale", "mixture", "stage"):
             check_name(getattr(self, what), what)
 
     @classmethod
@@ -161,15 +168,33 @@ class RunFolder:
         if known is None or not all(map(is_name, (*names, stage))):
             return None
         study, scale, mixture = names
-        return cls(path.parents[4], study, scale, mixture, int(known[1]), stage)
+        return cls(StudyFolder(path.parents[4], study), scale, mixture, int(known[1]), stage)
+
+    @classmethod
+    def of_columns(cls, study: StudyFolder, columns: Mapping[str, Any]) -> RunFolder:
+        """The run that wrote rows with these `columns` (see the property); other keys are ignored."""
+        return cls(study, columns["scale"], columns["mixture"], columns["seed"], stage_name(columns["recipe"]))
 
     @property
-    def study_folder(self) -> StudyFolder:
-        return StudyFolder(self.runs, self.study)
+    def recipe(self) -> str:
+        """Name of the SFT set and settings; empty for a pretraining."""
+        return self.stage.removeprefix("sft-") if self.stage != "pt" else ""
+
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """Columns of a score file that say which run a checkpoint is of."""
+        return {
+            "study": self.study.name,
+            "scale": self.scale,
+            "mixture": self.mixture,
+            "stage": "SFT" if self.recipe else "PT",
+            "recipe": self.recipe,
+            "seed": self.seed,
+        }
 
     @property
     def path(self) -> Path:
-        return self.runs / self.study / self.scale / self.mixture / f"seed{self.seed}" / self.stage
+        return self.study.path / self.scale / self.mixture / f"seed{self.seed}" / self.stage
 
     @property
     def name(self) -> str:
@@ -199,3 +224,7 @@ class RunFolder:
 
     def export(self, step: int) -> Path:
         return self.path / "export" / f"step-{step:07d}"
+
+    def score_file(self, export: Path) -> Path:
+        """Scores of one of the run's exports."""
+        return self.study.scores / self.name / f"{export.name}.parquet"

@@ -6,7 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -17,6 +17,7 @@ from configs.cost.options import add_hardware_options
 from configs.cost.plan import RunPlan
 from configs.errors import ArtifactError, ConfigError, ResourceError
 from configs.layout import PROJECT_ROOT, data_root, runs_root
+from configs.runtime import signals
 from configs.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -111,6 +112,17 @@ def verify(run: Path) -> None:
     command = [sys.executable, "-m", "megatron_train.compare", str(run.resolve())]
     if code := subprocess.run(command, cwd=PROJECT_ROOT, env=alone, check=False).returncode:
         sys.exit(code)
+
+
+def launch(arguments: argparse.Namespace, plan: Callable[[], None], run: Callable[[], Path]) -> None:
+    """What a command line ends with: the plan for --dry-run, else the run, and a comparison for --verify."""
+    if arguments.dry_run:
+        plan()
+        return
+    with signals.awaited():  # a signal that comes from here on ends the run after a step that is saved
+        done = run()
+    if arguments.verify:
+        verify(done)
 
 
 def refuse(missing: Sequence[str]) -> NoReturn:

@@ -25,7 +25,7 @@ EXAMPLES = """examples:
 
 class Comparison(NamedTuple):
     largest_difference: float
-    """Of any logit."""
+    """Largest difference of any logit."""
     agreement: float
     """Share of positions at which both models find the same token likeliest."""
     spread: float

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,21 +12,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from configs.artifacts import MANIFEST, fingerprint, read_object, sha256_file, verify_files
+from configs.artifacts import MANIFEST, fingerprint, read_object, sha256_file
 from configs.errors import ArtifactError, ConfigError
+from configs.exports import read_export_json
 from configs.layout import RunFolder
+from configs.runtime.versions import git_commit, versions
 from configs.schema import TrainConfig
-from configs.untrusted.checks import understood
 
 if TYPE_CHECKING:
     from megatron_train.data import StepData
     from megatron_train.ranks.parallel import Ranks
 
+PACKAGES = ("torch", "megatron-core", "numpy", "safetensors", "transformer-engine")
+"""provenance.json records the versions of these."""
 Resume = int | Literal["auto", "never"]
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainJob:
     """One run, ready to start."""
 
     config: TrainConfig
@@ -34,7 +40,7 @@ class Job:
     data_fingerprints: dict[str, Any]
     """What the data is; part of the run's fingerprint."""
     manifests: dict[str, str] = field(default_factory=dict)
-    """Where it says so: manifest, by its path below <data> -> its sha256."""
+    """Manifests of the data: path below <data> -> sha256."""
     validation: dict[str, np.ndarray] = field(default_factory=dict)
     """Source -> held-out ids int64 [sequences, context + 1]."""
     bytes_per_token: dict[str, float] = field(default_factory=dict)
@@ -58,6 +64,27 @@ class Job:
         return inputs_fingerprint(self.config, self.data_fingerprints, self.parent_sha256)
 
     @property
+    def parent_facts(self) -> dict[str, str | None] | None:
+        """Which export it starts from, as its records name it; None for a pretraining."""
+        return {"export": str(self.parent), "sha256": self.parent_sha256} if self.parent else None
+
+    def provenance(self, hardware: str, processes: int) -> dict[str, Any]:
+        """The content of provenance.json: what the run is made from, and by which command, versions and machine."""
+        return {
+            "version": 1,
+            "inputs": self.inputs,
+            "data": self.data_fingerprints,
+            "manifests": self.manifests,
+            "parent": self.parent_facts,
+            "command": " ".join(sys.argv),
+            "git_commit": git_commit(),
+            "python": platform.python_version(),
+            "packages": versions(PACKAGES),
+            "hardware": hardware,
+            "processes": processes,
+        }
+
+    @property
     def milestones(self) -> list[int]:
         """Steps whose checkpoint and export are kept; the last step always."""
         per_step = self.config.tokens_per_step
@@ -65,7 +92,7 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run is complete, with all of its exports, and made from the same inputs."""
+        """Is the run complete, with all of its exports, and made from the same inputs?"""
         if not self.folder.done.is_file():
             return False
         done, exports = read_object(self.folder.done), {str(step): self.exported(step) for step in self.milestones}
@@ -73,17 +100,11 @@ class Job:
 
     def exported(self, step: int) -> str | None:
         """The weights' sha256 of the export of a step; None where it is not there, not whole or of other inputs."""
-        folder = self.folder.export(step)
-        if not (folder / "export.json").is_file():
-            return None
-        try:
-            facts = read_object(folder / "export.json")
-            with understood(folder / "export.json"):
-                files, checkpoint, inputs = facts["files"], str(facts["checkpoint"]), facts["inputs"]
-            verify_files(folder, files)
-        except ArtifactError:
-            return None
-        return checkpoint if inputs == self.inputs else None
+        with contextlib.suppress(ArtifactError):
+            facts = read_export_json(self.folder.export(step))
+            if facts.get("inputs") == self.inputs:  # else a run of another config left it
+                return str(facts["checkpoint"])
+        return None
 
 
 def inputs_fingerprint(config: TrainConfig, data: dict[str, Any], parent: str | None) -> str:

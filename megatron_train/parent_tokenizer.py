@@ -11,12 +11,14 @@ tokens were appended then and the post-processor was removed, so what decides th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from configs.artifacts import MANIFEST, read_object, sha256_file
 from configs.errors import ArtifactError, ConfigError
+from configs.exports import EXPORT_JSON
 from configs.untrusted.checks import understood
 from mixtures.tokens.tokenizer import SpecialIds, parse_definition
 
@@ -41,7 +43,7 @@ def check_parent_tokenizer(parent: Path, trained_with: str | None, tokenizer: Pa
         )
     before, now = sha256_file(theirs), sha256_file(tokenizer / FILE)
     if trained_with not in (None, before):
-        problem = f"it has sha256 {before[:12]}, export.json says {trained_with!s:.12}"
+        problem = f"it has sha256 {before[:12]}, {EXPORT_JSON} says {trained_with!s:.12}"
         hint = "put back the tokenizer that the parent was trained with"
         raise ArtifactError(f"{problem}: not the tokenizer of these weights", where=theirs, hint=hint)
     if before == now:
@@ -109,7 +111,9 @@ def _model_differences(parent: dict[str, Any], here: dict[str, Any]) -> Iterator
         if before == now:
             continue
         if key == "vocab" and isinstance(before, dict) and isinstance(now, dict):
-            entry = next(iter(sorted(before.items() ^ now.items(), key=lambda item: item[1])))[0]
+            differing = {entry for entry, _ in before.items() ^ now.items()}
+            ids: dict[str, Any] = before  # the parent's first one is named, whatever order a set has
+            entry = min(differing, key=lambda entry: (ids.get(entry, math.inf), entry))
             before, now = before.get(entry), now.get(entry)
             yield f"the entry {entry!r} has id {before} for the parent, {now} here"
         elif key in ("vocab", "merges"):

@@ -21,14 +21,13 @@ from configs.artifacts import MANIFEST, read_object  # noqa: E402
 from configs.cost.options import hardware_of  # noqa: E402
 from configs.cost.plan import Hardware, plan_run  # noqa: E402
 from configs.errors import user_errors  # noqa: E402
-from configs.layout import RunFolder, shards_dir, tokenizer_dir  # noqa: E402
+from configs.layout import StudyFolder, shards_dir, tokenizer_dir  # noqa: E402
 from configs.load import load_mixture, load_train, parse_overrides  # noqa: E402
-from configs.runtime import signals  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from megatron_train import cli  # noqa: E402
 
 if TYPE_CHECKING:
-    from megatron_train.job import Job, Resume
+    from megatron_train.job import Resume, TrainJob
 
 EXAMPLES = """examples:
   torchrun megatron_train/pretrain.py --config configs/mini_s.yaml seed=1
@@ -58,13 +57,13 @@ def measured_tokens(config: TrainConfig, data: Path) -> dict[str, int] | None:
     return {s: read_object(f / MANIFEST)["tokens"] for s, f in folders.items() if (f / MANIFEST).is_file()}
 
 
-def build_job(config: TrainConfig, study: str, data: Path, runs: Path, resume: Resume = "auto") -> Job:
+def build_job(config: TrainConfig, study: StudyFolder, data: Path, resume: Resume = "auto") -> TrainJob:
     """Open the shards and blend them.
 
     Raises ArtifactError for shards that are missing or altered, DataError where they are too few for data.exhaustion.
     """
     from megatron_train.data import PretrainData
-    from megatron_train.job import Job, manifests
+    from megatron_train.job import TrainJob, manifests
     from mixtures.blend.blend import open_blend, open_shards, validation_samples
     from mixtures.blend.supply import check_supply, supplies
 
@@ -74,9 +73,9 @@ def build_job(config: TrainConfig, study: str, data: Path, runs: Path, resume: R
     check_supply(config, supplies(config, {s: x.num_tokens for s, x in shards.items()}))
     blend, batch = open_blend(config, shards, data), config.batch
     context, count = config.model.context_tokens, config.validation.sequences
-    return Job(
+    return TrainJob(
         config=config,
-        folder=RunFolder(runs, study, config.scale, config.data.mixture, config.seed, "pt"),
+        folder=study.run(config.scale, config.data.mixture, config.seed, "pt"),
         steps=config.pretraining_steps,
         tokenizer=tokenizer,
         data=lambda ranks: PretrainData(blend, batch.sequences, batch.micro_sequences, ranks),
@@ -90,9 +89,8 @@ def build_job(config: TrainConfig, study: str, data: Path, runs: Path, resume: R
 
 def run(
     config: TrainConfig,
-    study: str,
+    study: StudyFolder,
     data: Path,
-    runs: Path,
     hardware: Hardware | None = None,
     resume: Resume = "auto",
 ) -> Path:
@@ -106,7 +104,7 @@ def run(
         cli.refuse(missing)
     from megatron_train.training.loop import train
 
-    job = build_job(config, study, data, runs, resume)
+    job = build_job(config, study, data, resume)
     train(job)
     return job.folder.path
 
@@ -127,14 +125,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = load_train(arguments.config, parse_overrides(arguments.overrides))
     cli.expect_stage(config, "pt", arguments.config)
     data, runs = cli.roots(arguments)
-    hardware = hardware_of(arguments)
-    if arguments.dry_run:
-        show_plan(config, data, hardware)
-    else:
-        with signals.awaited():
-            done = run(config, arguments.study or cli.DEFAULT_STUDY, data, runs, hardware, arguments.resume)
-        if arguments.verify:
-            cli.verify(done)
+    study, hardware = StudyFolder(runs, arguments.study or cli.DEFAULT_STUDY), hardware_of(arguments)
+    cli.launch(
+        arguments,
+        lambda: show_plan(config, data, hardware),
+        lambda: run(config, study, data, hardware, arguments.resume),
+    )
 
 
 if __name__ == "__main__":

@@ -22,15 +22,16 @@ from configs.artifacts import MANIFEST, read_object  # noqa: E402
 from configs.cost.options import hardware_of  # noqa: E402
 from configs.cost.plan import Hardware, plan_run, training_steps  # noqa: E402
 from configs.errors import ArtifactError, ConfigError, user_errors  # noqa: E402
-from configs.layout import RunFolder, sft_dir, tokenizer_dir  # noqa: E402
+from configs.exports import EXPORT_JSON  # noqa: E402
+from configs.layout import RunFolder, StudyFolder, sft_dir, stage_name, tokenizer_dir  # noqa: E402
 from configs.load import load_train, parse_overrides  # noqa: E402
-from configs.runtime import signals  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from configs.untrusted.checks import understood  # noqa: E402
 from megatron_train import cli  # noqa: E402
 
 if TYPE_CHECKING:
-    from megatron_train.job import Job, Resume
+    from megatron_train.job import Resume, TrainJob
+    from mixtures.tokens.sft import SftDataset
 
 EXAMPLES = r"""examples:
   python megatron_train/sft.py --config configs/mini_s_sft.yaml --parent runs/by-hand/mini_s/V1P0/seed0/pt
@@ -45,7 +46,7 @@ def find_parent(path: Path) -> Path:
     Raises ArtifactError where it is none of them, or the run is not finished.
     """
     path = path.resolve()
-    if (path / "config.json").is_file() or (path / "export.json").is_file():
+    if (path / "config.json").is_file() or (path / EXPORT_JSON).is_file():
         return path
     if not (path / "DONE").is_file():
         raise ArtifactError(
@@ -61,7 +62,7 @@ def run_of(export: Path) -> RunFolder | None:
 
     Raises ArtifactError where it lies in the folder of another: its scores are filed under that one's name.
     """
-    path, hint = export / "export.json", "choose another parent, or run its training again"
+    path, hint = export / EXPORT_JSON, "choose another parent, or run its training again"
     here = RunFolder.at(export.parent.parent) if export.parent.name == "export" else None
     if here is None and not path.is_file():
         return None
@@ -86,12 +87,13 @@ def inherited(run: RunFolder | None) -> dict[str, Any]:
 
 def check_run(config: TrainConfig, run: RunFolder) -> None:
     """Refuse what would be filed, and compared, with another pretraining than the one it starts from."""
+    # Scores are filed by these names: a fine-tuning under another name would count as another pretraining's.
     asked = {"scale": config.scale, "data.mixture": config.data.mixture, "seed": config.seed}
     for key, of_parent in {"scale": run.scale, **inherited(run)}.items():
         if asked[key] != of_parent:
             raise ConfigError(
                 f"{key} is {asked[key]!r}, the parent's is {of_parent!r}",
-                where=f"{run.study}/{run.name}",
+                where=f"{run.study.name}/{run.name}",
                 valid=f"{key}={of_parent}",
                 hint=None if key == "scale" else f"leave {key} out: it is taken from the parent",
             )
@@ -109,43 +111,43 @@ def missing_data(config: TrainConfig, data: Path) -> list[str]:
 
 def measured_examples(config: TrainConfig, data: Path) -> int | None:
     """Examples of the SFT set that fit the context; None where it is not there."""
-    if missing_data(config, data):
-        return None
+    return None if missing_data(config, data) else len(open_set(config, data))
+
+
+def open_set(config: TrainConfig, data: Path) -> SftDataset:
+    """The SFT set, its examples cut to the context."""
     from mixtures.tokens.sft import SftDataset
 
-    folder = sft_dir(data, config.data.tokenizer, config.data.sft_set)
-    return len(SftDataset.open(folder, config.model.context_tokens))
+    return SftDataset.open(sft_dir(data, config.data.tokenizer, config.data.sft_set), config.model.context_tokens)
 
 
-def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: Path, resume: Resume = "auto") -> Job:
+def build_job(config: TrainConfig, parent: Path, study: StudyFolder, data: Path, resume: Resume = "auto") -> TrainJob:
     """Open the SFT set and the parent.
 
     Raises ArtifactError for altered files, ConfigError for a parent of another shape or tokenizer.
     """
     from megatron_train.checkpoints.export import check_shape, read_export
     from megatron_train.data import SftData
-    from megatron_train.job import Job, manifests
+    from megatron_train.job import TrainJob, manifests
     from megatron_train.parent_tokenizer import check_parent_tokenizer
-    from mixtures.tokens.sft import SftDataset
     from mixtures.tokens.tokenizer import check_identity
 
     facts = read_export(parent)
     check_shape(parent, config.model)
     tokenizer = tokenizer_dir(data, config.data.tokenizer)
-    folder = sft_dir(data, config.data.tokenizer, config.data.sft_set)
-    dataset = SftDataset.open(folder, config.model.context_tokens)
+    dataset = open_set(config, data)
     cli.check_tokenizer(config, tokenizer, {f"SFT set {config.data.sft_set}": dataset.manifest["tokenizer"]})
-    check_identity(dataset.manifest, folder, tokenizer)
+    check_identity(dataset.manifest, dataset.folder, tokenizer)
     check_parent_tokenizer(parent, facts.get("tokenizer_sha256"), tokenizer)
     batch, context = config.batch, config.model.context_tokens
-    return Job(
+    return TrainJob(
         config=config,
-        folder=RunFolder(runs, study, config.scale, config.data.mixture, config.seed, f"sft-{config.recipe}"),
+        folder=study.run(config.scale, config.data.mixture, config.seed, stage_name(config.recipe)),
         steps=training_steps(config, len(dataset)),
         tokenizer=tokenizer,
         data=lambda ranks: SftData(dataset, batch.sequences, batch.micro_sequences, context, config.seed, ranks),
         data_fingerprints={"sft": dataset.fingerprint, "tokenizer": dataset.manifest["tokenizer"]},
-        manifests=manifests(data, [tokenizer, folder]),
+        manifests=manifests(data, [tokenizer, dataset.folder]),
         parent=parent,
         parent_sha256=facts["checkpoint"],
         resume=resume,
@@ -155,13 +157,12 @@ def build_job(config: TrainConfig, parent: Path, study: str, data: Path, runs: P
 def run(
     config: TrainConfig,
     parent: Path,
-    study: str | None,
+    study: StudyFolder,
     data: Path,
-    runs: Path,
     hardware: Hardware | None = None,
     resume: Resume = "auto",
 ) -> Path:
-    """Print the plan and fine-tune (or resume, or skip) one run; returns its folder. `study` None: the parent's.
+    """Print the plan and fine-tune (or resume, or skip) one run; returns its folder.
 
     `hardware` is what the plan's times are for. Raises ConfigError where the config is of another model than the
     parent; ResourceError, listing what is missing, where the data or the device is.
@@ -169,17 +170,21 @@ def run(
     export = find_parent(parent)
     if (origin := run_of(export)) is not None:
         check_run(config, origin)
-        study = study or origin.study
-    cli.show_plan(plan_run(config, sft_examples=measured_examples(config, data), hardware=hardware))
+    show_plan(config, data, hardware)
     if missing := missing_data(config, data) + cli.missing_here(config):
         cli.refuse(missing)
     from megatron_train.training.loop import train
 
-    job = build_job(config, export, study or cli.DEFAULT_STUDY, data, runs, resume)
+    job = build_job(config, export, study, data, resume)
     show_longer_context(config, export)
     show_examples(config, data)
     train(job)
     return job.folder.path
+
+
+def show_plan(config: TrainConfig, data: Path, hardware: Hardware | None = None) -> None:
+    """Print the plan, with the examples counted where the SFT set is there."""
+    cli.show_plan(plan_run(config, sft_examples=measured_examples(config, data), hardware=hardware))
 
 
 def show_longer_context(config: TrainConfig, parent: Path) -> None:
@@ -196,11 +201,9 @@ def show_longer_context(config: TrainConfig, parent: Path) -> None:
 def show_examples(config: TrainConfig, data: Path) -> None:
     """Print a few examples with what carries loss marked (main rank only). Raises DataError for a lost mask."""
     from megatron_train.preview import check_mask, preview
-    from mixtures.tokens.sft import SftDataset
     from mixtures.tokens.tokenizer import Tokenizer
 
-    folder = sft_dir(data, config.data.tokenizer, config.data.sft_set)
-    dataset = SftDataset.open(folder, config.model.context_tokens)
+    dataset = open_set(config, data)
     check_mask(dataset)
     if os.environ.get("RANK", "0") == "0":
         print(preview(dataset, Tokenizer.load(tokenizer_dir(data, config.data.tokenizer))), flush=True)
@@ -215,18 +218,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.parent is None and not arguments.dry_run:
         parser.error("--parent is required: a finished pretraining run folder, or one of its exports")
-    known = {} if arguments.dry_run else inherited(run_of(find_parent(arguments.parent)))
-    config = load_train(arguments.config, known | parse_overrides(arguments.overrides))
+    origin = None if arguments.dry_run else run_of(find_parent(arguments.parent))
+    config = load_train(arguments.config, inherited(origin) | parse_overrides(arguments.overrides))
     cli.expect_stage(config, "sft", arguments.config)
     data, runs = cli.roots(arguments)
+    study = StudyFolder(runs, arguments.study or (origin.study.name if origin else cli.DEFAULT_STUDY))
     hardware = hardware_of(arguments)
-    if arguments.dry_run:
-        cli.show_plan(plan_run(config, sft_examples=measured_examples(config, data), hardware=hardware))
-    else:
-        with signals.awaited():
-            done = run(config, arguments.parent, arguments.study, data, runs, hardware, arguments.resume)
-        if arguments.verify:
-            cli.verify(done)
+    cli.launch(
+        arguments,
+        lambda: show_plan(config, data, hardware),
+        lambda: run(config, arguments.parent, study, data, hardware, arguments.resume),
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError, DataError, MagicError, printable, user_errors
-from configs.layout import runs_root
+from configs.layout import StudyFolder, runs_root
 from configs.untrusted.checks import understood
 
 if TYPE_CHECKING:
@@ -65,21 +65,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
-    runs = runs_root(given.runs)
+    study = StudyFolder(runs_root(given.runs), given.study)
     models, skipped = find_models(given.paths)
     chosen = identify(models, given)
     for file in skipped:
         print(printable(f"not imported: {file.path} ({file.task}: {file.skip})"))
     targets: dict[Path, str] = {}
     for model, identity in chosen.items():
-        path = identity.score_file(runs, given.study)
+        path = identity.score_file(study)
         if path in targets:
             raise ConfigError(f"{targets[path]} and {model} are the same checkpoint of the study", where=path)
         targets[path] = model
     errors = []
     for path, model in targets.items():
         try:
-            import_model(models[model], chosen[model], given.study, path, given.replace)
+            import_model(models[model], chosen[model], study.name, path, given.replace)
         except MagicError as error:
             errors.append(str(error))
     if errors:
@@ -93,16 +93,18 @@ def find_models(paths: Sequence[Path]) -> tuple[dict[str, list[SampleFile]], lis
     """
     from ray_eval.harnesses import lighteval_format, lm_eval_format
 
+    def read_head(path: Path) -> SampleFile | None:
+        return lm_eval_format.sample_file(path) or lighteval_format.sample_file(path)
+
     found: dict[Path, SampleFile] = {}
     for path in paths:
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        known = [lm_eval_format.sample_file(p) or lighteval_format.sample_file(p) for p in files if p.is_file()]
-        here = {file.path.resolve(): file for file in known if file is not None}
-        if not here:
+        here = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files = [read_head(file) for file in here if file.is_file()]
+        if not any(files):
             valid = "samples_<task>_<date>.jsonl of lm-eval, details_<task>_<date>.parquet of lighteval"
             hint = "run lm-eval with --log_samples, lighteval with --save-details"
             raise DataError("no samples are here", where=path, valid=valid, hint=hint)
-        found |= here
+        found |= {file.path.resolve(): file for file in files if file is not None}  # a link adds no samples
     skipped = [file for file in found.values() if file.slug is None]
     models: dict[str, list[SampleFile]] = {}
     for file in found.values():

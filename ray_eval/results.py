@@ -1,7 +1,7 @@
 """Score files: one Parquet file for each checkpoint, one row for each example.
 
-The columns are those of DESIGN.md, artefact 3, and nothing else; whatever identifies the measurement but is the same
-for all rows (plan, precision, versions) stands in the file's metadata. Equal inputs give equal bytes.
+The columns are those of `configs.scores`. What identifies the measurement but is the same for all rows (plan,
+precision, versions) stands in the file's metadata. Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -21,31 +21,12 @@ from numpy.typing import NDArray
 
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError
+from configs.scores import SCHEMA, VERSION
 from configs.untrusted.parquet import metadata_of as schema_metadata
 from configs.untrusted.parquet import read_parquet
 from ray_eval.checkpoints.checkpoint import Checkpoint
 from ray_eval.plans.plan import Plan
 
-SCHEMA_VERSION = "1"
-REPEATED = pa.dictionary(pa.int32(), pa.string())
-SCHEMA = pa.schema(
-    [
-        *((name, REPEATED) for name in ("study", "scale", "mixture", "stage", "recipe")),
-        *((name, REPEATED) for name in ("benchmark", "category", "variant")),
-        ("example_id", pa.string()),
-        ("checkpoint", REPEATED),
-        ("seed", pa.int32()),
-        ("step", pa.int64()),
-        ("tokens", pa.int64()),
-        ("gold", pa.int32()),
-        ("logprob_sum", pa.list_(pa.float64())),
-        ("num_tokens", pa.list_(pa.int32())),
-        ("num_chars", pa.list_(pa.int32())),
-        ("num_bytes", pa.list_(pa.int32())),
-        ("logprob_unconditional", pa.list_(pa.float64())),
-        ("truncated", pa.bool_()),
-    ]
-)
 IDENTITY = ("checkpoint", "config_sha256", "code_sha256")
 """Keys of the metadata that say which model was scored; a model that is now another one is always scored again."""
 PACKAGES = ("numpy", "pyarrow", "torch", "transformers")
@@ -57,7 +38,7 @@ DESCRIPTIVE = ("versions", "model", "benchmark_commits")
 def score_metadata(plan: Plan, checkpoint: Checkpoint, precision: str) -> dict[str, str]:
     """What makes a score file up to date: equal metadata (but for `DESCRIPTIVE`), equal scores."""
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": VERSION,
         "checkpoint": checkpoint.checkpoint,
         "plan_hash": plan.hash,
         "dtype": precision,
@@ -70,7 +51,7 @@ def score_metadata(plan: Plan, checkpoint: Checkpoint, precision: str) -> dict[s
 
 
 def versions_of(packages: Sequence[str]) -> dict[str, str]:
-    """Of those packages that are here."""
+    """Versions of those packages that are installed."""
     return {name: version for name in packages if (version := _version(name))}
 
 
@@ -87,7 +68,7 @@ def score_table(plan: Plan, checkpoint: Checkpoint, sums: NDArray[np.float64], p
     assert np.isfinite(sums).all(), "a score that is not finite"
     count, described = plan.num_examples, plan.info["benchmarks"]
     constant = {**checkpoint.columns, "checkpoint": checkpoint.checkpoint}
-    unscored = plan.unconditional < 0
+    unscored = plan.unconditional < 0  # no bare answer prefix: null in the file, not a number
     alone = np.where(unscored, np.nan, sums[plan.unconditional])
     columns: dict[str, Any] = {
         **{
@@ -166,6 +147,15 @@ def read_scores(path: Path) -> pa.Table:
     return table
 
 
+def padded(table: pa.Table, name: str, fill: float) -> NDArray[np.float64]:
+    """A list column as [rows, longest list]; short rows are filled."""
+    # From dlpack: pyarrow's own conversion imports pandas, which takes longer than scoring a small checkpoint.
+    length = np.from_dlpack(pc.list_value_length(table[name]).combine_chunks())
+    out = np.full((len(length), int(length.max())), fill)
+    out[np.arange(out.shape[1]) < length[:, None]] = np.from_dlpack(pc.list_flatten(table[name]).combine_chunks())
+    return out
+
+
 def count_not_finite(table: pa.Table) -> int:
     """Log-probabilities that are NaN, infinite or null."""
     wrong = 0
@@ -187,8 +177,8 @@ def open_scores(path: Path) -> pa.Table:
         ]
         raise ArtifactError(f"not a score file (column {', '.join(wrong)})", where=path, valid=str(SCHEMA), hint=hint)
     version = metadata_of(table).get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise ArtifactError(f"schema version {version!r}", where=path, valid=SCHEMA_VERSION, hint=hint)
+    if version != VERSION:
+        raise ArtifactError(f"schema version {version!r}", where=path, valid=VERSION, hint=hint)
     return table
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,14 +21,14 @@ if not __package__:  # started as a script: imports must find the project, not t
 
 from configs.arguments import count
 from configs.clock import clock
-from configs.errors import ArtifactError, ConfigError, ResourceError, user_errors
-from configs.layout import data_root, runs_root
-from ray_eval.options import check_found, check_together
+from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError, user_errors
+from configs.layout import StudyFolder, data_root, runs_root
 
 if TYPE_CHECKING:
-    from configs.errors import MagicError
+    from collections.abc import Mapping
+
     from ray_eval.checkpoints.checkpoint import Checkpoint
-    from ray_eval.scoring import Progress, Summary
+    from ray_eval.scoring import ScoringProgress, Summary
 
 EXAMPLES = """\
 examples:
@@ -68,14 +69,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--runs", metavar="DIR", help="folder of the studies (default: MAGIC_RUNS, else ./runs)")
     add("--study", metavar="NAME", help="one study (default: every study with a complete export)")
-    add("--exports", metavar="PATH", nargs="+", type=Path, help="only these export folders")
+    add("--exports", metavar="PATH", nargs="+", type=Path, default=[], help="only these export folders")
     add(
         *("--model", "--models"),
         metavar="MODEL",
         nargs="+",
         action="extend",
         default=[],
-        help="models of others: folders, or id or id@revision of the Hub (safetensors only)",
+        help="any Hugging Face causal LM: folders, or id or id@revision of the Hub (safetensors only)",
     )
     add("--out", metavar="DIR", type=Path, help="write plans and scores below DIR/<study> (default: --runs)")
     add("--data-root", metavar="DIR", type=Path, help="folder that holds benchmarks/ (default: as the study says)")
@@ -111,54 +112,98 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def settings(runs: Path, study: str, given: argparse.Namespace) -> dict[str, Any]:
+def check_options(given: argparse.Namespace) -> None:
+    """What was typed is done or refused: raises ConfigError for an option that another one leaves without use."""
+    one = "leave out one of the two"
+    here = "with --no-ray, which scores in this process"
+    model = " ".join(given.model[:1])
+    other_chat = (
+        "leave out --chat; or score it with lm-evaluation-harness and --apply_chat_template, and take its results over"
+        " (python -m ray_eval.import_results --help)"
+    )
+    conflicts = (
+        (given.no_ray and given.workers is not None, f"--workers {here}", one),
+        (given.no_ray and given.gpus_per_worker < 1, f"a part of a GPU {here}", one),
+        (given.exports and given.study, "--study with --exports, which scores those folders only", one),
+        (
+            given.data and given.data_root,
+            "--data, which keeps commits of the Hub, with --data-root, which is read instead",
+            one,
+        ),
+        (
+            given.trust_remote_code and not model,
+            "--trust-remote-code without --model",
+            "leave it out: no code of an export is ever run",
+        ),
+        (
+            given.chat and model,
+            f"--chat with --model {model}: only checkpoints that were trained here are asked in chat",
+            other_chat,
+        ),
+    )
+    for is_typed, problem, hint in conflicts:
+        if is_typed:
+            raise ConfigError(problem, hint=hint)
+
+
+def check_found(given: argparse.Namespace, runs: Path, chosen: Mapping[StudyFolder, Sequence[Checkpoint]]) -> None:
+    """Raises ConfigError where no checkpoint of the chosen studies is what an option is for."""
+    stages = {checkpoint.columns["stage"] for checkpoints in chosen.values() for checkpoint in checkpoints}
+    if given.chat and stages == {"PT"}:
+        problem = "--chat, and none of these checkpoints is fine-tuned: pretrained ones are asked in plain text"
+        raise ConfigError(problem, hint="leave it out, or name fine-tuned ones")
+    for study in chosen:
+        if given.runs and study.runs != runs:
+            hint = "leave out --runs; --out DIR puts the scores elsewhere"
+            raise ConfigError(f"exports of study {study.name} lie in {study.runs}, not below --runs {runs}", hint=hint)
+
+
+def find_questions(study: StudyFolder, given: argparse.Namespace) -> dict[str, Any]:
     """documents_root, benchmarks and scoring: what study.py saved with the study, then the command line's."""
-    from configs.artifacts import read_json
     from configs.load import load, load_benchmarks, validate
     from configs.schema import StudyConfig, StudyScoring
-    from ray_eval.checkpoints.hf_checkpoint import STUDY
 
-    saved, place = runs / study / "study.yaml", runs / study / "study.json"
-    config = load(StudyConfig, saved) if saved.is_file() else None
-    scoring = config.scoring if config else StudyScoring()
-    benchmarks = config.benchmarks if config else ()
-    keys = ("prompt", "shots", "precision")
-    asked = {name: getattr(given, name) for name in keys if getattr(given, name) is not None}
+    config = load(StudyConfig, study.config) if study.config.is_file() else None
+    scoring, benchmarks = (config.scoring, config.benchmarks) if config else (StudyScoring(), ())
+    typed = {"prompt": given.prompt, "shots": given.shots, "precision": given.precision, "chat": given.chat or None}
+    asked = {name: value for name, value in typed.items() if value is not None}
     if given.limit is not None:
         asked["sample"] = given.limit or None
-    if given.chat:
-        asked["chat"] = True
     scoring = validate(StudyScoring, scoring.model_dump() | asked, "command line")
     if given.benchmarks:
         benchmarks = tuple(given.benchmarks.split(","))
         load_benchmarks(benchmarks)
-    if given.data_root is not None:
-        root = given.data_root.resolve()
+    return {"documents_root": _documents_root(study, given.data_root), "benchmarks": benchmarks, "scoring": scoring}
+
+
+def _documents_root(study: StudyFolder, data_root: Path | None) -> Path | None:
+    """Folder that holds benchmarks/: the one that was typed, else the study's; None: the Hub."""
+    from configs.artifacts import read_json
+    from ray_eval.checkpoints.hf_checkpoint import STUDY
+
+    record = study.path / "study.json"
+    if data_root is not None:
+        root = data_root.resolve()
         if not (root / "benchmarks").is_dir():
-            raise ConfigError(
-                "no folder benchmarks/ here", where=root, valid="--data-root of the layout benchmarks/<slug>/"
-            )
-    elif place.is_file():
-        named = read_json(place).get("documents_root")
-        root = Path(named) if named else None
-    elif study == STUDY:
-        root = None  # the Hub
-    else:
-        raise ConfigError(
-            "where the benchmarks of this study lie is not recorded",
-            where=place,
-            hint="name the folder that holds benchmarks/ with --data-root",
-        )
-    return {"documents_root": root, "benchmarks": benchmarks, "scoring": scoring}
+            valid = "--data-root of the layout benchmarks/<slug>/"
+            raise ConfigError("no folder benchmarks/ here", where=root, valid=valid)
+        return root
+    if record.is_file():
+        named = read_json(record).get("documents_root")
+        return Path(named) if named else None
+    if study.name == STUDY:
+        return None
+    hint = "name the folder that holds benchmarks/ with --data-root"
+    raise ConfigError("where the benchmarks of this study lie is not recorded", where=record, hint=hint)
 
 
-class Display:
+class ProgressLine:
     """One line, rewritten in place on a terminal; elsewhere one for each checkpoint, and one now and then."""
 
     def __init__(self) -> None:
-        self._said_s = 0.0
+        self._printed_s = 0.0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: ScoringProgress) -> None:
         eta = "" if progress.eta_s is None else f" | ETA {clock(progress.eta_s)}"
         line = (
             f"scoring {progress.study}: {progress.done}/{progress.total} checkpoints x {progress.num_benchmarks}"
@@ -170,61 +215,66 @@ class Display:
             print(f"\nfailed: {step.job.checkpoint.folder}", file=sys.stderr)
         if sys.stdout.isatty():
             print(f"\r{line:<110}", end="" if progress.done < progress.total else "\n", flush=True)
-        elif step is None or step.finished or step.error or progress.seconds - self._said_s > LINE_EVERY_S:
-            self._said_s = progress.seconds
+        elif step is None or step.finished or step.error or progress.seconds - self._printed_s > LINE_EVERY_S:
+            self._printed_s = progress.seconds
             print(line, flush=True)
 
 
-def work_done(summary: Summary) -> str:
-    """What scoring took, in one line."""
-    counts = summary.counts
-    return (
-        f"tokens forwarded {counts.tokens:,} = {counts.tokens / summary.least_tokens:.2f} x one pass a document,"
-        f" padding {counts.padding / (counts.tokens + counts.padding):.1%}, output rows {counts.heads:,},"
-        f" near-ties {counts.near_ties:,}"
-    )
+def format_summary(study: StudyFolder, summary: Summary) -> str:
+    """Lines that say what was scored, and what it took. `study`: the one that has the scores."""
+    lines = [
+        f"{study.name}: {summary.scored} checkpoints scored in {summary.seconds:.0f} s,"
+        f" {summary.skipped} were up to date ({study.scores})"
+    ]
+    if summary.scored:
+        counts = summary.counts
+        lines.append(
+            f"tokens forwarded {counts.tokens:,} = {counts.tokens / summary.least_tokens:.2f} x one pass a document,"
+            f" padding {counts.padding / (counts.tokens + counts.padding):.1%}, output rows {counts.heads:,},"
+            f" near-ties {counts.near_ties:,}"
+        )
+    return "\n".join(lines)
 
 
 def find_checkpoints(
     given: argparse.Namespace, runs: Path, out: Path | None
-) -> tuple[dict[tuple[Path, str], list[Checkpoint]], list[str]]:
-    """(folder of the studies, study) -> its checkpoints, and why some of those asked for cannot be scored."""
-    from ray_eval.checkpoints.exports import PATTERN, inspect_exports, read_export, studies_in
+) -> tuple[dict[StudyFolder, list[Checkpoint]], list[str]]:
+    """Study -> its checkpoints, and why some of those asked for cannot be scored."""
+    from ray_eval.checkpoints.exports import inspect_exports, read_export, studies_in
+    from ray_eval.checkpoints.hf_checkpoint import STUDY, read_models
 
-    chosen: dict[tuple[Path, str], list[Checkpoint]] = {}
+    chosen: dict[StudyFolder, list[Checkpoint]] = defaultdict(list)
     errors: list[MagicError] = []
-    for path in given.exports or ():
+    for path in given.exports:
         try:
             export = read_export(path, out)
-            chosen.setdefault((export.run.runs, export.run.study), []).append(export)
+            chosen[export.run.study].append(export)
         except ArtifactError as error:
             errors.append(error)
     if given.model:
-        from ray_eval.checkpoints.hf_checkpoint import STUDY, read_models
-
-        options = {"precision": given.precision, "trust_remote_code": given.trust_remote_code}
-        models, unusable = read_models(given.model, out or runs, **options)
+        models, unusable = read_models(given.model, out or runs, given.precision, given.trust_remote_code)
+        chosen[StudyFolder(runs, STUDY)].extend(models)
         errors.extend(unusable)
-        if models:
-            chosen[runs, STUDY] = [*models]
-    if given.study or not (given.exports or given.model):
-        studies = [given.study] if given.study else studies_in(runs)
-        for study in (study for study in studies if any((runs / study).glob(PATTERN))):
-            exports, damaged = inspect_exports(runs, study, out)
-            chosen[runs, study] = [*exports]
-            errors.extend(damaged)
-    if given.study and (runs, given.study) not in chosen and given.model:  # without models, `main` says more
-        errors.append(ArtifactError("no export of this study", where=runs / given.study))
-    return chosen, [str(error) for error in errors]
+    names = [given.study] if given.study else []
+    if not (given.study or given.exports or given.model):
+        names = studies_in(runs)
+    for name in names:
+        study = StudyFolder(runs, name)
+        exports, damaged = inspect_exports(study, out)
+        chosen[study].extend(exports)
+        errors.extend(damaged)
+        if given.model and not exports and not damaged:  # without models, `main` says more
+            errors.append(ArtifactError("no export of this study", where=study.path))
+    return {study: found for study, found in chosen.items() if found}, [str(error) for error in errors]
 
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
-    check_together(given)
+    check_options(given)
     expect_packages(*PACKAGES, *(() if given.no_ray else ("ray",)))
 
-    from ray_eval.scoring import score_study
+    from ray_eval.scoring import ScoreOptions, score_study
     from ray_eval.summary import print_summary
 
     runs, data = runs_root(given.runs), data_root(given.data)
@@ -236,36 +286,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"no complete export{f' of study {given.study}' if given.study else ''} is here",
             where=runs,
             valid="<runs>/<study>/<scale>/<mixture>/seed<k>/<stage>/export/step-<n>/export.json",
-            hint="run `make study`, name the folder of your runs with --runs, or a model of others with --model",
+            hint="run `make study`, name the folder of your runs with --runs, or a Hugging Face model with --model",
         )
-    for (folder, study), checkpoints in chosen.items():
-        if not checkpoints:
-            continue
-        options = settings(folder, study, given)
+    for study, checkpoints in chosen.items():
+        options = ScoreOptions(
+            **find_questions(study, given),
+            checkpoints=checkpoints,
+            limit=given.checkpoints,
+            replace=given.replace,
+            out=out,
+            data=data,
+            use_ray=not given.no_ray,
+            num_workers=given.workers,
+            gpus_per_worker=given.gpus_per_worker,
+            progress=ProgressLine(),
+        )
         try:
-            summary = score_study(
-                folder,
-                study,
-                checkpoints=checkpoints,
-                out=out,
-                **options,
-                num_workers=given.workers,
-                gpus_per_worker=given.gpus_per_worker,
-                use_ray=not given.no_ray,
-                limit=given.checkpoints,
-                replace=given.replace,
-                progress=Display(),
-                data=data,
-            )
+            summary = score_study(study, options)
         except ArtifactError as error:  # of some checkpoints; those of the next study can still be scored
             errors.append(str(error))
-            continue
-        print(
-            f"{study}: {summary.scored} checkpoints scored in {summary.seconds:.0f} s,"
-            f" {summary.skipped} were up to date ({(out or folder) / study / 'scores'})"
-        )
-        if summary.scored:
-            print(work_done(summary))
+        else:
+            print(format_summary(StudyFolder(out or study.runs, study.name), summary))
     print_summary([c for checkpoints in chosen.values() for c in checkpoints], full=given.table)
     if errors:
         raise ArtifactError("\n".join(errors))

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
 from configs.load import BENCHMARKS, load_benchmark
 from ray_eval.checkpoints.checkpoint import Checkpoint
-from ray_eval.export_results import ACC_NORM
-from ray_eval.results import IDENTITY, count_not_finite, metadata_of, open_scores
+from ray_eval.harnesses.lm_eval_results import ACC_NORM, mean_and_stderr
+from ray_eval.results import IDENTITY, count_not_finite, metadata_of, open_scores, padded
 
 FEW = 4
 """Checkpoints that get a table each."""
@@ -50,7 +49,7 @@ class Line:
 
 
 def lines(table: pa.Table) -> list[Line]:
-    """Of the rows of a score file, in which those of a benchmark stand together."""
+    """A line for each benchmark and variant of a score file, whose rows stand together."""
     codes = [_numbers(table[name].combine_chunks().indices) for name in ("benchmark", "variant")]
     changes = np.flatnonzero(sum(np.diff(code) != 0 for code in codes))
     bounds = [0, *(changes + 1).tolist(), len(table)]
@@ -59,31 +58,23 @@ def lines(table: pa.Table) -> list[Line]:
 
 def _line(rows: pa.Table) -> Line:
     slug, variant = rows["benchmark"][0].as_py(), rows["variant"][0].as_py()
-    gold = _numbers(rows["gold"].combine_chunks())
-    counts = _numbers(pc.list_value_length(rows["logprob_sum"]).combine_chunks())
-    filled = np.arange(counts.max()) < counts[:, None]
-
-    def padded(name: str, fill: float) -> np.ndarray:
-        out = np.full(filled.shape, fill)
-        out[filled] = _numbers(pc.list_flatten(rows[name]).combine_chunks())
-        return out
-
-    logprob = padded("logprob_sum", -np.inf)
-    right = logprob.argmax(axis=1) == gold  # ties: the first, as everywhere
+    logprob, gold = padded(rows, "logprob_sum", -np.inf), _numbers(rows["gold"].combine_chunks())
+    accuracy, stderr = mean_and_stderr(logprob.argmax(axis=1) == gold)  # ties: the first, as everywhere
     confidence = 1 / np.exp(logprob - logprob.max(axis=1, keepdims=True)).sum(axis=1)
+    uniform = float((1 / np.isfinite(logprob).sum(axis=1)).mean())
     same_words = slug in BENCHMARKS and load_benchmark(slug).fixed_in(variant.split("/")[0])
     majority = float(np.bincount(gold).max() / len(gold)) if same_words else 0.0
     per_character = None
     if slug in ACC_NORM:
-        per_character = float(((logprob / padded("num_chars", 1.0)).argmax(axis=1) == gold).mean())
+        per_character = float(((logprob / padded(rows, "num_chars", 1.0)).argmax(axis=1) == gold).mean())
     return Line(
         benchmark=slug,
         variant=variant,
         n=len(gold),
-        accuracy=float(right.mean()),
-        stderr=float(right.std(ddof=1) / len(gold) ** 0.5) if len(gold) > 1 else float("nan"),
+        accuracy=accuracy,
+        stderr=stderr,
         confidence=float(confidence.mean()),
-        chance=max(float((1 / counts).mean()), majority),
+        chance=max(uniform, majority),
         per_character=per_character,
     )
 
@@ -94,7 +85,7 @@ def _numbers(array: pa.Array) -> np.ndarray:
 
 
 def print_summary(checkpoints: Sequence[Checkpoint], *, full: bool = False) -> None:
-    """Of those checkpoints that have a score file. full: a table for each, however many they are."""
+    """Print the accuracies of those checkpoints that have a score file; `full`: a table for each, however many."""
     console = Console(highlight=False)
     if not checkpoints:
         return
@@ -136,16 +127,19 @@ def _table(name: str, of_checkpoint: Sequence[Line]) -> Table:
         numbers = f"{line.accuracy:.3f}", stderr, f"{line.chance:.3f}", per_character, f"{line.confidence:.3f}"
         table.add_row(label, *numbers, f"{line.n:,}", style="bold" if line.above_chance else None)
     if len(of_checkpoint) > 1:
-        means = (
-            np.mean([getattr(line, key) for line in of_checkpoint]) for key in ("accuracy", "chance", "confidence")
-        )
-        accuracy, chance, confidence = (f"{mean:.3f}" for mean in means)
-        above = sum(line.above_chance for line in of_checkpoint)
+        accuracy, chance, confidence, above = _means(of_checkpoint)
         table.add_section()
         table.add_row("mean", accuracy, "", chance, "", confidence, "", style="italic")
-        table.caption = f"{above} of {len(of_checkpoint)} above chance by more than {CLEAR:g} standard errors"
+        table.caption = f"{above} above chance by more than {CLEAR:g} standard errors"
         table.caption_justify = "left"
     return table
+
+
+def _means(of_checkpoint: Sequence[Line]) -> tuple[str, str, str, str]:
+    """Means of accuracy, chance and confidence over benchmarks, and how many are above chance."""
+    keys = ("accuracy", "chance", "confidence")
+    accuracy, chance, confidence = (f"{np.mean([getattr(line, key) for line in of_checkpoint]):.3f}" for key in keys)
+    return accuracy, chance, confidence, f"{sum(line.above_chance for line in of_checkpoint)} of {len(of_checkpoint)}"
 
 
 def _overview(scored: Iterator[tuple[str, list[Line]]]) -> Table:
@@ -154,11 +148,7 @@ def _overview(scored: Iterator[tuple[str, list[Line]]]) -> Table:
     for heading in ("accuracy", "chance", "confidence", "above chance"):
         table.add_column(heading, justify="right")
     for name, of_checkpoint in scored:
-        means = (
-            np.mean([getattr(line, key) for line in of_checkpoint]) for key in ("accuracy", "chance", "confidence")
-        )
-        above = sum(line.above_chance for line in of_checkpoint)
-        table.add_row(name, *(f"{mean:.3f}" for mean in means), f"{above} of {len(of_checkpoint)}")
+        table.add_row(name, *_means(of_checkpoint))
     table.caption = (
         f"means over benchmarks; above chance by more than {CLEAR:g} standard errors; --table shows them all"
     )

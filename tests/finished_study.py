@@ -10,13 +10,14 @@ import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tiny_study import write_study
 
 from configs import load as config_files
 from configs.artifacts import MANIFEST, describe_file, fingerprint, read_json, sha256_file, write_json, write_text
-from configs.layout import RunFolder, StudyFolder
+from configs.layout import StudyFolder
 from configs.load import load_benchmarks, load_study
 from configs.schema import StudyConfig
 from configs.workflow.records.leases import LOCK
@@ -100,7 +101,7 @@ def _train(made: Finished, unit: Unit) -> None:
     source = {"sources": {"wikipedia": "5" * 64}, "blend": "b" * 64}
     parent = None
     if config.stage == "sft":
-        before = RunFolder(made.runs, run.study, run.scale, run.mixture, run.seed, "pt")
+        before = run.study.run(run.scale, run.mixture, run.seed, "pt")
         source = {"sft": "6" * 64, "tokenizer": "7" * 64}
         parent = {"export": str(before.export(12)), "sha256": read_json(before.done)["export"]["12"]}
     lines = [{"step": s, "tokens": s * 256, "loss": 6 / s, "lr": 0.1, "time": 1e9} for s in range(1, steps[-1] + 1)]
@@ -120,11 +121,10 @@ def _score(made: Finished, unit: Unit) -> None:
     run = unit.folder
     done = read_json(run.done)
     step = unit.step or done["step"]
-    key = {"study": run.study, "scale": run.scale, "mixture": run.mixture, "seed": run.seed, "step": step}
-    key |= {"stage": "PT", "recipe": ""} if run.stage == "pt" else {"stage": "SFT", "recipe": run.stage[4:]}
+    key: dict[str, Any] = {**run.columns, "step": step}
     rows: Rows = []
     for b, spec in enumerate(load_benchmarks(made.study.benchmarks)):
         random = np.random.default_rng(zlib.crc32(f"{run.name} {step} {spec.slug}".encode()))
         key |= {"benchmark": spec.slug, "tokens": step * 256, "checkpoint": done["export"][str(step)]}
         rows += benchmark_rows(random, 0.3 + 0.1 * (zlib.crc32(run.mixture.encode()) % 7), 1.0, 8, b, **key)
-    write_rows(StudyFolder(made.runs, run.study).scores / run.name / f"step-{step:07d}.parquet", rows)
+    write_rows(run.score_file(run.export(step)), rows)

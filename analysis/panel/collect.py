@@ -38,7 +38,7 @@ class Checkpoint(NamedTuple):
     @property
     def folder(self) -> str:
         """Of its run, below <runs>/<study>."""
-        return RunFolder(Path(), "study", *self.run).name
+        return RunFolder(StudyFolder(Path(), "study"), *self.run).name
 
     @property
     def run(self) -> tuple[str, str, int, str]:

@@ -19,31 +19,14 @@ from analysis.paper.numbers import category_of
 from configs.artifacts import fingerprint, sha256_file
 from configs.errors import ArtifactError, unprintable
 from configs.layout import StudyFolder
+from configs.scores import LISTS, NULLABLE, REPEATED, ROUNDING_NATS, SCHEMA, STRINGS, VERSION
 from configs.untrusted.checks import NAME_RULE, is_name
 from configs.untrusted.parquet import metadata_of, read_parquet, read_schema
 
-VERSION = "1"
-STRINGS = (
-    *("study", "scale", "mixture", "stage", "recipe", "benchmark", "category", "variant", "example_id", "checkpoint"),
-)
-LISTS = {
-    "logprob_sum": pa.float64(),
-    "num_tokens": pa.int32(),
-    "num_chars": pa.int32(),
-    "num_bytes": pa.int32(),
-    "logprob_unconditional": pa.float64(),
-}
-TYPES = (
-    dict.fromkeys(STRINGS, pa.string())
-    | {"seed": pa.int32(), "step": pa.int64(), "tokens": pa.int64(), "gold": pa.int32()}
-    | {name: pa.list_(value) for name, value in LISTS.items()}
-    | {"truncated": pa.bool_()}
-)
+TYPES = {field.name: pa.string() if field.name in STRINGS else field.type for field in SCHEMA}
+"""Strings may come as they are or dictionary-encoded."""
 NAMES = ("study", "scale", "mixture", "recipe", "benchmark", "category")
 """Columns that become parts of paths, file names, tables and pages; a recipe may be empty."""
-NULLABLE = ("logprob_unconditional", "num_tokens", "truncated")
-"""What imported scores (ray_eval.import_results) may lack; everything that needs it is missing then, not guessed."""
-ROUNDING = 1e-3  # a log-probability may exceed 0 by the rounding of bf16 scoring, not by more
 RESCORE = "delete the file and score the checkpoint again"
 
 
@@ -132,8 +115,9 @@ def _schema_problems(schema: pa.Schema) -> Iterator[str]:
 
 
 def _encode(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    target = pa.dictionary(pa.int32(), pa.string())
-    return column.cast(target) if pa.types.is_dictionary(column.type) else column.cast(pa.string()).dictionary_encode()
+    return (
+        column.cast(REPEATED) if pa.types.is_dictionary(column.type) else column.cast(pa.string()).dictionary_encode()
+    )
 
 
 def _check_rows(table: pa.Table, path: Path, study: str | None) -> None:
@@ -182,7 +166,7 @@ def _check_rows(table: pa.Table, path: Path, study: str | None) -> None:
         values = pc.list_flatten(table.column(name))
         flat = values.to_numpy()
         # NaN fails both comparisons, a null inside a list reads as NaN.
-        good = (flat <= ROUNDING) & (flat > -np.inf) if pa.types.is_floating(values.type) else flat >= 1
+        good = (flat <= ROUNDING_NATS) & (flat > -np.inf) if pa.types.is_floating(values.type) else flat >= 1
         if not good.all():
             owner = pc.list_parent_indices(table.column(name)).to_numpy()
             meaning = "a finite log-probability" if pa.types.is_floating(values.type) else "at least 1"

@@ -22,7 +22,7 @@ from configs.layout import RunFolder
 
 POLL_S = 0.1
 RUN_WAIT_S = 3.0
-"""For the lock of a training that was just killed and is being taken down."""
+"""How long to wait for the lock of a training that was just killed and is still ending."""
 
 _held: set[int] = set()
 """Descriptors of the locks that this process holds."""
@@ -66,8 +66,8 @@ def held(
             os.close(descriptor)
 
 
-def alone_in(run: RunFolder) -> contextlib.AbstractContextManager[None]:
-    """Work in a run folder alone: for whatever writes in it or removes it, by hand or in a study.
+def run_lock(run: RunFolder) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of a run folder: for whatever writes in it or removes it, by hand or in a study.
 
     Raises ResourceError as `held` does.
     """

@@ -157,8 +157,7 @@ def _exports(units: Sequence[Unit], done: set[str]) -> Iterator[tuple[str, Path]
         step = unit.step if unit.step is not None else int(read_json(unit.folder.done)["step"])
         last = unit.step is None and unit.inputs[0] in needed
         export = unit.folder.export(step)
-        scored = unit.folder.study_folder.scores / unit.folder.name / f"{export.name}.parquet"
-        if not last and scored.is_file() and export.is_dir():
+        if not last and unit.folder.score_file(export).is_file() and export.is_dir():
             yield "exports", export
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from configs.artifacts import fingerprint
 from configs.cost.plan import Hardware, RunPlan, plan_run
 from configs.documents import Reads, sft_sets_of, sources_of
-from configs.layout import RunFolder
+from configs.layout import RunFolder, StudyFolder, stage_name
 from configs.load import load_benchmarks, load_mixture, load_sources, pretrain_config, sft_config
 from configs.schema import StudyConfig
 
@@ -135,14 +135,15 @@ class _Model:
         yield from self._of_one_run(first, ("tokenize",), self._own(pretraining), "pt")
         for recipe, plan in tunings.items():
             inputs = ("tokenize", first)
-            yield from self._of_one_run(f"finetune/{where}/{recipe}", inputs, self._own(plan), f"sft-{recipe}")
+            yield from self._of_one_run(f"finetune/{where}/{recipe}", inputs, self._own(plan), stage_name(recipe))
 
     def _own(self, plan: RunPlan) -> RunPlan:
         return replace(plan, config=plan.config.of(self.mixture, self.seed))
 
     def _of_one_run(self, name: str, inputs: tuple[str, ...], plan: RunPlan, stage: str) -> Iterator[Unit]:
         """A training and the scores of the checkpoints that it keeps."""
-        folder = RunFolder(self.runs, self.study.name, self.scale, self.mixture, self.seed, stage)
+        study = StudyFolder(self.runs, self.study.name)
+        folder = RunFolder(study, self.scale, self.mixture, self.seed, stage)
         gpus = self.study.scales[self.scale].gpus
         identity = plan.config.identity()
         if plan.config.stage == "pt":

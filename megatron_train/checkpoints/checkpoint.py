@@ -63,7 +63,10 @@ def pieces(name: str, parameter: Tensor, values: Tensor) -> dict[str, tuple[Tens
 
 
 class Checkpoints:
-    """Those of one run; as a context manager, it ends with what was begun written or the error raised."""
+    """The checkpoints of one run.
+
+    As a context manager it ends once what was begun is written, or raises what went wrong.
+    """
 
     def __init__(
         self, folder: Path, optimizer: Optimizer, ranks: Ranks, inputs: str, keep: Iterable[int], newest: int

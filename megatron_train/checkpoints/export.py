@@ -17,8 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from configs.artifacts import atomic_folder, describe_file, read_object, sha256_files, verify_files, write_json
+from configs.artifacts import atomic_folder, describe_file, read_object, sha256_files, write_json
 from configs.errors import ArtifactError, ConfigError
+from configs.exports import EXPORT_JSON, read_export_json
 from configs.llama import not_plain, rope_base
 from configs.load import validate
 from configs.schema import ModelShape
@@ -29,7 +30,6 @@ from megatron_train.ranks.parallel import Ranks
 from mixtures.tokens.tokenizer import SpecialIds
 
 VERSION = 1
-EXPORT = "export.json"
 WEIGHTS = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -119,7 +119,7 @@ def export(
     """Write the export of a step; `facts` (step, tokens, ...) go into export.json. Returns the weights' sha256."""
     from safetensors.torch import save_file
 
-    tensors = gather(model, shape, ranks)
+    tensors = gather(model, shape, ranks)  # on every rank: it is collective
     if ranks.is_main:
         with atomic_folder(folder) as temporary:
             # Hugging Face's loaders ask for the metadata.
@@ -137,9 +137,9 @@ def export(
                 "tokenizer_sha256": files["tokenizer.json"]["sha256"],
             }
             about = {"version": VERSION, "files": files, **hashes, **facts}
-            write_json(temporary / EXPORT, about, sealed=True)
+            write_json(temporary / EXPORT_JSON, about, sealed=True)
     ranks.barrier()
-    return str(read_object(folder / EXPORT)["checkpoint"])
+    return str(read_object(folder / EXPORT_JSON)["checkpoint"])
 
 
 def read_export(folder: Path) -> dict[str, Any]:
@@ -148,13 +148,10 @@ def read_export(folder: Path) -> dict[str, Any]:
     Of somebody else's Llama, which has no export.json, only `checkpoint`. Raises ArtifactError otherwise, naming the
     file.
     """
-    if not (folder / EXPORT).is_file():
+    if not (folder / EXPORT_JSON).is_file():
         return {"checkpoint": sha256_files(sorted(set(weight_files(folder).values())))}
-    facts = read_object(folder / EXPORT)
-    with understood(folder / EXPORT):
-        files, checkpoint = facts["files"], facts["checkpoint"]
-    verify_files(folder, files)
-    if not (folder / WEIGHTS).is_file() or sha256_files([folder / WEIGHTS]) != checkpoint:
+    facts = read_export_json(folder)
+    if not (folder / WEIGHTS).is_file() or sha256_files([folder / WEIGHTS]) != facts["checkpoint"]:
         hint = f"delete {folder} and rerun its training"
         raise ArtifactError("sha256 differs from export.json", where=folder / WEIGHTS, hint=hint)
     return facts
@@ -246,19 +243,22 @@ def load_export(folder: Path, model: LanguageModel, shape: ModelShape, ranks: Ra
                 if missing := [hf_name for hf_name in names if hf_name not in where]:
                     raise ArtifactError(f"no tensor {missing[0]}", where=folder, hint="copy the model again")
                 try:
-                    tensors = [files[where[hf_name]].get_tensor(hf_name) for hf_name in names]
-                    whole = tensors[0]
-                    if name.endswith(QKV):
-                        heads = [t.view(shape.heads, 1, shape.head_dim, shape.hidden) for t in tensors]
-                        whole = torch.cat(heads, dim=1).reshape(-1, shape.hidden)
-                    if dim is not None:
-                        whole = whole.chunk(ranks.tensor_size, dim=dim)[ranks.tensor]
-                    if whole.shape != values.shape or not whole.is_floating_point():
-                        raise RuntimeError(f"{whole.dtype} {list(whole.shape)} for {list(values.shape)}")
+                    whole = _join_qkv([files[where[hf_name]].get_tensor(hf_name) for hf_name in names], shape)
+                    mine = whole if dim is None else whole.chunk(ranks.tensor_size, dim=dim)[ranks.tensor]
+                    if mine.shape != values.shape or not mine.is_floating_point():
+                        raise RuntimeError(f"{mine.dtype} {list(mine.shape)} for {list(values.shape)}")
                 except (SafetensorError, RuntimeError) as error:
                     problem = f"tensor {names[0]} is not of config.json's shape, or unreadable ({error})"
                     raise ArtifactError(problem, where=folder, hint="copy the model again") from None
-                values.copy_(whole)
+                values.copy_(mine)
+
+
+def _join_qkv(tensors: list[Tensor], shape: ModelShape) -> Tensor:
+    """Hugging Face's queries, keys and values as megatron keeps them, head by head; any other tensor as it is."""
+    if len(tensors) == 1:
+        return tensors[0]
+    heads = [tensor.view(shape.heads, 1, shape.head_dim, shape.hidden) for tensor in tensors]
+    return torch.cat(heads, dim=1).reshape(-1, shape.hidden)
 
 
 def _check_tied(folder: Path, files: dict[str, Any]) -> None:

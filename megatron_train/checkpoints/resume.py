@@ -17,27 +17,28 @@ from typing import TYPE_CHECKING, Any
 
 from configs.artifacts import MANIFEST, read_object, verify_files
 from configs.errors import ArtifactError, MagicError
+from configs.exports import EXPORT_JSON
 from configs.load import load
 from configs.schema import TrainConfig
 from megatron_train.checkpoints.checkpoint import FOLDER_NAME, complete
 
 if TYPE_CHECKING:
-    from megatron_train.job import Job
+    from megatron_train.job import TrainJob
 
 
 SHOWN = 8
 """Differences that a message names."""
 
 
-def check_start(job: Job) -> None:
+def check_start(job: TrainJob) -> None:
     """Raise ArtifactError where the run cannot start in its folder as it was asked to (main rank); touches nothing.
 
     That is where anything there was made from other inputs, or the checkpoint of the step is missing or damaged.
     """
     if job.resume == "never":
         return
-    if stranger := _stranger(job):
-        path, inputs = stranger
+    if other := _find_other_inputs(job):
+        path, inputs = other
         changes = [f"\n    {line}" for line in _differences(job, inputs)]
         raise ArtifactError(
             f"{path.relative_to(job.folder.path)} was made from other inputs than this run"
@@ -50,10 +51,11 @@ def check_start(job: Job) -> None:
         _check_step(job.folder.checkpoints, job.resume)
 
 
-def make_way(job: Job) -> None:
+def prepare_resume(job: TrainJob) -> None:
     """Remove what lies beyond the start asked for, after `check_start` (main rank)."""
     folder, resume = job.folder, job.resume
-    worthless = not _stating(job) and _inputs_in(folder.provenance) != job.inputs
+    # metrics.jsonl alone is worth nothing: without a checkpoint the run starts again from its first step.
+    worthless = not _files_naming_inputs(job) and _inputs_in(folder.provenance) != job.inputs
     if resume == "auto" and worthless and folder.path.exists():
         print(f"{folder.name}: removing what a run of other inputs left before its first checkpoint", flush=True)
         shutil.rmtree(folder.path)
@@ -68,17 +70,17 @@ def make_way(job: Job) -> None:
                     shutil.rmtree(path)
 
 
-def _stating(job: Job) -> list[Path]:
+def _files_naming_inputs(job: TrainJob) -> list[Path]:
     """Files that say which inputs DONE, a checkpoint or an export is of: what of a run is worth keeping."""
     folder = job.folder
     checkpoints = [path / MANIFEST for _, path in complete(folder.checkpoints)]
-    files = [folder.done, *checkpoints, *sorted((folder.path / "export").glob("step-*/export.json"))]
+    files = [folder.done, *checkpoints, *sorted((folder.path / "export").glob(f"step-*/{EXPORT_JSON}"))]
     return [path for path in files if path.is_file()]
 
 
-def _stranger(job: Job) -> tuple[Path, str] | None:
+def _find_other_inputs(job: TrainJob) -> tuple[Path, str] | None:
     """The first file of the folder that is of other inputs, and those; None where there is nothing to lose."""
-    if not (files := _stating(job)):
+    if not (files := _files_naming_inputs(job)):
         return None
     if job.folder.provenance.is_file():
         files.append(job.folder.provenance)  # of metrics.jsonl, which no checkpoint vouches for
@@ -95,7 +97,7 @@ def _inputs_in(path: Path) -> str | None:
     return None
 
 
-def _differences(job: Job, inputs: str) -> list[str]:
+def _differences(job: TrainJob, inputs: str) -> list[str]:
     """`key: before -> now` of what distinguishes these inputs from the job's, as far as the folder tells."""
     before: dict[str, Any] = {}
     with contextlib.suppress(MagicError):
@@ -105,8 +107,7 @@ def _differences(job: Job, inputs: str) -> list[str]:
             before = _flat(config | {"fingerprints": record.get("data"), "parent": record.get("parent")})
     if not before:
         return []
-    parent = {"export": str(job.parent), "sha256": job.parent_sha256} if job.parent else None
-    now = _flat(job.config.identity() | {"fingerprints": job.data_fingerprints, "parent": parent})
+    now = _flat(job.config.identity() | {"fingerprints": job.data_fingerprints, "parent": job.parent_facts})
     keys = [key for key in before | now if before.get(key) != now.get(key) and key != "parent.export"]
     if "parent.sha256" in keys:
         keys.insert(keys.index("parent.sha256"), "parent.export")

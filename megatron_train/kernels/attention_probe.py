@@ -56,7 +56,7 @@ class Problem:
     dtype: torch.dtype
     device: torch.device
     lengths: Sequence[int] | None = None
-    """Of the segments of a packed row."""
+    """Lengths of the segments of a packed row; None: every sequence is one text."""
 
     def segments(self) -> Segments | None:
         if self.lengths is None:

@@ -82,7 +82,7 @@ class Places:
     """Where the tokens stand, the same for all layers."""
 
     rotary: Rotary
-    """Of each token."""
+    """Rotary positions of each token."""
     segments: Segments | None = None
     """Of a packed row (batch is 1); None: every sequence is one text."""
 

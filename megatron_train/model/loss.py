@@ -44,7 +44,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             peak = logits.amax(dim=1, keepdim=True)
             if parallel:
                 dist.all_reduce(peak, op=dist.ReduceOp.MAX, group=group)
-            logits -= peak
+            logits -= peak  # else exp overflows
+            # A label lies in one rank's rows; the others add 0 to the sum over ranks.
             mine = labels[piece] - first
             inside = (mine >= 0) & (mine < rows)
             mine = mine.clamp(0, rows - 1)[:, None]

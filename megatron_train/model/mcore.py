@@ -99,31 +99,3 @@ def transformer_engine_norm() -> Any:
     from megatron.core.extensions.transformer_engine import TENorm
 
     return TENorm
-
-
-__all__ = [
-    "MLP",
-    "AttnMaskType",
-    "ColumnParallelLinear",
-    "DistributedDataParallel",
-    "DistributedDataParallelConfig",
-    "DistributedOptimizer",
-    "GPTModel",
-    "MLPSubmodules",
-    "MegatronOptimizerConfig",
-    "ModuleSpec",
-    "ParamKey",
-    "ParamWithNamePredicate",
-    "RowParallelLinear",
-    "SelfAttention",
-    "SelfAttentionSubmodules",
-    "TransformerBlockSubmodules",
-    "TransformerConfig",
-    "TransformerLayer",
-    "TransformerLayerSubmodules",
-    "WrappedTorchNorm",
-    "fuse_weight_gradients",
-    "get_megatron_optimizer",
-    "parallel_state",
-    "transformer_engine_norm",
-]

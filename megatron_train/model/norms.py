@@ -35,7 +35,7 @@ class NormKernel:
 
 
 def has_apex() -> bool:
-    """Whether NVIDIA's Apex is importable, CUDA extensions built; the package `apex` on PyPI is something else."""
+    """Is NVIDIA's Apex importable, with its CUDA extensions built? The package `apex` on PyPI is something else."""
     return find_spec("apex") is not None and find_spec("fused_layer_norm_cuda") is not None
 
 

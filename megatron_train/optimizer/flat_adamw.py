@@ -80,7 +80,7 @@ class Optimizer(Protocol):
 
 
 def decays(name: str, parameter: Tensor, config: OptimizerConfig) -> bool:
-    """Whether weight decay applies: to matrices; to the embedding and to norm gains where the config says so."""
+    """Does weight decay apply? Always to matrices; to the embedding and norm gains where the config says so."""
     if parameter.dim() == 1:
         return config.decay_norms
     return config.decay_embeddings or "embedding" not in name

@@ -42,7 +42,7 @@ class ShardedSlot:
     name: str
     parameter: nn.Parameter
     part: slice
-    """Of the flattened parameter; empty where other ranks keep all of it."""
+    """A slice of the flattened parameter; empty where other ranks keep all of it."""
     values: dict[str, Tensor]
     """Kind -> fp32 values of the part, which AdamW works on; no entry where the part is empty."""
 
@@ -96,7 +96,7 @@ class MegatronAdamW:
         return ShardedSlot(name, parameter, slice(where.start, where.end), {"weight": master} | self.adam.state[master])
 
     def describe(self) -> str:
-        """For the start-up summary."""
+        """What computes the update, for the start-up summary."""
         by = ", weight gradients added up by Apex" if self.fuses_gradients else ""
         return f"megatron's distributed optimizer with {type(self.adam).__module__}.{type(self.adam).__name__}{by}"
 
@@ -109,7 +109,7 @@ class MegatronAdamW:
 
     @torch.no_grad()
     def step(self, lr: float) -> Tensor:
-        """As `Optimizer.step` says; waits once for the device, to look at the norm before anything is changed."""
+        """Do what `Optimizer.step` says; it waits once for the device, to see the norm before anything is changed."""
         self.parallel.finish_grad_sync()
         self.sharded.prepare_grads()
         norm = self._norm()
@@ -125,7 +125,7 @@ class MegatronAdamW:
         return norm
 
     def _norm(self) -> Tensor:
-        """Of the whole model's gradients. megatron's own, without Apex, waits for the device at every parameter."""
+        """Norm of the whole model's gradients. Without Apex, megatron's waits for the device at every parameter."""
         square = torch.zeros((), dtype=torch.float32, device=self.ranks.device)
         parts = self.sharded.get_parameters()
         # Norm gains are alike on the tensor-parallel ranks: each adds its share, so that no rank's NaN is overlooked.

@@ -40,7 +40,7 @@ class Ranks:
     tensor_group: dist.ProcessGroup
     data_group: dist.ProcessGroup
     store: dist.Store | None = None
-    """Through which several ranks found each other."""
+    """The ranks found each other through it; None for a single process."""
 
     @property
     def is_main(self) -> bool:
@@ -72,7 +72,7 @@ class Ranks:
         return -self.largest(-mine)
 
     def any(self, mine: bool) -> bool:
-        """Whether it holds on some rank; all ranks ask."""
+        """Does it hold on some rank? All ranks must ask."""
         return self.largest(float(mine)) > 0
 
     def from_main(self, do: Callable[[], T]) -> T:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 PHASES = ("start", "data", "forward and backward", "update", "log", "validation", "export", "checkpoint", "end")
-"""Of a step, in the order in which a rank goes through them."""
+"""Phases of a step, in the order in which a rank goes through them."""
 
 
-class Place(NamedTuple):
+class RankPlace(NamedTuple):
     """Where a rank stands; a later place is greater."""
 
     step: int = 0
@@ -29,11 +29,11 @@ class Place(NamedTuple):
         return f"step {self.step}, {PHASES[self.phase]}"
 
 
-START = Place()
+START = RankPlace()
 _place = START
 
 
-def current() -> Place:
+def current() -> RankPlace:
     return _place
 
 
@@ -47,7 +47,7 @@ def at(step: int, phase: str) -> None:
     """The training thread begins `phase` of `step`, or is alive in it; costs a microsecond or two."""
     global _place
     number = PHASES.index(phase)
-    _place = Place(step, number, _place.calls + 1 if _place[:2] == (step, number) else 0)
+    _place = RankPlace(step, number, _place.calls + 1 if _place[:2] == (step, number) else 0)
 
 
 @contextlib.contextmanager

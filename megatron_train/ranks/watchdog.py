@@ -31,7 +31,7 @@ import torch.distributed as dist
 
 from configs.errors import HangError
 from megatron_train.ranks import place
-from megatron_train.ranks.place import START, Place
+from megatron_train.ranks.place import START, RankPlace
 
 if TYPE_CHECKING:
     from megatron_train.ranks.parallel import Ranks
@@ -49,7 +49,7 @@ FAREWELL_S = 5.0
 class Seen:
     """What a reader knows of one rank."""
 
-    place: Place = START
+    place: RankPlace = START
     process: str = "not heard of since the start"
     beat: int = -1
     still: int = 0
@@ -57,13 +57,13 @@ class Seen:
     silent: int = 0
     """Looks since its last beat."""
 
-    def look(self, beat: int, place: Place, process: str) -> None:
+    def look(self, beat: int, place: RankPlace, process: str) -> None:
         self.still = self.still + 1 if place == self.place else 0
         self.silent = self.silent + 1 if beat == self.beat else 0
         self.beat, self.place, self.process = beat, place, process
 
 
-class Verdict(NamedTuple):
+class HangVerdict(NamedTuple):
     """The ranks that the others wait for; none where all stand at the same place."""
 
     ranks: list[int]
@@ -71,7 +71,7 @@ class Verdict(NamedTuple):
     """They give no sign of life: frozen, or their machine is out of reach."""
 
 
-def judge(seen: Mapping[int, Seen], patience: int) -> Verdict | None:
+def judge(seen: Mapping[int, Seen], patience: int) -> HangVerdict | None:
     """Who holds the job up; None unless no rank was seen to move in the last `patience` looks.
 
     A rank without a beat for half of them is to blame before any other: what it said of its place is old.
@@ -79,13 +79,13 @@ def judge(seen: Mapping[int, Seen], patience: int) -> Verdict | None:
     if min(rank.still for rank in seen.values()) < patience:
         return None
     if silent := [number for number, rank in seen.items() if rank.silent >= patience // 2]:
-        return Verdict(silent, silent=True)
+        return HangVerdict(silent, silent=True)
     last = min(rank.place for rank in seen.values())
     behind = [number for number, rank in seen.items() if rank.place == last]
-    return Verdict(behind if len(behind) < len(seen) else [])
+    return HangVerdict(behind if len(behind) < len(seen) else [])
 
 
-def describe(seen: Mapping[int, Seen], verdict: Verdict, timeout_s: float, stacks: Path) -> HangError:
+def describe(seen: Mapping[int, Seen], verdict: HangVerdict, timeout_s: float, stacks: Path) -> HangError:
     """The message for the user."""
     lines = []
     for number in verdict.ranks:
@@ -156,14 +156,14 @@ class Watchdog(threading.Thread):
         for number, rank in self.seen.items():
             if number in found:
                 beat, place, process = json.loads(found[number])
-                rank.look(beat, Place(*place), process)
+                rank.look(beat, RankPlace(*place), process)
             else:
                 rank.look(rank.beat, rank.place, rank.process)
         verdict = judge(self.seen, self.patience)
         if verdict is not None and self.store.add("claimed", 1) == 1:
             self._speak(verdict)
 
-    def _speak(self, verdict: Verdict) -> None:
+    def _speak(self, verdict: HangVerdict) -> None:
         """The reader that saw it first says so, once the others had the time to write their stacks, and ends."""
         error = describe(self.seen, verdict, self.timeout_s, self.stacks)
         try:

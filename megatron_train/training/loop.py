@@ -1,7 +1,7 @@
 """The training loop that pretraining and fine-tuning share.
 
-In: a `Job` (config, run folder, data, what to start from). Out: the run folder: metrics.jsonl, checkpoints, exports
-and, last, DONE. A run that was killed goes on from its newest complete checkpoint and ends with the same bytes.
+In: a `TrainJob` (config, run folder, data, what to start from). Out: the run folder: metrics.jsonl, checkpoints,
+exports and, last, DONE. A run that was killed goes on from its newest complete checkpoint and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,18 +17,18 @@ from configs.artifacts import read_object, write_json
 from configs.clock import clock
 from configs.cost.model import flops_per_token
 from configs.errors import Preempted
+from configs.exports import EXPORT_JSON
 from configs.runtime import locks, signals
 from megatron_train.checkpoints import checkpoint
 from megatron_train.checkpoints.checkpoint import Checkpoints
 from megatron_train.checkpoints.export import export, load_export
-from megatron_train.checkpoints.resume import check_start, make_way
+from megatron_train.checkpoints.resume import check_start, prepare_resume
 from megatron_train.data import MicroBatch
-from megatron_train.job import Job
+from megatron_train.job import TrainJob
 from megatron_train.kernels.device import peak_flops
-from megatron_train.kernels.kernels import choose_kernels
+from megatron_train.kernels.kernels import Kernels, choose_kernels
 from megatron_train.model.model import LanguageModel, build_model
-from megatron_train.optimizer.flat_adamw import learning_rate
-from megatron_train.provenance import provenance
+from megatron_train.optimizer.flat_adamw import Optimizer, learning_rate
 from megatron_train.ranks import parallel, place, watchdog
 from megatron_train.ranks.parallel import Ranks
 from megatron_train.training.metrics import Metrics, keep_until
@@ -37,7 +36,7 @@ from megatron_train.training.step import make_optimizer, micro_loss, train_step
 from megatron_train.training.tracking import Tracking
 
 
-def train(job: Job) -> None:
+def train(job: TrainJob) -> None:
     """Run (or resume, or skip) a job; see the module's docstring."""
     config, folder = job.config, job.folder
     ranks = parallel.initialise(config.parallel.tensor, config.batch.sequences, config.hang_timeout_s)
@@ -53,7 +52,7 @@ def train(job: Job) -> None:
         parallel.shut_down()
 
 
-def _begins(job: Job, held: contextlib.ExitStack) -> bool:
+def _begins(job: TrainJob, held: contextlib.ExitStack) -> bool:
     """Lock the run folder for as long as `held` is open; False where the run is to be skipped (main rank).
 
     Raises ResourceError where another process works in the folder, ArtifactError where the run cannot start there.
@@ -63,7 +62,7 @@ def _begins(job: Job, held: contextlib.ExitStack) -> bool:
         return job.resume == "auto" and job.is_done
 
     if not skipped():
-        held.enter_context(locks.alone_in(job.folder))
+        held.enter_context(locks.run_lock(job.folder))
         if not skipped():  # another process may have finished it in the meantime
             check_start(job)
             return True
@@ -71,13 +70,13 @@ def _begins(job: Job, held: contextlib.ExitStack) -> bool:
     return False
 
 
-def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
+def _train(job: TrainJob, ranks: Ranks, tracking: Tracking) -> None:
     config, folder = job.config, job.folder
 
     # ---- the run folder: new, or left by an interrupted run with the same inputs
     ranks.from_main(lambda: _prepare_folder(job, ranks))
 
-    # ---- model, optimizer, and where they go on from
+    # ---- model and optimizer
     kernels = choose_kernels(config, ranks, folder.path / "kernels.json")
     model = build_model(
         config.model,
@@ -90,22 +89,20 @@ def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
     found, unexported = _starts(job)
     if job.parent and not found:
         load_export(job.parent, model, config.model, ranks)
+    # After the parent's weights: the optimizer makes its fp32 copy of the weights when it is built.
     optimizer = make_optimizer(model, config, ranks, kernels)
     kernels.compile(model)
     kept = job.milestones, config.keep_checkpoints
     with Checkpoints(folder.checkpoints, optimizer, ranks, job.inputs, *kept) as checkpoints:
-        first, tokens = 0, 0
+        # ---- where they go on from
+        first = tokens = 0
         for step, path in unexported:
             tokens = checkpoints.load_newest([(step, path)])["tokens"]
-            export(folder.export(step), model, config.model, ranks, job.tokenizer, _facts(job, step, tokens))
+            _export(job, step, tokens, model, ranks)
         if found:
             manifest = checkpoints.load_newest(found)
             first, tokens = manifest["step"], manifest["tokens"]
-        losses: list[float] = []
-        if ranks.is_main:
-            losses = keep_until(folder.metrics, first)
-            tracking.replay(folder.metrics)
-            print(f"running on   {hardware(ranks)}", *kernels.lines(config, optimizer.describe()), sep="\n", flush=True)
+        losses = _show_start(job, first, kernels, optimizer, ranks, tracking)
         data, milestones = job.data(ranks), job.milestones
         flops, peak = flops_per_token(config.model), peak_flops(ranks.device, config.precision)
         metrics = Metrics(folder.metrics, ranks, job.steps, first, losses, data.describe, flops, peak, tracking)
@@ -120,74 +117,106 @@ def _train(job: Job, ranks: Ranks, tracking: Tracking) -> None:
             tokens += batch.tokens
             metrics.add(step, tokens, batch.tokens, lr, loss, norm)
 
-            # ---- log, validate, keep
+            # ---- log and validate
             last = step == job.steps
-            every = config.validation.every_steps
-            if step % config.log_every_steps == 0 or last:
+            if last or _is_due(step, config.log_every_steps):
                 place.at(step, "log")
                 metrics.flush(show=True)
-            if job.validation and (last or (every and step % every == 0)):
+            if job.validation and (last or _is_due(step, config.validation.every_steps)):
                 place.at(step, "validation")
                 metrics.flush()
                 held_out = _validate(model, job, ranks, kernels.loss_chunk_tokens)
                 metrics.validation(step, tokens, held_out, job.bytes_per_token)
-            resume_point = config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0
-            # All ranks at the same step: the notice reaches them at different moments.
+
+            # ---- keep
+            # All ranks must stop at the same step, and the notice reaches them at different moments: they agree on it.
             notice = ranks.any(signals.received() is not None)
-            if step in milestones or resume_point or notice:
-                metrics.flush()
+            if notice or step in milestones or _is_due(step, config.checkpoint_every_steps):
+                metrics.flush()  # first: a step whose loss is not finite must not be kept
                 if step in milestones:
                     place.at(step, "export")
                     # Before the checkpoint: a run that finds the checkpoint of a milestone may rely on its export.
-                    export(folder.export(step), model, config.model, ranks, job.tokenizer, _facts(job, step, tokens))
+                    _export(job, step, tokens, model, ranks)
                 place.at(step, "checkpoint")
                 checkpoints.save(step, tokens)
             if notice and not last:
                 checkpoints.wait()
-                raise Preempted(
-                    f"{signals.received() or 'a signal'} came; saved after step {step} of {job.steps}",
-                    where=folder.path,
-                    hint=f"the same command{'' if job.resume == 'auto' else ' without --resume'} goes on from there",
-                )
+                raise _preempted(job, step)
 
     # ---- done
     place.at(job.steps, "end")
     if ranks.is_main:
-        checkpoint.prune(folder.checkpoints, keep=set(milestones), newest=1)
-        exports = {str(m): read_object(folder.export(m) / "export.json")["checkpoint"] for m in milestones}
-        done = {"step": job.steps, "tokens": tokens, "inputs": job.inputs, "export": exports}
-        write_json(folder.done, done, sealed=True)
+        _finish(job, tokens)
         print(f"{folder.name}: done in {clock(time.perf_counter() - started)} ({folder.path})", flush=True)
     ranks.barrier()
 
 
-def _prepare_folder(job: Job, ranks: Ranks) -> None:
-    make_way(job)
+def _is_due(step: int, every: int | None) -> bool:
+    """Is it one of every so many steps? 0 or None: never."""
+    return bool(every) and step % every == 0  # type: ignore[operator]
+
+
+def _prepare_folder(job: TrainJob, ranks: Ranks) -> None:
+    prepare_resume(job)
     job.folder.path.mkdir(parents=True, exist_ok=True)
     config_files.save(job.config, job.folder.path / "config.yaml")
-    write_json(job.folder.provenance, provenance(job, hardware(ranks), ranks.world))
+    write_json(job.folder.provenance, job.provenance(hardware(ranks), ranks.world))
 
 
-def _starts(job: Job) -> tuple[list[tuple[int, Path]], list[tuple[int, Path]]]:
+def _starts(job: TrainJob) -> tuple[list[tuple[int, Path]], list[tuple[int, Path]]]:
     """(checkpoints to go on from, those whose export is not there any more); each (step, folder), oldest first.
 
     A checkpoint behind a milestone that has neither is of no use: it would never be exported.
     """
     found = checkpoint.complete(job.folder.checkpoints)
     missing = {step for step in job.milestones if job.exported(step) is None}
-    lost = min(missing - {step for step, _ in found}, default=job.steps + 1)
-    found = [(step, path) for step, path in found if step < lost]
+    never_exported = min(missing - {step for step, _ in found}, default=job.steps + 1)
+    found = [(step, path) for step, path in found if step < never_exported]
     return found, [(step, path) for step, path in found if step in missing]
 
 
-def _facts(job: Job, step: int, tokens: int) -> dict[str, Any]:
-    """What export.json says of where its weights come from."""
-    run = {"run": job.folder.name, "study": job.folder.study}
-    return {"step": step, "tokens": tokens, "inputs": job.inputs, **run}
+def _show_start(
+    job: TrainJob, first: int, kernels: Kernels, optimizer: Optimizer, ranks: Ranks, tracking: Tracking
+) -> list[float]:
+    """Print what computes, and bring metrics.jsonl and the curves to the step `first` (main rank).
+
+    Returns the losses up to there; none on other ranks.
+    """
+    if not ranks.is_main:
+        return []
+    losses = keep_until(job.folder.metrics, first)
+    tracking.replay(job.folder.metrics)
+    lines = kernels.lines(job.config, optimizer.describe())
+    print(f"running on   {hardware(ranks)}", *lines, sep="\n", flush=True)
+    return losses
+
+
+def _export(job: TrainJob, step: int, tokens: int, model: LanguageModel, ranks: Ranks) -> None:
+    """Write the export of a step; export.json says which run and inputs its weights come from."""
+    run = {"run": job.folder.name, "study": job.folder.study.name}
+    facts = {"step": step, "tokens": tokens, "inputs": job.inputs, **run}
+    export(job.folder.export(step), model, job.config.model, ranks, job.tokenizer, facts)
+
+
+def _preempted(job: TrainJob, step: int) -> Preempted:
+    return Preempted(
+        f"{signals.received() or 'a signal'} came; saved after step {step} of {job.steps}",
+        where=job.folder.path,
+        hint=f"the same command{'' if job.resume == 'auto' else ' without --resume'} goes on from there",
+    )
+
+
+def _finish(job: TrainJob, tokens: int) -> None:
+    """Remove resume points but the last, and write DONE, which names the exports (main rank)."""
+    folder, milestones = job.folder, job.milestones
+    checkpoint.prune(folder.checkpoints, keep=set(milestones), newest=1)
+    exports = {str(step): read_object(folder.export(step) / EXPORT_JSON)["checkpoint"] for step in milestones}
+    done = {"step": job.steps, "tokens": tokens, "inputs": job.inputs, "export": exports}
+    write_json(folder.done, done, sealed=True)
 
 
 @torch.no_grad()
-def _validate(model: LanguageModel, job: Job, ranks: Ranks, chunk: int) -> dict[str, float]:
+def _validate(model: LanguageModel, job: TrainJob, ranks: Ranks, chunk: int) -> dict[str, float]:
     """Mean loss of a token, by source; data-parallel ranks share the sequences."""
     model.eval()
     losses = {}

@@ -43,7 +43,7 @@ def keep_until(path: Path, step: int) -> list[float]:
         return []
     kept, losses = [], []
     for line in path.read_text(errors="replace").splitlines():
-        try:
+        try:  # lines are written in order: what follows a broken one is not believed either
             if (value := parse_json(line))["step"] <= step:
                 kept.append(line + "\n")
                 losses += [float(value["loss"])] if "loss" in value else []
@@ -93,36 +93,45 @@ class Metrics:
         losses = self.ranks.sum_over_data(torch.stack([loss for *_, loss, _ in self.pending])).tolist()
         norms = torch.stack([norm for *_, norm in self.pending]).tolist()
         now = time.perf_counter()
-        step, tokens, lr = self.pending[-1][:3]
-        speed = (tokens - (self.tokens_before or 0)) / (now - self.last)
-        memory, mfu = round(memory_bytes(self.ranks.device) / 2**30, 3), {}
-        if self.peak is not None:
-            used = utilisation(speed, self.flops, self.peak, self.ranks.world)
-            mfu = {"mfu_full": round(used.full, 4), "mfu_causal": round(used.causal, 4)}
+        tokens = self.pending[-1][1]
+        measured = self._measured((tokens - (self.tokens_before or 0)) / (now - self.last))
         lines: list[dict[str, Any]] = []
-        for (at, seen, rate, _, _), loss, norm in zip(self.pending, losses, norms, strict=True):
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                self._append(lines)
-                raise self._diverged(at, loss, norm)
-            line = {"step": at, "tokens": seen, "loss": loss, "lr": rate, "grad_norm": norm}
-            clocked = {"tokens_per_s": round(speed, 1), "memory_gib": memory, "time": round(time.time(), 3)}
-            lines.append(line | clocked | mfu)
-            lines += self._spike(at, seen, loss)
-        self._append(lines)
+        try:
+            for (step, seen, lr, _, _), loss, norm in zip(self.pending, losses, norms, strict=True):
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    raise self._diverged(step, {"loss": loss, "grad_norm": norm}, "before that update")
+                lines.append({"step": step, "tokens": seen, "loss": loss, "lr": lr, "grad_norm": norm, **measured})
+                lines += self._spike(step, seen, loss)
+        finally:
+            self._append(lines)  # the steps before one that diverged are good
         self.pending, self.last, self.tokens_before = [], now, tokens
         if show and self.ranks.is_main:
-            left = (now - self.started) / (step - self.first) * (self.steps - step)
-            share = ""
-            if mfu and self.peak:
-                share = (
-                    f"MFU {mfu['mfu_full']:.1%} full, {mfu['mfu_causal']:.1%} causal of {self.peak / 1e12:g} TFLOP/s  "
-                )
-            print(
-                f"step {step:>{len(str(self.steps))}}/{self.steps}  loss {losses[-1]:.4f}  lr {lr:.2e}  "
-                f"grad {norms[-1]:.2f}  {speed:,.0f} tok/s  {share}{tokens:,} tokens  "
-                f"{memory:.1f} GiB  ETA {clock(left)}",
-                flush=True,
+            self._show(lines[-1] if "loss" in lines[-1] else lines[-2], now)
+
+    def _measured(self, tokens_per_s: float) -> dict[str, float]:
+        """Speed, memory and utilisation since the last flush: the same for all steps that are fetched together."""
+        memory = round(memory_bytes(self.ranks.device) / 2**30, 3)
+        found = {"tokens_per_s": round(tokens_per_s, 1), "memory_gib": memory, "time": round(time.time(), 3)}
+        if self.peak is not None:
+            used = utilisation(tokens_per_s, self.flops, self.peak, self.ranks.world)
+            found |= {"mfu_full": round(used.full, 4), "mfu_causal": round(used.causal, 4)}
+        return found
+
+    def _show(self, line: dict[str, Any], now: float) -> None:
+        """Print a step for whoever watches."""
+        step = line["step"]
+        left_s = (now - self.started) / (step - self.first) * (self.steps - step)
+        share = ""
+        if self.peak is not None:
+            share = (
+                f"MFU {line['mfu_full']:.1%} full, {line['mfu_causal']:.1%} causal of {self.peak / 1e12:g} TFLOP/s  "
             )
+        print(
+            f"step {step:>{len(str(self.steps))}}/{self.steps}  loss {line['loss']:.4f}  lr {line['lr']:.2e}  "
+            f"grad {line['grad_norm']:.2f}  {line['tokens_per_s']:,.0f} tok/s  {share}{line['tokens']:,} tokens  "
+            f"{line['memory_gib']:.1f} GiB  ETA {clock(left_s)}",
+            flush=True,
+        )
 
     def _spike(self, step: int, tokens: int, loss: float) -> list[dict[str, Any]]:
         """A line about a loss far above the recent ones; none otherwise."""
@@ -136,21 +145,28 @@ class Metrics:
         self.recent.append(loss)
         return found
 
-    def _diverged(self, step: int, loss: float, norm: float) -> DivergedError:
+    def _diverged(self, step: int, found: dict[str, float], when: str) -> DivergedError:
+        """The error that ends the run, after its record was written (main rank). found: name -> number."""
         record = self.path.parent / f"diverged-step-{step:07d}.json"
         if self.ranks.is_main:
-            write_json(
-                record, {"step": step, "loss": str(loss), "grad_norm": str(norm), "sequences": self.describe(step)}
-            )
+            numbers = {name: str(value) for name, value in found.items()}  # NaN and infinity are not JSON
+            write_json(record, {"step": step, **numbers, "sequences": self.describe(step)})
+        shown = ", ".join(f"{name.replace('grad_norm', 'gradient norm')} {value}" for name, value in found.items())
         return DivergedError(
-            f"step {step}: loss {loss}, gradient norm {norm}; stopped before that update, nothing was exported",
+            f"step {step}: {shown}; stopped {when}, nothing was exported",
             where=self.path.parent,
             hint=f"see its documents in {record.name}; rerun to resume from the last checkpoint, or start a run with a "
             "lower optimizer.lr or more optimizer.warmup_steps (--study NAME, or --resume never in this folder)",
         )
 
     def validation(self, step: int, tokens: int, losses: dict[str, float], bytes_per_token: dict[str, float]) -> None:
-        """Losses by source, already summed over ranks, and as bits a byte of the held-out text."""
+        """Losses by source, already summed over ranks, and as bits a byte of the held-out text.
+
+        Raises DivergedError (on every rank) for one that is not finite: such weights cannot be scored either, and
+        metrics.jsonl could not hold it.
+        """
+        if wrong := {f"validation loss on {source}": x for source, x in losses.items() if not math.isfinite(x)}:
+            raise self._diverged(step, wrong, "after that update")
         bits = {source: loss / math.log(2) / bytes_per_token[source] for source, loss in losses.items()}
         self._append([{"step": step, "tokens": tokens, "validation": losses, "bits_per_byte": bits}])
         if self.ranks.is_main:
@@ -162,7 +178,7 @@ class Metrics:
         if not self.ranks.is_main or not lines:
             return
         with self.path.open("a") as stream:
-            stream.writelines(json.dumps(line) + "\n" for line in lines)
+            stream.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
             stream.flush()
             os.fsync(stream.fileno())
         self.tracking.log(lines)

@@ -23,7 +23,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from configs.artifacts import fingerprint
 from configs.errors import ResourceError
-from megatron_train.job import Job
+from megatron_train.job import TrainJob
 
 TRAINING = ("loss", "lr", "grad_norm", "tokens", "tokens_per_s", "mfu_full", "mfu_causal", "memory_gib")
 BY_SOURCE = ("validation", "bits_per_byte")
@@ -38,7 +38,7 @@ def scalars(line: dict[str, Any]) -> dict[str, float]:
 class Tracking:
     """Everything that watches one run; it is left when the run ends. Not the main rank: nothing happens."""
 
-    def __init__(self, job: Job, is_main: bool) -> None:
+    def __init__(self, job: TrainJob, is_main: bool) -> None:
         """Raises ResourceError where W&B does not let the run in."""
         self.is_main = is_main
         self.events = EventFile(job.folder.path / "tensorboard")
@@ -67,14 +67,14 @@ class Tracking:
             self.wandb.finish(exit_code=int(error is not None))
 
 
-def _start_wandb(project: str, job: Job) -> Any:
+def _start_wandb(project: str, job: TrainJob) -> Any:
     import wandb
 
-    run = {"study": job.folder.study, "run": job.folder.name, "inputs": job.inputs}
+    run = {"study": job.folder.study.name, "run": job.folder.name, "inputs": job.inputs}
     try:
         return wandb.init(
             project=project,
-            group=job.folder.study,
+            group=job.folder.study.name,
             name=job.folder.name,
             id=fingerprint(run)[:16],
             resume="allow",

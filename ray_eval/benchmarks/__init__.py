@@ -13,7 +13,7 @@ from pathlib import Path
 
 from configs.errors import ConfigError
 from configs.load import BENCHMARKS, load_benchmark
-from configs.schema import BenchmarkConfig
+from configs.schema import BenchmarkConfig, StudyScoring
 from mixtures.sources.benchmark_rows import read_rows
 from ray_eval.benchmarks.shots import DELIMITER, Shots, Turns, as_text, as_turns
 from ray_eval.benchmarks.templates import Template
@@ -53,6 +53,10 @@ class Example:
         return self.contexts[candidate if len(self.contexts) > 1 else 0]
 
 
+AS_PUBLISHED = StudyScoring()
+"""All rows, the benchmark's first prompt set, no shots, plain text."""
+
+
 def prompt_set(spec: BenchmarkConfig, name: str | None) -> str:
     """`name`, or the benchmark's default for None. Raises ConfigError naming what is there."""
     if name is None:
@@ -72,31 +76,19 @@ def variant(spec: BenchmarkConfig, prompt: str | None, shots: int, chat: bool) -
     return f"{prompt_set(spec, prompt)}/{shots}shot{'/chat' if chat else ''}"
 
 
-def load_examples(
-    spec: BenchmarkConfig,
-    root: Path | None,
-    *,
-    sample: int | None = None,
-    seed: int = 0,
-    unconditional: bool = True,
-    prompt: str | None = None,
-    shots: int = 0,
-    chat: bool = False,
-) -> list[Example]:
-    """The examples of one benchmark, in row order.
+def load_examples(spec: BenchmarkConfig, root: Path | None, scoring: StudyScoring = AS_PUBLISHED) -> list[Example]:
+    """The examples of one benchmark, in row order, asked as `scoring` says.
 
-    root: folder that holds benchmarks/ (None: the Hub); sample: number of rows, drawn with `seed` (None: all);
-    unconditional: False switches the bare prefix off; prompt: prompt set (None: the benchmark's first); shots: solved
-    examples of the train split in front; chat: as a conversation instead of plain text.
-    Raises ConfigError for an unknown prompt set or a wrong template, DataError naming file, row, value and what is
-    valid.
+    root: folder that holds benchmarks/ (None: the Hub). Raises ConfigError for an unknown prompt set or a wrong
+    template, DataError naming file, row, value and what is valid.
     """
-    template = Template(spec, prompt_set(spec, prompt))
-    name = variant(spec, prompt, shots, chat)
-    rows = read_rows(root, spec, sample, seed)
-    solved = Shots(spec, root, template, shots, seed)
+    chat = scoring.chat
+    template = Template(spec, prompt_set(spec, scoring.prompt))
+    name = variant(spec, scoring.prompt, scoring.shots, chat)
+    rows = read_rows(root, spec, scoring.sample, scoring.seed)
+    solved = Shots(spec, root, template, scoring.shots, scoring.seed)
     put = as_turns if chat else as_text
-    prefix = template.answer_prefix if unconditional else None
+    prefix = template.answer_prefix if scoring.unconditional else None
     alone = None if prefix is None else put(prefix, ())
     examples = []
     for number, row in zip(rows.numbers, rows.table, strict=True):

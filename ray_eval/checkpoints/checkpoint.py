@@ -1,7 +1,7 @@
 """What the rest of the room needs to know of a checkpoint, whoever trained it; and what is checked of all of them.
 
-    exports.py   ours, named by the run folder they lie in
-    foreign.py   any model of transformers: a folder, or an id of the Hub
+    exports.py         ours, named by the run folder they lie in
+    hf_checkpoint.py   any model of transformers: a folder, or an id of the Hub
 
 Nothing of a checkpoint is believed before it is checked, and nothing in it is run: weights are safetensors, and a
 config that asks for Python code of its own is refused, unless the user trusts it by an explicit flag.
@@ -20,7 +20,7 @@ from configs.untrusted.checks import shown
 if TYPE_CHECKING:
     import torch
 
-    from ray_eval.models.scorer import Model
+    from ray_eval.models.scorer import CausalLM
     from ray_eval.models.weights import Weights
     from ray_eval.plans.encoding import Encoder
 
@@ -30,7 +30,7 @@ FOREIGN_CODE = ("auto_map", "trust_remote_code")
 KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 """Keys that may name a repository of compiled code."""
 ADAPTER = "adapter_config.json"
-"""By which transformers would fetch and read another model, whatever lies beside it."""
+"""Where this file is, transformers fetches and reads another model, whatever lies beside it."""
 
 
 class Checkpoint(Protocol):
@@ -76,7 +76,7 @@ class Checkpoint(Protocol):
 
     def encoder(self) -> Encoder: ...
 
-    def load(self, dtype: torch.dtype, devices: Sequence[str], weights: Weights | None) -> Model:
+    def load(self, dtype: torch.dtype, devices: Sequence[str], weights: Weights | None) -> CausalLM:
         """devices: one, or several that share a plain Llama.   weights: what `read` gave.
 
         Raises ArtifactError for weights that are missing, damaged or not finite, and for a model that cannot be scored.

@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from configs.artifacts import fingerprint, read_object, sha256_file, verify_files
 from configs.errors import ArtifactError
+from configs.exports import EXPORT_JSON, read_export_json
 from configs.layout import RunFolder, StudyFolder
 from configs.untrusted.checks import parse_json, understood
 from mixtures.tokens.tokenizer import SpecialIds, Tokenizer
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from ray_eval.models.llama import Llama
     from ray_eval.models.weights import Weights
 
-EXPORT_JSON = "export.json"
 PATTERN = "*/*/seed*/*/export/step-*"
 """Below <runs>/<study>: scale / mixture / seed / stage."""
 
@@ -51,23 +51,13 @@ class Export:
     precision: ClassVar[None] = None
 
     @property
-    def stage(self) -> str:
-        return "PT" if self.run.stage == "pt" else "SFT"
-
-    @property
-    def recipe(self) -> str:
-        return "" if self.run.stage == "pt" else self.run.stage.removeprefix("sft-")
-
-    @property
     def columns(self) -> dict[str, str | int]:
-        run = self.run
-        named = {"study": run.study, "scale": run.scale, "mixture": run.mixture}
-        of_stage = {"stage": self.stage, "recipe": self.recipe}
-        return {**named, **of_stage, "seed": run.seed, "step": self.step, "tokens": self.tokens}
+        return {**self.run.columns, "step": self.step, "tokens": self.tokens}
 
     @property
     def score_file(self) -> Path:
-        return StudyFolder(self.out, self.run.study).scores / self.run.name / f"{self.folder.name}.parquet"
+        study = StudyFolder(self.out, self.run.study.name)
+        return replace(self.run, study=study).score_file(self.folder)
 
     @property
     def context_tokens(self) -> int:
@@ -93,10 +83,10 @@ class Export:
         return Llama(self.folder, weights, dtype=dtype, devices=devices)
 
 
-def inspect_exports(runs: Path, study: str, out: Path | None = None) -> tuple[list[Export], list[ArtifactError]]:
+def inspect_exports(study: StudyFolder, out: Path | None = None) -> tuple[list[Export], list[ArtifactError]]:
     """Every export of a study that can be scored, by path, and for each of the others why not (out: `read_export`)."""
     exports, errors = [], []
-    for folder in sorted((runs / study).glob(PATTERN)):
+    for folder in sorted(study.path.glob(PATTERN)):
         try:
             exports.append(read_export(folder, out))
         except ArtifactError as error:
@@ -114,39 +104,22 @@ def read_export(folder: Path, out: Path | None = None) -> Export:
     run = RunFolder.at(folder.parents[1]) if re.fullmatch(r"export/step-\d+", "/".join(folder.parts[-2:])) else None
     if run is None:
         raise ArtifactError("not the export of a run", where=folder, valid=valid)
-    path = folder / EXPORT_JSON
-    if not path.is_file():
-        hint = "it is still being written, or was cut short: let its training finish, or run it again"
-        raise ArtifactError("incomplete export", where=path, hint=hint)
-    info = read_object(path)
-    missing = [key for key in ("step", "tokens", "checkpoint") if key not in info]
-    if missing:
-        raise ArtifactError(f"key {missing[0]!r} is missing", where=path, valid="step, tokens, checkpoint")
-    _check_files(folder, info)
+    facts = read_export_json(folder)
+    # Equal weights with another config.json are another model. The weights are hashed when they are read.
+    small = {name: x for name, x in facts["files"].items() if not name.endswith(".safetensors") and x.get("sha256")}
+    verify_files(folder, small, deep=True)
     check_weight_files(folder, hint="export the checkpoint again")
     config = _check_config(folder)
-    encoding = _check_tokenizer(folder, info, config["vocab_size"])
-    with understood(path, hint="export the checkpoint again"):
-        return Export(
-            run=run,
-            folder=folder,
-            step=int(info["step"]),
-            tokens=int(info["tokens"]),
-            checkpoint=str(info["checkpoint"]),
-            encoding_sha256=encoding,
-            out=out or run.runs,
-        )
-
-
-def _check_files(folder: Path, info: dict[str, Any]) -> None:
-    """Refuse files of other sizes than export.json says, and small ones of other contents.
-
-    Equal weights with another config.json are another model. The weights are hashed when they are read.
-    """
-    files = info.get("files", {})
-    verify_files(folder, files)
-    small = {name: entry for name, entry in files.items() if not name.endswith(".safetensors") and entry.get("sha256")}
-    verify_files(folder, small, deep=True)
+    # export.json may be copied with the folder: the run is the one it lies in, not the one it names.
+    return Export(
+        run=run,
+        folder=folder,
+        step=facts["step"],
+        tokens=facts["tokens"],
+        checkpoint=facts["checkpoint"],
+        encoding_sha256=_check_tokenizer(folder, facts, config["vocab_size"]),
+        out=out or run.study.runs,
+    )
 
 
 def _check_config(folder: Path) -> dict[str, Any]:
@@ -159,13 +132,13 @@ def _check_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_tokenizer(folder: Path, info: dict[str, Any], vocab: int) -> str:
+def _check_tokenizer(folder: Path, facts: dict[str, Any], vocab: int) -> str:
     """`Export.encoding_sha256`. Raises ArtifactError for a tokenizer that the weights were not trained with."""
     path = folder / "tokenizer.json"
     hint = "put back the tokenizer that it was trained with, or export the checkpoint again"
     if not path.is_file():
         raise ArtifactError("the export has no tokenizer", where=path, hint=hint)
-    wanted, found = info.get("tokenizer_sha256"), sha256_file(path)
+    wanted, found = facts.get("tokenizer_sha256"), sha256_file(path)
     if wanted is not None and found != wanted:
         problem = f"it has sha256 {found[:12]}, {EXPORT_JSON} says {wanted!s:.12}: not the tokenizer of these weights"
         raise ArtifactError(problem, where=path, hint=hint)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.artifacts import fingerprint, read_object, sha256_file, sha256_files
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError, one_line
+from configs.layout import StudyFolder
 from configs.untrusted.checks import inside, understood
 from ray_eval.checkpoints.checkpoint import check_own_code, check_weight_files, verify_weights
 from ray_eval.checkpoints.hf_tokenizer import HFTokenizer
@@ -30,7 +31,7 @@ from ray_eval.models.precision import precision_of
 if TYPE_CHECKING:
     import torch
 
-    from ray_eval.models.scorer import Model
+    from ray_eval.models.scorer import CausalLM
     from ray_eval.models.weights import Weights
 
 STUDY = "models"
@@ -62,7 +63,7 @@ FAILURES = (
 
 
 @dataclass(frozen=True)
-class ForeignModel:
+class HFCheckpoint:
     """A model in a local folder, or in this machine's cache of the Hub; a `checkpoints.Checkpoint`."""
 
     folder: Path
@@ -94,7 +95,7 @@ class ForeignModel:
 
     @property
     def score_file(self) -> Path:
-        return self._identity.score_file(self.out, STUDY)
+        return self._identity.score_file(StudyFolder(self.out, STUDY))
 
     @property
     def _identity(self) -> Identity:
@@ -131,7 +132,7 @@ class ForeignModel:
         self.verify()
         return None
 
-    def load(self, dtype: torch.dtype, devices: Sequence[str], weights: Weights | None) -> Model:
+    def load(self, dtype: torch.dtype, devices: Sequence[str], weights: Weights | None) -> CausalLM:
         if weights is not None:
             from ray_eval.models.llama import Llama
 
@@ -145,10 +146,10 @@ class ForeignModel:
 
 
 def read_models(
-    named: Sequence[str], out: Path, *, precision: str | None = None, trust_remote_code: bool = False
-) -> tuple[list[ForeignModel], list[MagicError]]:
+    named: Sequence[str], out: Path, precision: str | None = None, trust_remote_code: bool = False
+) -> tuple[list[HFCheckpoint], list[MagicError]]:
     """Each model that can be scored, and for each of the others why not; arguments as of `read_model`."""
-    models: dict[Path, ForeignModel] = {}
+    models: dict[Path, HFCheckpoint] = {}
     errors: list[MagicError] = []
     for name in dict.fromkeys(named):
         try:
@@ -162,7 +163,7 @@ def read_models(
     return list(models.values()), errors
 
 
-def read_model(named: str, out: Path, *, precision: str | None = None, trust_remote_code: bool = False) -> ForeignModel:
+def read_model(named: str, out: Path, *, precision: str | None = None, trust_remote_code: bool = False) -> HFCheckpoint:
     """A folder, or `id` or `id@revision` of the Hub, whose files are fetched where they are not here yet.
 
     precision: fp32, bf16 or fp16; None: as the weights are stored. trust_remote_code: allow the model Python code of
@@ -172,7 +173,7 @@ def read_model(named: str, out: Path, *, precision: str | None = None, trust_rem
         import transformers
     except ImportError:
         hint = 'pip install "transformers>=5.23", on every machine that scores'
-        raise ResourceError("models of others need the package transformers", hint=hint) from None
+        raise ResourceError("models of Hugging Face need the package transformers", hint=hint) from None
 
     folder, source, name, revision = _locate(named, trust_remote_code)
     check_weight_files(folder, hint="look for a revision or a copy of it in safetensors")
@@ -197,7 +198,7 @@ def read_model(named: str, out: Path, *, precision: str | None = None, trust_rem
             f"{tokenizer.base_vocabulary} entries, but vocab_size is {vocabulary}: not the tokenizer of these weights"
         )
         raise ArtifactError(problem, where=folder, hint="put back the tokenizer that it was trained with")
-    return ForeignModel(
+    return HFCheckpoint(
         folder=folder,
         source=source,
         name=name,

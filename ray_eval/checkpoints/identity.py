@@ -23,7 +23,7 @@ class Identity(Model):
     mixture: Name
     stage: Literal["PT", "SFT"] = "PT"
     recipe: NameOrNone = ""
-    """Of an SFT checkpoint: the name of its SFT set and settings."""
+    """Name of the SFT set and settings; empty for a pretrained checkpoint."""
     seed: Count = 0
     step: Count
     tokens: Count
@@ -35,8 +35,7 @@ class Identity(Model):
             raise ValueError(f"stage {self.stage} with recipe {self.recipe!r}: SFT needs a recipe, PT has none")
         return self
 
-    def score_file(self, runs: Path, study: str) -> Path:
+    def score_file(self, study: StudyFolder) -> Path:
         """Where the scorer would put the scores of the same checkpoint."""
-        stage = "pt" if self.stage == "PT" else f"sft-{self.recipe}"
-        run = RunFolder(runs, study, self.scale, self.mixture, self.seed, stage)
-        return StudyFolder(runs, study).scores / run.name / f"step-{self.step:07d}.parquet"
+        run = RunFolder.of_columns(study, self.model_dump())
+        return run.score_file(run.export(self.step))

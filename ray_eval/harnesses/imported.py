@@ -12,9 +12,11 @@ file lies where the scorer would write that checkpoint's, so that no checkpoint 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,12 @@ from configs.artifacts import sha256_file, sha256_files
 from configs.errors import ConfigError, DataError
 from configs.load import BENCHMARKS, load_benchmark, read_yaml, validate
 from configs.schema import Model
+from configs.scores import ROUNDING_NATS, SCHEMA, VERSION
 from configs.untrusted.checks import YAML_BYTES
 from ray_eval.checkpoints.identity import Identity
-from ray_eval.results import SCHEMA, SCHEMA_VERSION
 
-ROUNDING = 1e-3
-"""A log-probability may exceed 0 by the rounding of bf16, not by more."""
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+"""Half of a character: JSON can spell it, UTF-8 cannot hold it."""
 
 
 class Identities(Model):
@@ -68,7 +70,7 @@ def read_identities(path: Path) -> dict[str, Identity]:
 
 
 @dataclass(frozen=True)
-class Sample:
+class HarnessSample:
     """One example as another harness scored it; candidates in that harness's order, which is ours.
 
     candidates: without the delimiter.   gold: index of the truly right one.
@@ -82,27 +84,31 @@ class Sample:
     num_tokens: tuple[int, ...] | None = None
     unconditional: tuple[float, ...] | None = None
 
-    def check(self, where: str) -> Sample:
+    def check(self, where: str) -> HarnessSample:
         """Raises DataError for what a score file must not hold."""
+        problem = next(itertools.chain(self._number_problems(), self._text_problems()), None)
+        if problem is not None:
+            raise DataError(problem, where=where, valid="two or more texts, each with a log-probability of at most 0")
+        return self
+
+    def _number_problems(self) -> Iterator[str]:
         count = len(self.candidates)
         if count < 2:
-            raise DataError(f"{count} candidates", where=where, valid="two or more")
+            yield f"{count} candidates"
         for values in (self.logprob_sum, self.num_tokens, self.unconditional):
             if values is not None and len(values) != count:
-                raise DataError(f"{len(values)} numbers for {count} candidates", where=where)
+                yield f"{len(values)} numbers for {count} candidates"
         for value in (*self.logprob_sum, *(self.unconditional or ())):
-            if not (math.isfinite(value) and value <= ROUNDING):
-                raise DataError(f"log-probability {value}", where=where, valid="a finite number, at most 0")
+            if not (math.isfinite(value) and value <= ROUNDING_NATS):
+                yield f"log-probability {value}"
         if not 0 <= self.gold < count:
-            raise DataError(f"gold {self.gold} of {count} candidates", where=where)
-        tokens = self.num_tokens
-        if not all(isinstance(text, str) and text for text in self.candidates) or (tokens and min(tokens) < 1):
-            raise DataError("an empty candidate", where=where)
-        try:
-            "".join(self.candidates).encode()
-        except UnicodeEncodeError:
-            raise DataError("a candidate with half of a surrogate pair", where=where) from None
-        return self
+            yield f"gold {self.gold} of {count} candidates"
+
+    def _text_problems(self) -> Iterator[str]:
+        if not all(isinstance(text, str) and text for text in self.candidates) or min(self.num_tokens or (1,)) < 1:
+            yield "an empty candidate"
+        elif HALF_A_PAIR.search("".join(self.candidates)):
+            yield "a candidate with half of a surrogate pair"
 
 
 @dataclass(frozen=True)
@@ -118,11 +124,11 @@ class SampleFile:
     slug: str | None
     """Our benchmark; None where the file cannot be imported, for the reason `skip`."""
     skip: str
-    read: Callable[[], Samples] = field(repr=False)
+    read: Callable[[], HarnessSamples] = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Samples:
+class HarnessSamples:
     """What a file held.
 
     size: examples in the split, of which `samples` may be a part.
@@ -131,10 +137,31 @@ class Samples:
 
     split: str
     variant: str
-    samples: list[Sample]
+    samples: list[HarnessSample]
     size: int
     dataset: str
     facts: dict[str, str]
+
+
+def collect_samples(
+    read: Iterable[tuple[str, HarnessSample]], counted: int, path: Path, key: str
+) -> list[HarnessSample]:
+    """The samples of a file: each row once, and as many as the harness's results count (less than 1: not said).
+
+    read: (place in the file, sample).   key: the harness's name of a row number. Raises DataError.
+    """
+    samples: dict[int, HarnessSample] = {}
+    places: dict[int, str] = {}
+    for place, sample in read:
+        if sample.row in samples:
+            problem = f"{key} {sample.row} comes twice, first in {places[sample.row]}"
+            hint = "runs were appended to one file: keep those of one"
+            raise DataError(problem, where=f"{path}, {place}", hint=hint)
+        samples[sample.row], places[sample.row] = sample, place
+    if counted > 0 and len(samples) != counted:
+        problem = f"{len(samples)} samples, its results count {counted} (cut short, or of another run)"
+        raise DataError(problem, where=path, hint="copy the file again")
+    return list(samples.values())
 
 
 def checkpoint_of(files: Sequence[SampleFile]) -> str:
@@ -142,12 +169,12 @@ def checkpoint_of(files: Sequence[SampleFile]) -> str:
     return f"imported-{sha256_files([file.path for file in files])}"
 
 
-def imported_table(study: str, identity: Identity, read: Sequence[tuple[SampleFile, Samples]]) -> pa.Table:
+def imported_table(study: str, identity: Identity, read: Sequence[tuple[SampleFile, HarnessSamples]]) -> pa.Table:
     """The score file of one model, from its files and what they held; a benchmark may come in several variants.
 
     Raises DataError where two files hold the same benchmark and variant.
     """
-    by_cell: dict[tuple[int, str], tuple[SampleFile, Samples]] = {}
+    by_cell: dict[tuple[int, str], tuple[SampleFile, HarnessSamples]] = {}
     for file, held in read:
         before, _ = by_cell.setdefault((BENCHMARKS.index(str(file.slug)), held.variant), (file, held))
         if before is not file:
@@ -155,28 +182,33 @@ def imported_table(study: str, identity: Identity, read: Sequence[tuple[SampleFi
             problem = f"a second file of {file.task} ({held.variant}), beside {before.path}"
             raise DataError(problem, where=file.path, hint=hint)
     checkpoint = checkpoint_of([file for file, _ in read])
-    constant = identity.model_dump() | {"study": study, "checkpoint": checkpoint, "truncated": None}
-    parts = []
-    for _, (file, held) in sorted(by_cell.items()):
-        samples = sorted(held.samples, key=lambda sample: sample.row)
-        spec = load_benchmark(str(file.slug))
-        cell = constant | {"benchmark": spec.slug, "category": spec.category, "variant": held.variant}
-        columns: dict[str, list[Any]] = {
-            "example_id": [f"{held.split}/{sample.row}" for sample in samples],
-            "gold": [sample.gold for sample in samples],
-            "logprob_sum": [sample.logprob_sum for sample in samples],
-            "num_tokens": [sample.num_tokens for sample in samples],
-            "num_chars": [[len(text) for text in sample.candidates] for sample in samples],
-            "num_bytes": [[len(text.encode()) for text in sample.candidates] for sample in samples],
-            "logprob_unconditional": [sample.unconditional for sample in samples],
-            **{name: [value] * len(samples) for name, value in cell.items()},
-        }
-        parts.append(pa.table([pa.array(columns[f.name], f.type) for f in SCHEMA], schema=SCHEMA))
+    constant = identity.model_dump() | {"study": study, "checkpoint": checkpoint}
+    parts = [_cell(constant, file, held) for _, (file, held) in sorted(by_cell.items())]
     table = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
     return table.replace_schema_metadata(_metadata(checkpoint, read))
 
 
-def _metadata(checkpoint: str, read: Sequence[tuple[SampleFile, Samples]]) -> dict[str, str]:
+def _cell(constant: Mapping[str, Any], file: SampleFile, held: HarnessSamples) -> pa.Table:
+    """Rows of one file, by row number; `constant`: columns that are the same in all rows of the checkpoint."""
+    spec = load_benchmark(str(file.slug))
+    cell = {**constant, "benchmark": spec.slug, "category": spec.category, "variant": held.variant, "truncated": None}
+    rows = [
+        {
+            **cell,
+            "example_id": f"{held.split}/{sample.row}",
+            "gold": sample.gold,
+            "logprob_sum": sample.logprob_sum,
+            "num_tokens": sample.num_tokens,
+            "num_chars": [len(text) for text in sample.candidates],
+            "num_bytes": [len(text.encode()) for text in sample.candidates],
+            "logprob_unconditional": sample.unconditional,
+        }
+        for sample in sorted(held.samples, key=lambda sample: sample.row)
+    ]
+    return pa.table([pa.array([row[f.name] for row in rows], f.type) for f in SCHEMA], schema=SCHEMA)
+
+
+def _metadata(checkpoint: str, read: Sequence[tuple[SampleFile, HarnessSamples]]) -> dict[str, str]:
     """As far as known; a fact on which the files differ lists its values."""
     facts: dict[str, set[str]] = {}
     files = {}
@@ -185,7 +217,7 @@ def _metadata(checkpoint: str, read: Sequence[tuple[SampleFile, Samples]]) -> di
             facts.setdefault(key, set()).add(value)
         files[file.path.name] = {"sha256": sha256_file(file.path), "dataset": held.dataset}
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": VERSION,
         "checkpoint": checkpoint,
         **{key: ", ".join(sorted(values)) for key, values in sorted(facts.items())},
         "files": json.dumps(files, sort_keys=True),

@@ -2,7 +2,7 @@
 
 In: <output dir>/details/<model>/<date>/details_<task>_<date>.parquet with the columns `doc` (query, choices,
 gold_index, id), `model_response` (logprobs, output_tokens) and `metric`, and <output dir>/results/<model>/
-results_<date>.json, which says model, split and settings. Out: `imported.Samples`.
+results_<date>.json, which says model, split and settings. Out: `imported.HarnessSamples`.
 
 lighteval's prompts are its own, so the variant is `lighteval/<k>shot`; whether a chat template was applied is known
 only where the model's config sets it. Rows come shuffled; `doc.id` is the row in the split. Tasks that evaluate on two
@@ -26,7 +26,7 @@ from configs.schema import BenchmarkConfig
 from configs.untrusted.checks import DOCUMENT_BYTES, understood
 from configs.untrusted.parquet_footer import read_footer
 from ray_eval.benchmarks import DELIMITER, prompt_set
-from ray_eval.harnesses.imported import Sample, SampleFile, Samples
+from ray_eval.harnesses.imported import HarnessSample, HarnessSamples, SampleFile, collect_samples
 from ray_eval.harnesses.lm_eval_format import DATE, DTYPES, parsed
 
 NAME = re.compile(rf"details_.+_(?P<date>{DATE})\.parquet")
@@ -45,7 +45,10 @@ SPLITS = {"mnli": {"validation": "validation_matched"}}
 
 
 def sample_file(path: Path) -> SampleFile | None:
-    """Whose details a file holds; None for a file of another name. Raises DataError for what cannot be read."""
+    """Say which model and task a file's details are of; None for a file of another name.
+
+    Raises DataError for what cannot be read.
+    """
     name = NAME.fullmatch(path.name)
     if name is None:
         return None
@@ -109,31 +112,16 @@ def _results(path: Path, date: str) -> dict[str, Any]:
     raise DataError("the results of these details are missing", where=places[0], hint=hint)
 
 
-def _understood(path: Path, spec: BenchmarkConfig, task: str, shots: int, results: Mapping[str, Any]) -> Samples:
+def _understood(path: Path, spec: BenchmarkConfig, task: str, shots: int, results: Mapping[str, Any]) -> HarnessSamples:
     with understood(path, DataError, problem="its results are none of lighteval's"):
         return _read(path, spec, task, shots, results)
 
 
-def _read(path: Path, spec: BenchmarkConfig, task: str, shots: int, results: Mapping[str, Any]) -> Samples:
-    tasks = results["config_tasks"]
-    config = next((tasks[name] for name in tasks if task in name.split("|")), None)
-    if config is None:
-        raise DataError(f"its results hold no config of {task}", where=path, valid=", ".join(tasks))
-    splits = list(config.get("evaluation_splits") or ())
-    if len(splits) != 1:
-        hint = "rows of several splits bear the same numbers: evaluate on one"
-        raise DataError(f"evaluation_splits is {splits}", where=path, valid="one split", hint=hint)
-    split = SPLITS.get(spec.slug, {}).get(splits[0], splits[0])
-    samples: dict[int, Sample] = {}
-    for number, row in enumerate(_rows(path, 1024)):
-        sample = _sample(row, f"{path}, row {number}", spec)
-        if sample.row in samples:
-            raise DataError(f"doc.id {sample.row} comes twice", where=f"{path}, row {number}")
-        samples[sample.row] = sample
-    effective = config.get("effective_num_docs") or -1
-    if effective > 0 and len(samples) != effective:
-        problem = f"{len(samples)} rows, its results count {effective} (cut short, or of another run)"
-        raise DataError(problem, where=path, hint="copy the file again")
+def _read(path: Path, spec: BenchmarkConfig, task: str, shots: int, results: Mapping[str, Any]) -> HarnessSamples:
+    config = _task_config(path, task, results)
+    (split,) = config["evaluation_splits"]
+    read = ((f"row {n}", _sample(row, f"{path}, row {n}", spec)) for n, row in enumerate(_rows(path, 1024)))
+    samples = collect_samples(read, config.get("effective_num_docs") or -1, path, "doc.id")
     general = results["config_general"]
     model = general.get("model_config") or {}
     facts = {"source": f"lighteval {general.get('lighteval_sha') or ''}".strip()}
@@ -141,17 +129,30 @@ def _read(path: Path, spec: BenchmarkConfig, task: str, shots: int, results: Map
         facts["dtype"] = DTYPES.get(f"torch.{str(dtype).removeprefix('torch.')}", str(dtype))
     chat = "/chat" if model.get("override_chat_template") is True else ""
     original = config.get("original_num_docs") or -1
-    return Samples(
-        split=split,
+    return HarnessSamples(
+        split=SPLITS.get(spec.slug, {}).get(split, split),
         variant=f"lighteval/{shots}shot{chat}",
-        samples=list(samples.values()),
+        samples=samples,
         size=original if original > 0 else spec.examples or len(samples),
-        dataset=f"{config.get('hf_repo')}/{config.get('hf_subset')}, {splits[0]}, version {config.get('version')}",
+        dataset=f"{config.get('hf_repo')}/{config.get('hf_subset')}, {split}, version {config.get('version')}",
         facts=facts,
     )
 
 
-def _sample(row: Mapping[str, Any], where: str, spec: BenchmarkConfig) -> Sample:
+def _task_config(path: Path, task: str, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the results say of a task that was evaluated on one split."""
+    tasks = results["config_tasks"]
+    config: dict[str, Any] | None = next((tasks[name] for name in tasks if task in name.split("|")), None)
+    if config is None:
+        raise DataError(f"its results hold no config of {task}", where=path, valid=", ".join(tasks))
+    splits = list(config.get("evaluation_splits") or ())
+    if len(splits) != 1:
+        hint = "rows of several splits bear the same numbers: evaluate on one"
+        raise DataError(f"evaluation_splits is {splits}", where=path, valid="one split", hint=hint)
+    return config
+
+
+def _sample(row: Mapping[str, Any], where: str, spec: BenchmarkConfig) -> HarnessSample:
     doc, response = row["doc"], row["model_response"]
     try:
         candidates = tuple(choice.removeprefix(DELIMITER) for choice in doc["choices"])
@@ -165,7 +166,7 @@ def _sample(row: Mapping[str, Any], where: str, spec: BenchmarkConfig) -> Sample
             logprobs = logprobs[:count]
         tokens = (response.get("output_tokens") or [])[:count]
         lengths = tuple(sum(token >= 0 for token in ids) for ids in tokens)  # -1 pads
-        return Sample(int(doc["id"]), candidates, int(right), logprobs, lengths or None, bare).check(where)
+        return HarnessSample(int(doc["id"]), candidates, int(right), logprobs, lengths or None, bare).check(where)
     except DataError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:

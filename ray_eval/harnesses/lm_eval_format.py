@@ -1,7 +1,7 @@
 """Samples that lm-evaluation-harness logged (`--log_samples`), read and checked.
 
 In: <output path>/<model>/samples_<task>_<date>.jsonl and, beside it, the results JSON of the same date, which says the
-model, the split, the number of shots and the versions. Out: `imported.Samples`, in the order of our candidates.
+model, the split, the number of shots and the versions. Out: `imported.HarnessSamples`, in the order of our candidates.
 
 Each line holds the whole row of the data set (`doc`), so nothing is taken on trust: our own template (ray_eval/
 benchmarks) must give the very requests that were scored, the right answer comes from the row and not from the
@@ -26,7 +26,7 @@ from configs.schema import BenchmarkConfig
 from configs.untrusted.checks import lines_of, parse_json, understood
 from ray_eval.benchmarks import DELIMITER
 from ray_eval.benchmarks.templates import Question, Template
-from ray_eval.harnesses.imported import Sample, SampleFile, Samples
+from ray_eval.harnesses.imported import HarnessSample, HarnessSamples, SampleFile, collect_samples
 
 DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
 NAME = re.compile(rf"samples_(?P<task>.+)_(?P<date>{DATE})\.jsonl")
@@ -34,7 +34,10 @@ DTYPES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "f
 
 
 def sample_file(path: Path) -> SampleFile | None:
-    """Whose samples a file holds; None for a file of another name. Raises DataError where its results are missing."""
+    """Say which model and task a file's samples are of; None for a file of another name.
+
+    Raises DataError where its results are missing.
+    """
     name = NAME.fullmatch(path.name)
     if name is None:
         return None
@@ -71,7 +74,7 @@ def parsed(path: Path, modified: int) -> Any:
         raise DataError(error.problem, where=path, hint="copy it again") from None
 
 
-def _read(path: Path, spec: BenchmarkConfig, results: Mapping[str, Any]) -> Samples:
+def _read(path: Path, spec: BenchmarkConfig, results: Mapping[str, Any]) -> HarnessSamples:
     task = spec.lm_eval_task
     with understood(path, DataError, problem=f"its results say too little of {task}"):
         config, shots, count = results["configs"][task], int(results["n-shot"][task]), results["n-samples"][task]
@@ -81,23 +84,14 @@ def _read(path: Path, spec: BenchmarkConfig, results: Mapping[str, Any]) -> Samp
         dataset = "/".join(str(config[key]) for key in ("dataset_path", "dataset_name") if config.get(key))
         version = (results.get("versions") or {}).get(task)
     chat = bool(results.get("chat_template"))
-    samples: dict[int, Sample] = {}
-    lines: dict[int, int] = {}
     with path.open("rb") as stream:
-        for number, line in enumerate(lines_of(stream, path, DataError), start=1):
-            sample = _sample(line, f"{path}, line {number}", spec, shots, chat)
-            if sample.row in samples:
-                problem = f"doc_id {sample.row} comes twice, first in line {lines[sample.row]}"
-                hint = "runs were appended to one file: keep the lines of one"
-                raise DataError(problem, where=f"{path}, line {number}", hint=hint)
-            samples[sample.row], lines[sample.row] = sample, number
-    if len(samples) != effective:
-        problem = f"{len(samples)} samples, its results count {effective} (cut short, or of another run)"
-        raise DataError(problem, where=path, hint="copy the file again")
-    return Samples(
+        lines = enumerate(lines_of(stream, path, DataError), start=1)
+        read = ((f"line {n}", _sample(line, f"{path}, line {n}", spec, shots, chat)) for n, line in lines)
+        samples = collect_samples(read, effective, path, "doc_id")
+    return HarnessSamples(
         split=split,
         variant=f"lm_eval/{shots}shot" + ("/chat" if chat else ""),
-        samples=list(samples.values()),
+        samples=samples,
         size=original,
         dataset=f"{dataset}, {split}, version {version} of {task}",
         facts=facts,
@@ -115,7 +109,7 @@ def _facts(results: Mapping[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _sample(line: bytes, where: str, spec: BenchmarkConfig, shots: int, chat: bool) -> Sample:
+def _sample(line: bytes, where: str, spec: BenchmarkConfig, shots: int, chat: bool) -> HarnessSample:
     try:
         logged = parse_json(line)
         if logged["filter"] != "none":
@@ -128,7 +122,7 @@ def _sample(line: bytes, where: str, spec: BenchmarkConfig, shots: int, chat: bo
         if len(requests) == 2 * len(candidates) and not any(context for context, _ in requests[len(candidates) :]):
             requests, logprobs = requests[: len(candidates)], logprobs[: len(candidates)]
         _check_requests(requests, ours, where, shots, chat)
-        sample = Sample(int(logged["doc_id"]), candidates, ours.gold, logprobs).check(where)
+        sample = HarnessSample(int(logged["doc_id"]), candidates, ours.gold, logprobs).check(where)
         # MultiRC's target is the label taken as an index; its gold, from the row, is the truth.
         counted = int(logged["target"]) if spec.slug == "multirc" else ours.gold
         chosen = max(range(len(logprobs)), key=logprobs.__getitem__)  # ties: the first, as in the harness

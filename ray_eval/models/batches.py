@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ray_eval.models.tree_attention import Form, Mask, tree_mask
-from ray_eval.plans.trees import Offsets, Rows
+from ray_eval.plans.trees import Offsets, TokenRows
 
 TOKENS_IN_A_BATCH = {"cpu": 4096, "cuda": 65536}
-"""Of one forward pass, padding included; on a CPU few enough for its cache."""
+"""Tokens of one forward pass, padding included; on a CPU few enough for its cache."""
 PADDED_SHARE = 1 / 64
 
 Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Batch:
+class RowBatch:
     """Tensors of B rows, padded on the right to T tokens."""
 
     tokens: Tensor
@@ -46,7 +46,7 @@ class Batch:
     """[N]"""
 
 
-def batch_rows(rows: Rows, device: str, form: Form = "padded") -> list[Numbers]:
+def batch_rows(rows: TokenRows, device: str, form: Form = "padded") -> list[Numbers]:
     """Row numbers of each batch; padded ones without branches first, longest first (memory peaks at once, not late)."""
     if form == "flat":
         batch = np.cumsum(rows.lengths) // TOKENS_IN_A_BATCH[device]
@@ -74,7 +74,7 @@ def _padded_batches(numbers: Numbers, lengths: Offsets, device: str) -> list[Num
     return [*batches, numbers[start:]] if len(numbers) else []
 
 
-def assemble(rows: Rows, numbers: Numbers, device: str, form: Form = "padded") -> Batch:
+def assemble(rows: TokenRows, numbers: Numbers, device: str, form: Form = "padded") -> RowBatch:
     """Gather some rows into tensors."""
     lengths = rows.lengths[numbers]
     flat = form == "flat"
@@ -95,7 +95,7 @@ def assemble(rows: Rows, numbers: Numbers, device: str, form: Form = "padded") -
     target_head = rows.target_head[targets] + np.repeat(first_head, np.diff(rows.target_offsets)[numbers])
     order = np.argsort(target_head, kind="stable")
     ends = rows.ends[sources]
-    return Batch(
+    return RowBatch(
         tokens=placed(rows.tokens[sources]),
         positions=placed(rows.positions[sources]),
         mask=tree_mask(placed(ends + np.repeat(begins, lengths) if flat else ends), form)

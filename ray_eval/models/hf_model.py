@@ -1,4 +1,4 @@
-"""Any causal language model of `transformers`, scored like our own Llama (`scorer.Model`).
+"""Any causal language model of `transformers`, scored like our own Llama (`scorer.CausalLM`).
 
 In: a folder with config.json and *.safetensors. Out: next-token log-probabilities at chosen places only.
 
@@ -33,7 +33,7 @@ from ray_eval.models.hf_masks import Masks, length_dependent_beyond, windows
 from ray_eval.models.precision import WIDER, precision_of
 
 if TYPE_CHECKING:
-    from ray_eval.models.batches import Batch
+    from ray_eval.models.batches import RowBatch
     from ray_eval.models.tree_attention import Form, Mask
 
 LOGITS_IN_A_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 27}
@@ -42,13 +42,13 @@ LEAST_ROWS = 128
 """Rows of logits computed at once where the vocabulary is large: with fewer, each number of the output layer is read
 from memory for too little work."""
 PROBE_TOKENS = 8
-"""Of each part of a probe's row, without windows."""
+"""Tokens in each part of a probe's row, without windows."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.05}
 """Error of a probe's centred logits, relative to their size. What is wrong differs by a tenth and more."""
 
 
 class HFModel:
-    """A checkpoint ready to score (`scorer.Model`)."""
+    """A checkpoint ready to score (`scorer.CausalLM`)."""
 
     shares_prefixes: bool
     """Takes rows with branches; where it does not, a batch has no mask and each row one sequence."""
@@ -86,11 +86,11 @@ class HFModel:
         return ("padded",), "transformers takes a mask of numbers"
 
     @torch.inference_mode()
-    def log_probabilities(self, batches: Sequence[Batch]) -> Tensor:
+    def log_probabilities(self, batches: Sequence[RowBatch]) -> Tensor:
         """log P(target_token[i]) after the place heads[target_head[i]], float32 [N], in nats, batch after batch."""
         return torch.cat([self._log_probabilities(batch) for batch in batches])
 
-    def _log_probabilities(self, batch: Batch) -> Tensor:
+    def _log_probabilities(self, batch: RowBatch) -> Tensor:
         assert batch.mask is None or self.shares_prefixes
         result = torch.empty(len(batch.target_head), dtype=torch.float32, device=self.device)
         heads = batch.target_head.cpu().numpy()
@@ -100,7 +100,7 @@ class HFModel:
             result[start:stop] = logits[local, batch.target_token[start:stop]] - logits.logsumexp(-1)[local]
         return result
 
-    def _outputs(self, batch: Batch) -> Iterator[tuple[int, Tensor]]:
+    def _outputs(self, batch: RowBatch) -> Iterator[tuple[int, Tensor]]:
         """(number of the first head, float32 logits [heads, vocabulary]), until all heads are done."""
         if self._body is None:
             for first, tokens, places in _single_rows(batch):
@@ -118,7 +118,7 @@ class HFModel:
     def _states(
         self, tokens: Tensor, places: Tensor, positions: Tensor | None = None, mask: Mask | None = None
     ) -> Tensor:
-        """Hidden states [H, hidden] of the body at H places of the flattened rows; arguments as in `Batch`."""
+        """Hidden states [H, hidden] of the body at H places of the flattened rows; arguments as in `RowBatch`."""
         assert self._body is not None
         # Without branches positions are the model's default, and padding on the right is seen by nobody.
         branches: dict[str, Any] = {}
@@ -267,7 +267,7 @@ def _widen(modules: list[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
     return replaced
 
 
-def _single_rows(batch: Batch) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _single_rows(batch: RowBatch) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Each row without its padding, of a batch without branches: (its first head, tokens [1, T], its heads' places)."""
     height, width = batch.tokens.shape
     first = 0

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from configs.errors import ArtifactError, ResourceError
 from ray_eval.models import output_layer
-from ray_eval.models.batches import Batch
+from ray_eval.models.batches import RowBatch
 from ray_eval.models.llama_shape import ACTIVATIONS, read_shape
 from ray_eval.models.precision import WIDER, precision_of
 from ray_eval.models.tree_attention import Form, Heads, Mask, as_numbers, attend, usable_forms
@@ -51,11 +51,11 @@ class Shard:
     head: Tensor
     """fp32 [entries, hidden], whatever the body's precision: a rounded logit moves answers by up to 0.1 nat."""
     entries: range
-    """Of the vocabulary."""
+    """Entries of the vocabulary whose rows of the output layer it holds."""
 
 
 class Llama:
-    """A checkpoint ready to score (`scorer.Model`), on one device or spread over several."""
+    """A checkpoint ready to score (`scorer.CausalLM`), on one device or spread over several."""
 
     shares_prefixes = True
 
@@ -165,7 +165,7 @@ class Llama:
 
     @functools.cached_property
     def forms(self) -> tuple[tuple[Form, ...], str]:
-        """As `tree_attention.usable_forms`, tried once."""
+        """What `tree_attention.usable_forms` finds, tried once."""
         if len(self.shards) > 1:
             return ("padded",), "a block mask lies on one device"
         s = self.shape
@@ -185,7 +185,7 @@ class Llama:
         return 2.0 * self.embedding.numel()
 
     @torch.inference_mode()
-    def log_probabilities(self, batches: Sequence[Batch]) -> Tensor:
+    def log_probabilities(self, batches: Sequence[RowBatch]) -> Tensor:
         """log P(target_token[i]) after the place heads[target_head[i]], float32 [N], in nats, batch after batch."""
         states = [self._hidden(batch) for batch in batches]
         firsts = itertools.accumulate((len(some) for some in states), initial=0)
@@ -194,7 +194,7 @@ class Llama:
         layer = [shard.head for shard in self.shards]
         return output_layer.log_probabilities(torch.cat(states), layer, torch.cat(head), torch.cat(token))
 
-    def _hidden(self, batch: Batch) -> Tensor:
+    def _hidden(self, batch: RowBatch) -> Tensor:
         """[H, hidden] after the last norm, at the heads. Behind its attention the last block runs at these only."""
         s, size = self.shape, batch.tokens.shape
         cos = self.cos[batch.positions].to(self.dtype)[:, :, None]  # [B, T, 1, head_dim]

@@ -41,7 +41,7 @@ class Shape:
 
     @property
     def numbers(self) -> int:
-        """In its weights, norms aside."""
+        """Numbers in the weights, norms left out."""
         of_block = 2 * (self.heads + self.kv_heads) * self.head_dim * self.hidden + 3 * self.ffn * self.hidden
         return self.layers * of_block + (1 if self.tied else 2) * self.vocab * self.hidden
 
@@ -88,7 +88,7 @@ def _shape(config: dict[str, Any], path: Path) -> Shape:
 
 
 LARGEST_SIZE = 2**21
-"""Of a vocabulary, a width or a context of a Llama; those in use are smaller, and memory is allocated by them."""
+"""Largest vocabulary, width or context that is believed: memory is allocated by these sizes before weights are read."""
 
 
 def positive(config: Mapping[str, Any], key: str, path: Path) -> int:
@@ -103,9 +103,9 @@ def positive(config: Mapping[str, Any], key: str, path: Path) -> int:
 
 def is_plain_llama(folder: Path) -> bool:
     """Can our own code run it (`llama`), which is faster than transformers?"""
-    from ray_eval.models.llama_shape import read_shape
     from ray_eval.models.weights import OUTPUT_LAYER, weight_names
 
+    # Code of its own may do anything with the weights, so nothing here says that the model is a Llama.
     if read_object(folder / "config.json").get("auto_map"):
         return False
     try:

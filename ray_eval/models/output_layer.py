@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 PLACES = {"cpu": 256, "cuda": 1024}
-"""Whose logits are computed at once, at most."""
+"""Most places whose logits are computed at once."""
 LOGITS = {"cpu": 1 << 18, "cuda": 1 << 27}
-"""Computed at once, 4 bytes each."""
+"""Logits computed at once, 4 bytes each."""
 CACHED_BYTES = 1 << 22
 """A smaller output layer stays in a CPU's cache."""
 SMALLEST_SUM = 2.0**-64
-"""Of powers; in a smaller one, terms that count may be below what float32 can hold."""
+"""Smallest sum of powers that is trusted: in a smaller one, terms that count may be below what float32 can hold."""
 
 
 def log_probabilities(states: Tensor, weights: Sequence[Tensor], head: Tensor, token: Tensor) -> Tensor:

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_eval.models.batches import TOKENS_IN_A_BATCH, Batch, Numbers, assemble, batch_rows, entries
-from ray_eval.models.counts import Counts
+from ray_eval.models.batches import TOKENS_IN_A_BATCH, Numbers, RowBatch, assemble, batch_rows, entries
+from ray_eval.models.forward_counts import ForwardCounts
 from ray_eval.models.tree_attention import Form
 from ray_eval.plans.plan import Plan
-from ray_eval.plans.trees import Rows, lay_out
+from ray_eval.plans.trees import TokenRows, lay_out
 
 NEAR_TIE_NATS = 1e-3
 WORK_IN_A_UNIT = {"cpu": 4e10, "cuda": 1e14}
@@ -33,7 +33,7 @@ Group = list[Numbers]
 Sums = NDArray[np.float64]
 
 
-class Model(Protocol):
+class CausalLM(Protocol):
     """What a scorer needs of a checkpoint."""
 
     @property
@@ -59,7 +59,7 @@ class Model(Protocol):
     def operations_per_head(self) -> float:
         """Floating-point operations of the output layer for one place."""
 
-    def log_probabilities(self, batches: Sequence[Batch]) -> Tensor:
+    def log_probabilities(self, batches: Sequence[RowBatch]) -> Tensor:
         """log P(target_token[i]) after the place heads[target_head[i]], float32 [N], in nats, batch after batch."""
 
 
@@ -67,7 +67,7 @@ class Scorer:
     """Scores one plan on any number of checkpoints."""
 
     def __init__(self, plan: Plan, device: str = "cpu", form: Form = "padded", places_at_once: int = 1) -> None:
-        """form, places_at_once: of `Model`."""
+        """form, places_at_once: of `CausalLM`."""
         self.plan, self.device, self.form, self._places_at_once = plan, torch.device(device).type, form, places_at_once
         self._groups = self._grouped(plan.rows, form)
 
@@ -84,7 +84,7 @@ class Scorer:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def units(self, model: Model, work: float | None = None) -> list[range]:
+    def units(self, model: CausalLM, work: float | None = None) -> list[range]:
         """Numbers of the groups of each unit; depends on the plan and the model's shape only.
 
         work: floating-point operations in a unit; None: about a second's.
@@ -107,31 +107,32 @@ class Scorer:
         numbers = np.concatenate([numbers for i in unit for numbers in self._groups[i]])
         return np.unique(rows.target_sequence[entries(rows.target_offsets, numbers)])
 
-    def score(self, model: Model, unit: range) -> tuple[Sums, Counts]:
+    def score(self, model: CausalLM, unit: range) -> tuple[Sums, ForwardCounts]:
         """Summed log-probability, in nats, of the unit's `sequences`."""
         sums = np.zeros(self.plan.num_sequences, np.float64)
         counts = _run(self.plan.rows, [self._groups[i] for i in unit], self.form, model, sums)
         return sums[self.sequences(unit)], counts
 
-    def settle(self, model: Model, sums: Sums) -> Counts:
+    def settle(self, model: CausalLM, sums: Sums) -> ForwardCounts:
         """Score the sequences of near-ties again, each on its own, and put the results into `sums`.
 
         sums: of every sequence of the plan; model: in fp32.
         """
         near, sequences = near_ties(self.plan, sums)
         if not len(near):
-            return Counts()
+            return ForwardCounts()
         rows = lay_out(self.plan.rows.sequences(sequences), share=False)
         alone = np.zeros(len(sequences), np.float64)
         counts = _run(rows, self._grouped(rows, "padded"), "padded", model, alone)
         sums[sequences] = alone
-        return counts + Counts(near_ties=len(near))
+        return counts + ForwardCounts(near_ties=len(near))
 
-    def _grouped(self, rows: Rows, form: Form) -> list[Group]:
+    def _grouped(self, rows: TokenRows, form: Form) -> list[Group]:
         """Batches in order, in groups with enough places for the output layer or as many tokens as a full batch."""
         groups: list[Group] = [[]]
         places = tokens = 0
         for numbers in batch_rows(rows, self.device, form):
+            # The output layer may be larger than a cache: it is worth reading only for enough places.
             if places >= self._places_at_once or tokens >= TOKENS_IN_A_BATCH[self.device]:
                 groups.append([])
                 places = tokens = 0
@@ -141,16 +142,16 @@ class Scorer:
         return [group for group in groups if group]
 
 
-def _run(rows: Rows, groups: Sequence[Group], form: Form, model: Model, sums: Sums) -> Counts:
+def _run(rows: TokenRows, groups: Sequence[Group], form: Form, model: CausalLM, sums: Sums) -> ForwardCounts:
     """Add the log-probabilities of some groups to `sums`."""
-    counts = Counts()
+    counts = ForwardCounts()
     for group in groups:
         assembled = [assemble(rows, numbers, str(model.device), form) for numbers in group]
         logp = model.log_probabilities(assembled)
         np.add.at(sums, np.concatenate([batch.target_sequence for batch in assembled]), logp.double().cpu().numpy())
         for numbers, batch in zip(group, assembled, strict=True):
             tokens = int(rows.lengths[numbers].sum())
-            counts += Counts(tokens, batch.tokens.numel() - tokens, len(batch.heads))
+            counts += ForwardCounts(tokens, batch.tokens.numel() - tokens, len(batch.heads))
     return counts
 
 

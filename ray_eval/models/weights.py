@@ -79,7 +79,7 @@ class Weights:
 
 
 def weight_names(folder: Path) -> set[str]:
-    """Of every *.safetensors of a folder. Raises ArtifactError for a file that is none."""
+    """Names of the weights in every *.safetensors of a folder. Raises ArtifactError for a file that is none."""
     from safetensors import SafetensorError, safe_open
 
     names: set[str] = set()

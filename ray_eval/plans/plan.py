@@ -24,7 +24,7 @@ from configs.schema import BenchmarkConfig
 from configs.untrusted.checks import parse_json
 from ray_eval.benchmarks import Example
 from ray_eval.plans.encoding import Encoder, Encodings, Scored
-from ray_eval.plans.trees import Rows, concatenate, lay_out
+from ray_eval.plans.trees import TokenRows, concatenate, lay_out
 
 Ints = NDArray[np.int32]
 Offsets = NDArray[np.int64]
@@ -37,7 +37,7 @@ class Plan:
     info: dict[str, Any]
     """benchmarks [{slug, category, split, variant}], tokenizer, context length, BOS policy, least_tokens, commits
     {slug: Hub id@commit}, hash."""
-    rows: Rows
+    rows: TokenRows
     """What is fed to a model."""
 
     # E examples
@@ -194,7 +194,7 @@ ROWS = "rows."
 
 def save_plan(plan: Plan, path: Path) -> None:
     arrays = {f.name: getattr(plan, f.name) for f in dataclasses.fields(Plan) if f.name not in ("info", "rows")}
-    arrays |= {ROWS + f.name: getattr(plan.rows, f.name) for f in dataclasses.fields(Rows)}
+    arrays |= {ROWS + f.name: getattr(plan.rows, f.name) for f in dataclasses.fields(TokenRows)}
     with atomic_file(path) as stream:
         np.savez(stream, allow_pickle=False, info=np.frombuffer(json.dumps(plan.info).encode(), np.uint8), **arrays)
 
@@ -209,6 +209,6 @@ def load_plan(path: Path) -> Plan:
             arrays = {name: file[name] for name in file.files}
         info = parse_json(arrays.pop("info").tobytes())
         rows = {name.removeprefix(ROWS): arrays.pop(name) for name in list(arrays) if name.startswith(ROWS)}
-        return Plan(info, Rows(**rows), **arrays)
+        return Plan(info, TokenRows(**rows), **arrays)
     except Exception as error:  # of zipfile, zlib, numpy's headers (Python source, any size) and JSON
         raise ArtifactError(f"not a scoring plan ({error!s:.200})", where=path, hint="delete it and rerun") from None

@@ -34,7 +34,7 @@ Offsets = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenRows:
     """R rows as flat arrays; `x_offsets[r]:x_offsets[r + 1]` are the entries of row r."""
 
     token_offsets: Offsets
@@ -83,7 +83,7 @@ class Rows:
         return found
 
 
-def lay_out(sequences: Sequence[Scored], first: int = 0, *, share: bool = True) -> Rows:
+def lay_out(sequences: Sequence[Scored], first: int = 0, *, share: bool = True) -> TokenRows:
     """Rows of distinct sequences, numbered from `first`; share=False gives each a row of its own."""
     fed = [scored.ids[:-1] for scored in sequences]
     order = sorted(range(len(fed)), key=lambda i: fed[i].astype(">i4").tobytes())
@@ -114,7 +114,7 @@ def lay_out(sequences: Sequence[Scored], first: int = 0, *, share: bool = True) 
     heads, target_head = np.unique(target_places, return_inverse=True)
     head_offsets = np.searchsorted(heads, token_offsets)
     row_of_target = np.searchsorted(token_offsets, target_places, "right") - 1
-    return Rows(
+    return TokenRows(
         token_offsets=token_offsets,
         tokens=tokens[:total].copy(),
         positions=positions[:total].copy(),
@@ -130,17 +130,17 @@ def lay_out(sequences: Sequence[Scored], first: int = 0, *, share: bool = True) 
     )
 
 
-def concatenate(parts: Sequence[Rows]) -> Rows:
+def concatenate(parts: Sequence[TokenRows]) -> TokenRows:
     """The rows of all parts, part after part."""
     joined: dict[str, NDArray[Any]] = {}
-    for field in dataclasses.fields(Rows):
+    for field in dataclasses.fields(TokenRows):
         arrays = [getattr(part, field.name) for part in parts]
         if field.name.endswith("offsets"):
             counts = np.concatenate([np.diff(offsets) for offsets in arrays])
             joined[field.name] = np.concatenate([[0], np.cumsum(counts)])
         else:
             joined[field.name] = np.concatenate(arrays)
-    return Rows(**joined)
+    return TokenRows(**joined)
 
 
 def _joins(common: int, length: int, branch: int) -> bool:

@@ -13,13 +13,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError
-from ray_eval.models.counts import NOTHING, Counts
+from ray_eval.models.forward_counts import NOTHING, ForwardCounts
 from ray_eval.workers.task_queue import DEATHS, Queue
-from ray_eval.workers.worker import Job, Order, Reply, Worker
+from ray_eval.workers.worker import Order, Reply, ScoreJob, Worker
 
 if TYPE_CHECKING:
     from ray_eval.plans.plan import Plan
@@ -34,27 +34,27 @@ PATIENCE_S = 60.0
 class Step:
     """A unit or a whole checkpoint is done, or a checkpoint has failed."""
 
-    job: Job
-    finished: bool
-    """The job's score file is there."""
-    num_examples: float
-    """Scored in this step."""
-    counts: Counts
-    """Computed in this step."""
-    whole: Counts
-    """If finished: of the whole job."""
+    job: ScoreJob
     least_tokens: int
-    """Of the job's plan."""
+    """The plan's `least_tokens`."""
     units_done: int
-    """Of all jobs, in this call."""
+    """Units of all jobs that this call has done."""
     units_left: float
+    finished: bool = False
+    """The job's score file is there."""
+    num_examples: float = 0.0
+    """Scored in this step."""
+    counts: ForwardCounts = NOTHING
+    """Computed in this step."""
+    whole: ForwardCounts = NOTHING
+    """If finished: what the whole job took."""
     error: MagicError | None = None
 
 
-class Work:
+class Workload:
     """The jobs of a call, and how they stand."""
 
-    def __init__(self, groups: Sequence[tuple[Plan, Sequence[Job]]]) -> None:
+    def __init__(self, groups: Sequence[tuple[Plan, Sequence[ScoreJob]]]) -> None:
         self.plans = [plan for plan, _ in groups]
         self.jobs = [job for _, jobs in groups for job in jobs]
         self.plan_of = [number for number, (_, jobs) in enumerate(groups) for _ in jobs]
@@ -83,15 +83,19 @@ class Work:
         if isinstance(reply.error, ResourceError):
             raise reply.error
         if reply.error is not None:
-            return self._step(number, error=reply.error) if self.queue.failed(worker) else None
+            return replace(self._stands(number), error=reply.error) if self.queue.failed(worker) else None
         if order.task.kind == "open":
+            # Only who opened the job knows its units: they depend on the model's shape and on parts left on disk.
             self.queue.opened(worker, reply.units, reply.missing)
             self._units[number] = len(reply.units)
             return None
+        # A job of one unit is scored by its finish; in others the finish scores nothing new.
         units = self._units[number]
         finished = self.queue.done(worker)
         scored = self.plans[self.plan_of[number]].num_examples / units if order.task.unit or units == 1 else 0.0
-        return self._step(number, finished, scored, reply.counts, reply.whole)
+        return replace(
+            self._stands(number), finished=finished, num_examples=scored, counts=reply.counts, whole=reply.whole
+        )
 
     def left(self, worker: int, reason: str) -> Step | None:
         """The worker died."""
@@ -104,22 +108,12 @@ class Work:
             where=self.jobs[task.job].checkpoint.folder,
             hint="if memory ran out (`dmesg`), fewer --workers need less of it; what was scored is kept",
         )
-        return self._step(task.job, error=error)
+        return replace(self._stands(task.job), error=error)
 
-    def _step(
-        self,
-        number: int,
-        finished: bool = False,
-        num_examples: float = 0.0,
-        counts: Counts = NOTHING,
-        whole: Counts = NOTHING,
-        error: MagicError | None = None,
-    ) -> Step:
-        least = self.plans[self.plan_of[number]].least_tokens
-        queue = self.queue
-        return Step(
-            self.jobs[number], finished, num_examples, counts, whole, least, queue.units_done, queue.units_left, error
-        )
+    def _stands(self, number: int) -> Step:
+        """How far all jobs are, for a step of this one."""
+        least_tokens = self.plans[self.plan_of[number]].least_tokens
+        return Step(self.jobs[number], least_tokens, self.queue.units_done, self.queue.units_left)
 
 
 def gpus_to_share(gpus_per_worker: float) -> int:
@@ -129,7 +123,7 @@ def gpus_to_share(gpus_per_worker: float) -> int:
     return math.ceil(gpus_per_worker)
 
 
-def score_here(work: Work, worker: Worker) -> Iterator[Step]:
+def score_here(work: Workload, worker: Worker) -> Iterator[Step]:
     """One task after another in this process."""
     work.queue.join(0)
     waiting: deque[tuple[int, int, Order]] = deque()
@@ -142,7 +136,7 @@ def score_here(work: Work, worker: Worker) -> Iterator[Step]:
 
 
 def score_on_ray(
-    work: Work,
+    work: Workload,
     say: Callable[[str], None],
     *,
     num_workers: int | None = None,
@@ -173,7 +167,7 @@ class _Pool:
 
     def __init__(
         self,
-        work: Work,
+        work: Workload,
         say: Callable[[str], None],
         num_workers: int | None,
         gpus_per_worker: float,
@@ -246,6 +240,7 @@ class _Pool:
         _, order = self._orders[number].popleft()
         if self._work.fits(order, reply):
             return self._work.done(number, order, reply)
+        # Its numbers would differ in rounding from those of the parts that are there; nobody else may get its place.
         self._limit -= 1
         self._say("a worker is not used: its machine has another kind of device, or other versions or code")
         self._work.queue.leave(number, died=False)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError, ResourceError
 from configs.untrusted.checks import parse_json, understood
-from ray_eval.models.counts import Counts
+from ray_eval.models.forward_counts import ForwardCounts
 
 DIGEST_BYTES = 32
 
@@ -44,7 +44,7 @@ class Parts:
     def path(self, unit: range) -> Path:
         return self._folder / f"{unit.start:06d}-{unit.stop:06d}.part"
 
-    def write(self, unit: range, sums: Sums, counts: Counts) -> None:
+    def write(self, unit: range, sums: Sums, counts: ForwardCounts) -> None:
         """Atomically. Raises ResourceError where the disk is full or the folder cannot be written to."""
         header = self._facts | {"unit": [unit.start, unit.stop], "counts": dataclasses.asdict(counts)}
         content = json.dumps(header).encode() + b"\n" + sums.astype("<f8").tobytes()
@@ -52,7 +52,7 @@ class Parts:
         with naming_disk_errors(path), atomic_file(path) as stream:
             stream.write(hashlib.sha256(content).digest() + content)
 
-    def read(self, unit: range) -> tuple[Sums, Counts] | None:
+    def read(self, unit: range) -> tuple[Sums, ForwardCounts] | None:
         """None: it is not there, or cannot be read. One that is damaged, not finite or has other facts is removed."""
         path = self.path(unit)
         try:
@@ -67,7 +67,7 @@ class Parts:
                 counts = header.pop("counts")
                 sums = np.frombuffer(numbers, "<f8")
                 if header == self._facts | {"unit": [unit.start, unit.stop]} and np.isfinite(sums).all():
-                    return sums, Counts(**counts)
+                    return sums, ForwardCounts(**counts)
         with naming_disk_errors(path):
             path.unlink(missing_ok=True)
         return None

@@ -132,6 +132,7 @@ class Queue:
         del self._given[worker]
         self._current.pop(worker, None)
         self._coming.pop(worker, None)
+        # In front and in the old order: the next worker goes on where this one was.
         for task in reversed(given):
             if task.unit is not None and not self._jobs[task.job].over:
                 self._jobs[task.job].todo.appendleft(task.unit)
@@ -177,6 +178,7 @@ class Queue:
         return task
 
     def _choose(self, worker: int) -> Task | None:
+        # A worker's own job first: it has the weights in memory, and loading others costs more than a unit.
         mine = self._current.get(worker)
         order = list(range(len(self._jobs)))
         if mine is not None:

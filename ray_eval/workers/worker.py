@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from configs.artifacts import fingerprint
 from configs.errors import ArtifactError, MagicError, ResourceError
 from configs.runtime.versions import code_sha256
-from ray_eval.models.counts import NOTHING, Counts
+from ray_eval.models.forward_counts import NOTHING, ForwardCounts
 from ray_eval.models.precision import WIDER
 from ray_eval.workers.parts import Parts, naming_disk_errors, remove_parts
 
 if TYPE_CHECKING:
     from ray_eval.checkpoints.checkpoint import Checkpoint
-    from ray_eval.models.scorer import Model, Scorer, Sums
+    from ray_eval.models.scorer import CausalLM, Scorer, Sums
     from ray_eval.models.tree_attention import Form
     from ray_eval.models.weights import Weights
     from ray_eval.plans.plan import Plan
@@ -33,7 +33,7 @@ PLANS_KEPT = 4
 
 
 @dataclass(frozen=True)
-class Job:
+class ScoreJob:
     """A checkpoint to score."""
 
     checkpoint: Checkpoint
@@ -45,10 +45,10 @@ class Order:
     """A task with what it takes to do it, but for the plan."""
 
     task: Task
-    job: Job
+    job: ScoreJob
     identity: str | None
     """What whoever opened the job found (see `Reply`); None: nobody has yet."""
-    coming: Job | None
+    coming: ScoreJob | None
     """What will probably be opened next."""
 
 
@@ -59,13 +59,13 @@ class Reply:
     identity: str = ""
     """Hash of all that the numbers of a unit depend on; workers share a job only if theirs is the same."""
     units: tuple[range, ...] = ()
-    """Of an opening: all units of the job."""
+    """After an opening: all units of the job."""
     missing: tuple[range, ...] = ()
-    """Of an opening: those without a part file."""
-    counts: Counts = NOTHING
-    """Of what was computed now."""
-    whole: Counts = NOTHING
-    """Of a finish: of the whole checkpoint, wherever it was computed."""
+    """After an opening: the units without a part file."""
+    counts: ForwardCounts = NOTHING
+    """What was computed now."""
+    whole: ForwardCounts = NOTHING
+    """After a finish: what the whole checkpoint took, wherever it was computed."""
     error: MagicError | None = None
     """What the user must mend: of this checkpoint, or, if it is a ResourceError, of the machine."""
 
@@ -89,11 +89,11 @@ class Worker:
         if self._device == "cpu":
             torch.set_num_threads(1)  # several actors beat several threads, which wait for each other at every layer
         self._scorers: dict[tuple[str, bool, Form, int], Scorer] = {}
-        self._model: Model | None = None
-        self._loaded: Job | None = None
+        self._model: CausalLM | None = None
+        self._loaded: ScoreJob | None = None
         self._weights: Weights | None = None
         self._reader = ThreadPoolExecutor(1)
-        self._coming: tuple[Job, Future[Weights | None]] | None = None
+        self._coming: tuple[ScoreJob, Future[Weights | None]] | None = None
 
     def host(self) -> str:
         return socket.gethostname()
@@ -105,6 +105,7 @@ class Worker:
         try:
             model = self._load(order.job)
             self._read_ahead(order.coming)
+            # Forms of attention round differently: all workers of a job take the one in which it was begun.
             for form in model.forms[0]:  # the fastest, or the one in which another worker began
                 scorer = self._scorer(plan, model, form)
                 facts = self._facts(scorer, order.job)
@@ -130,7 +131,7 @@ class Worker:
             return Reply(error=error)
 
     def _finish(
-        self, scorer: Scorer, model: Model, job: Job, units: Sequence[range], parts: Parts, identity: str
+        self, scorer: Scorer, model: CausalLM, job: ScoreJob, units: Sequence[range], parts: Parts, identity: str
     ) -> Reply:
         """The score file from the parts; what has no part is scored now."""
         import numpy as np
@@ -154,7 +155,7 @@ class Worker:
         remove_parts(path)
         return Reply(identity, counts=now + settled, whole=whole + settled)
 
-    def _settle(self, scorer: Scorer, model: Model, job: Job, sums: Sums) -> Counts:
+    def _settle(self, scorer: Scorer, model: CausalLM, job: ScoreJob, sums: Sums) -> ForwardCounts:
         """Near-ties in fp32; other precisions need a model of their own for it."""
         import torch
 
@@ -168,7 +169,7 @@ class Worker:
 
     # ------------------------------------------------------------------------------------------ what is kept
 
-    def _load(self, job: Job) -> Model:
+    def _load(self, job: ScoreJob) -> CausalLM:
         """The job's model; the one that is here, with other weights, where it fits."""
         import torch
 
@@ -177,6 +178,7 @@ class Worker:
         if self._loaded == job:
             assert self._model is not None
             return self._model
+        # Before anything is read: a load that fails half-way leaves a model that belongs to no checkpoint.
         self._loaded = self._weights = None
         weights = self._read(job)
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[job.precision]
@@ -192,19 +194,19 @@ class Worker:
         self._weights = weights if job.precision != "fp32" else None  # for near-ties
         return model
 
-    def _read(self, job: Job) -> Weights | None:
+    def _read(self, job: ScoreJob) -> Weights | None:
         if self._coming is None or self._coming[0] != job:
             return job.checkpoint.read()
         future, self._coming = self._coming[1], None
         return future.result()
 
-    def _read_ahead(self, job: Job | None) -> None:
+    def _read_ahead(self, job: ScoreJob | None) -> None:
         if job is None:
             self._coming = None
         elif self._coming is None or self._coming[0] != job:
             self._coming = job, self._reader.submit(job.checkpoint.read)
 
-    def _scorer(self, plan: Plan, model: Model, form: Form) -> Scorer:
+    def _scorer(self, plan: Plan, model: CausalLM, form: Form) -> Scorer:
         from ray_eval.models.scorer import Scorer
 
         key = plan.hash, model.shares_prefixes, form, model.places_at_once
@@ -217,21 +219,21 @@ class Worker:
             self._scorers.pop(next(iter(self._scorers)))
         return scorer
 
-    def _facts(self, scorer: Scorer, job: Job) -> dict[str, str]:
+    def _facts(self, scorer: Scorer, job: ScoreJob) -> dict[str, str]:
         from ray_eval.results import score_metadata
 
         metadata = score_metadata(scorer.plan, job.checkpoint, job.precision)
         return metadata | {"device": f"{self._device} x {len(self._devices)}", "layout": scorer.layout, "code": _code()}
 
 
-def _score(scorer: Scorer, model: Model, job: Job, unit: range) -> tuple[Sums, Counts]:
+def _score(scorer: Scorer, model: CausalLM, job: ScoreJob, unit: range) -> tuple[Sums, ForwardCounts]:
     """`Scorer.score`. Raises ArtifactError where a log-probability is not finite."""
     sums, counts = scorer.score(model, unit)
     _check_finite(sums, job, job.precision)
     return sums, counts
 
 
-def _check_finite(sums: Sums, job: Job, precision: str) -> None:
+def _check_finite(sums: Sums, job: ScoreJob, precision: str) -> None:
     """A candidate of probability 0 (-inf) is refused like NaN: no mean, margin or calibration is defined with it."""
     import numpy as np
 

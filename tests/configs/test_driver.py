@@ -20,7 +20,7 @@ from test_dispatch import unit
 
 from configs.errors import ResourceError
 from configs.load import load_study
-from configs.runtime.locks import alone_in
+from configs.runtime.locks import run_lock
 from configs.workflow import driver
 from configs.workflow.clean import clean
 from configs.workflow.records.leases import LOCK, Failure, hold_lease, read_failure, study_lock
@@ -215,11 +215,11 @@ def test_a_folder_in_which_somebody_trains_by_hand_is_not_removed(
     assert busy is not None and free is not None
     stale = {unit.name: State("stale") for unit in trained}
     work = Work(made.study, None, made.data, made.study_folder)
-    with alone_in(busy), pytest.raises(driver.UnitsFailed, match=f"at work on {busy.name}: {os.getpid()} on "):
+    with run_lock(busy), pytest.raises(driver.UnitsFailed, match=f"at work on {busy.name}: {os.getpid()} on "):
         driver.drive(made.folder, trained, stale, Scripted("product"), work.remove)
     assert busy.done.is_file() and read_record(made.folder, trained[0].name) is not None
     assert not free.path.exists()
-    with alone_in(busy), pytest.raises(ResourceError, match=f"another process is at work on {busy.name}"):
+    with run_lock(busy), pytest.raises(ResourceError, match=f"another process is at work on {busy.name}"):
         clean(made.folder, made.units, made.data)
     work.remove(trained[0])
     assert not busy.path.exists()

@@ -16,7 +16,7 @@ from ray_eval.models.batches import assemble
 from ray_eval.models.llama import Llama
 from ray_eval.models.tree_attention import Form
 from ray_eval.plans.encoding import Scored
-from ray_eval.plans.trees import Rows, lay_out
+from ray_eval.plans.trees import TokenRows, lay_out
 
 SIZES = [
     pytest.param("mini_s.yaml", id="tiny"),
@@ -67,7 +67,7 @@ def random_llama(folder: Path, name: str) -> tuple[Path, int]:
     return folder, shape.vocab
 
 
-def questions(vocab: int) -> Rows:
+def questions(vocab: int) -> TokenRows:
     """Twelve contexts with four answers each, and a long passage with ten questions."""
     rng = np.random.default_rng(0)
 
@@ -83,7 +83,7 @@ def questions(vocab: int) -> Rows:
     return lay_out(asked)
 
 
-def sums(model: Llama, rows: Rows, form: Form) -> np.ndarray:
+def sums(model: Llama, rows: TokenRows, form: Form) -> np.ndarray:
     found = np.zeros(int(rows.target_sequence.max()) + 1)
     kinds = [np.arange(len(rows.lengths))] if form == "flat" else [np.flatnonzero(rows.branched == b) for b in (0, 1)]
     for numbers in kinds:

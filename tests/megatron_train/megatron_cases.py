@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -26,6 +26,9 @@ from megatron_train.optimizer.flat_adamw import FlatAdamW
 from megatron_train.optimizer.megatron_adamw import MegatronAdamW
 from megatron_train.ranks import parallel
 from megatron_train.ranks.parallel import Ranks
+
+ONE = Ranks(0, 1, 0, 1, 0, 1, torch.device("cpu"), cast("torch.distributed.ProcessGroup", None), None)  # type: ignore[arg-type]
+"""A process of its own: what a run on one CPU sees."""
 
 SHAPE = ModelShape(layers=2, hidden=24, heads=4, head_dim=8, ffn_hidden=64, vocab=320, context_tokens=32)
 CONFIG = Optimizer(lr=1e-2, weight_decay=0.1, clip_norm=0.5, beta1=0.8, beta2=0.9)

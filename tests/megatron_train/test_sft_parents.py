@@ -9,7 +9,7 @@ import pytest
 from train_runs import TINY, TINY_SFT
 
 from configs.artifacts import read_json
-from configs.layout import RunFolder
+from configs.layout import RunFolder, StudyFolder
 from configs.load import load, load_study, load_train, parse_overrides
 from configs.schema import TrainConfig
 from configs.workflow.units import study_units
@@ -52,7 +52,7 @@ def test_mixture_seed_and_study_are_the_parents(data: Path, parent: Path, tmp_pa
 def test_of_a_study_it_is_the_same_run(data: Path, parent: Path, tmp_path: Path) -> None:
     fine_tune(data, tmp_path / "hand", parent)
     config = load_train("mini_s_sft.yaml", parse_overrides(TINY_SFT)).of("V1P2", 1)
-    run = sft.run(config, parent, "t", data, tmp_path / "study")
+    run = sft.run(config, parent, StudyFolder(tmp_path / "study", "t"), data)
     by_hand = tmp_path / "hand" / run.relative_to(tmp_path / "study")
     for name in ("DONE", "config.yaml"):
         assert (run / name).read_bytes() == (by_hand / name).read_bytes()

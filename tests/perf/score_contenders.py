@@ -95,9 +95,10 @@ class Ours:
     def _score_study(self) -> Turn:
         from score_inputs import STUDY
 
+        from configs.layout import StudyFolder
         from configs.schema import StudyScoring
         from ray_eval.checkpoints.exports import Export, inspect_exports
-        from ray_eval.scoring import score_study
+        from ray_eval.scoring import ScoreOptions, score_study
 
         class Ready(Export):
             """Its tokenizer is in memory, as the harness's is when its clock starts."""
@@ -105,17 +106,18 @@ class Ours:
             def encoder(self) -> Tokenizer:
                 return tokenizer
 
-        exports = [Ready(**vars(export)) for export in inspect_exports(self._runs, STUDY)[0]]
+        exports = [Ready(**vars(export)) for export in inspect_exports(StudyFolder(self._runs, STUDY))[0]]
         tokenizer = Export.encoder(exports[0])
         with clock() as turn:
             summary = score_study(
-                self._runs,
-                STUDY,
-                documents_root=self._inputs.root,
-                benchmarks=self._inputs.workload.benchmarks,
-                scoring=StudyScoring(unconditional=self._unconditional),
-                checkpoints=exports,
-                use_ray=False,
+                StudyFolder(self._runs, STUDY),
+                ScoreOptions(
+                    documents_root=self._inputs.root,
+                    benchmarks=self._inputs.workload.benchmarks,
+                    scoring=StudyScoring(unconditional=self._unconditional),
+                    checkpoints=exports,
+                    use_ray=False,
+                ),
             )
         turn.counters = dataclasses.asdict(summary)
         return turn
@@ -123,22 +125,24 @@ class Ours:
     def _score_py(self) -> Turn:
         from score_inputs import STUDY
 
+        from configs.layout import StudyFolder
         from ray_eval.checkpoints.exports import inspect_exports
 
         command = [sys.executable, "ray_eval/score.py", "--no-ray", "--data-root", str(self._inputs.root)]
         command += ["--benchmarks", ",".join(self._inputs.workload.benchmarks)]
-        command += ["--exports", *(str(export.folder) for export in inspect_exports(self._runs, STUDY)[0])]
+        command += ["--exports", *(str(export.folder) for export in inspect_exports(StudyFolder(self._runs, STUDY))[0])]
         return run(command, self._inputs.bytecode)
 
     def found(self) -> Found:
         """Of the last turn."""
         from score_inputs import STUDY
 
+        from configs.layout import StudyFolder
         from ray_eval.checkpoints.exports import inspect_exports
         from ray_eval.results import read_scores
 
         found: Found = {}
-        for number, export in enumerate(inspect_exports(self._runs, STUDY)[0]):
+        for number, export in enumerate(inspect_exports(StudyFolder(self._runs, STUDY))[0]):
             for row in read_scores(export.score_file).to_pylist():
                 key = (number, row["benchmark"], int(row["example_id"].split("/")[1]))
                 found[key] = Row(np.array(row["logprob_sum"]), np.array(row["num_chars"]))

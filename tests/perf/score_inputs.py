@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from configs.artifacts import write_text
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS, load_benchmark
 from mixtures.sources.benchmark_rows import sample_rows
 from mixtures.tokens.new_tokenizer import train_tokenizer
@@ -102,14 +102,13 @@ def prepare(workload: Workload, name: str, data_root: Path, work: Path) -> Input
     tokenizer = _tokenizer(workload.vocab, data_root, work / "tokenizers" / str(workload.vocab))
     exports = []
     for seed in range(workload.checkpoints):
-        export = RunFolder(folder / "runs", STUDY, "tiny", "random", seed, "pt").export(1)
+        export = StudyFolder(folder / "runs", STUDY).run("tiny", "random", seed, "pt").export(1)
         exports.append(random_export(export, tokenizer, seed=seed, vocab_size=workload.vocab, **SHAPE))
     return Inputs(workload, folder, tuple(exports))
 
 
 def _write_rows(slug: str, items: int, data_root: Path, folder: Path) -> None:
-    from harness_runs import task_config
-    from test_prompts import TASK_FILES
+    from harness_runs import TASK_FILES, task_config
 
     name = f"benchmarks/{slug}/{load_benchmark(slug).split_in(local=True)}.parquet"
     rows = pq.read_table(data_root / name)

@@ -17,6 +17,7 @@ import torch
 from random_shards import make_shards
 
 from configs.cost.model import flops_per_token
+from configs.layout import StudyFolder
 from configs.load import load_mixture, load_train
 from megatron_train import pretrain
 from megatron_train.kernels.device import peak_flops, utilisation
@@ -42,7 +43,7 @@ def end_to_end(name: str, overrides: dict[str, Any], steps: int) -> dict[str, An
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         make_shards(root, TOKENIZER, list(load_mixture(config.data.mixture).weights))
-        pretrain.run(config, "throughput", root, root / "runs")
+        pretrain.run(config, StudyFolder(root / "runs", "throughput"), root)
         (metrics,) = root.glob("runs/**/metrics.jsonl")
         lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     speed = {line["step"]: line["tokens_per_s"] for line in lines if line.get("step", 0) % config.log_every_steps == 0}

@@ -7,8 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from test_prompts import TASK_FILES
-
+TASK_FILES = {
+    "hellaswag": "hellaswag/hellaswag",
+    "piqa": "piqa/piqa",
+    "siqa": "siqa/siqa",
+    "commonsense_qa": "commonsense_qa/default",
+    "winogrande": "winogrande/default",
+    "arc_challenge": "arc/arc_challenge",
+    "arc_easy": "arc/arc_easy",
+    "sciq": "sciq/sciq",
+    "openbookqa": "openbookqa/openbookqa",
+    **{slug: f"super_glue/{slug}/default" for slug in ("copa", "boolq", "cb", "wic", "wsc", "multirc")},
+    **{slug: f"glue/{slug}/default" for slug in ("mnli", "qnli", "rte", "qqp", "mrpc")},
+}
+"""Benchmark -> its task file, below the folder of lm_eval's tasks."""
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 """Rows of some benchmarks, by slug."""
 

@@ -18,10 +18,10 @@ ATTEMPTS = 5
 SCORE = """
 import sys
 from pathlib import Path
-from ray_eval.scoring import score_study
+from ray_eval.scoring import ScoreOptions, score_study
 runs, root, work, workers = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 options = {"num_workers": workers} if workers else {"use_ray": False}
-score_study(runs, "trial", documents_root=root, unit_work=work, **options)
+score_study(StudyFolder(runs, "trial"), ScoreOptions(documents_root=root, unit_work=work, **options))
 """
 
 

@@ -40,5 +40,5 @@ def save_export(model: Any, folder: Path, tokenizer: Tokenizer, step: int = 1) -
         "checkpoint": sha256_files(list(folder.glob("*.safetensors"))),
         "tokenizer_sha256": sha256_file(folder / "tokenizer.json"),
     }
-    write_json(folder / "export.json", {"step": step, "tokens": step * 1000, **hashes})
+    write_json(folder / "export.json", {"step": step, "tokens": step * 1000, "files": {}, **hashes})
     return folder

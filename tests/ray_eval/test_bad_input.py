@@ -15,23 +15,25 @@ from eval_rows import words
 
 from configs.artifacts import read_json, sha256_file, sha256_files, write_json
 from configs.errors import ArtifactError
-from configs.layout import PROJECT_ROOT, RunFolder
+from configs.layout import PROJECT_ROOT, StudyFolder
 from configs.load import BENCHMARKS
 from mixtures.tokens.new_tokenizer import train_tokenizer
 from mixtures.tokens.tokenizer import Tokenizer
 from ray_eval.checkpoints.exports import inspect_exports, read_export
 from ray_eval.score import main
-from ray_eval.scoring import score_study
+from ray_eval.scoring import ScoreOptions, score_study
 
 ExportMaker = Callable[..., Path]
 
 
 def folder(runs: Path, seed: int, study: str = "trial") -> Path:
-    return RunFolder(runs, study, "mini_s", "V1P0", seed, "pt").export(1)
+    return StudyFolder(runs, study).run("mini_s", "V1P0", seed, "pt").export(1)
 
 
 def score(runs: Path, root: Path) -> None:
-    score_study(runs, "trial", documents_root=root, benchmarks=["piqa", "wic"], use_ray=False)
+    score_study(
+        StudyFolder(runs, "trial"), ScoreOptions(documents_root=root, benchmarks=["piqa", "wic"], use_ray=False)
+    )
 
 
 def scored(runs: Path, study: str = "trial") -> list[str]:
@@ -219,7 +221,7 @@ def test_an_unknown_benchmark_is_named_with_the_valid_ones(
 
 def test_the_right_tokenizer_is_accepted(make_export: ExportMaker, tmp_path: Path) -> None:
     path = make_export(folder(tmp_path, 0))
-    assert inspect_exports(tmp_path, "trial") == ([read_export(path)], [])
+    assert inspect_exports(StudyFolder(tmp_path, "trial")) == ([read_export(path)], [])
 
 
 def test_a_python_without_the_packages_is_named() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from configs.errors import ResourceError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from ray_eval.score import main
-from ray_eval.workers.engine import Work, score_on_ray
+from ray_eval.workers.engine import Workload, score_on_ray
 from ray_eval.workers.worker import Worker
 
 TOGETHER = {
@@ -48,7 +48,8 @@ def test_options_that_no_checkpoint_is_for(
 ) -> None:
     runs = tmp_path / "runs"
     pretrained, tuned = (
-        make_export(RunFolder(runs, "trial", "mini_s", "V1P0", 0, stage).export(1)) for stage in ("pt", "sft-text")
+        make_export(StudyFolder(runs, "trial").run("mini_s", "V1P0", 0, stage).export(1))
+        for stage in ("pt", "sft-text")
     )
     command = ["--no-ray", "--data-root", benchmark_root, "--benchmarks", "piqa"]
     assert "none of these checkpoints is fine-tuned" in refusal(capsys, *command, "--exports", pretrained, "--chat")
@@ -70,4 +71,4 @@ def test_gpus_that_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ResourceError, match="2 GPUs are to share a model, 0 are here"):
         Worker(num_gpus=2)
     with pytest.raises(ResourceError, match=r"0\.5 GPUs for a worker, and the Ray cluster has none"):
-        list(score_on_ray(Work([]), print, gpus_per_worker=0.5))
+        list(score_on_ray(Workload([]), print, gpus_per_worker=0.5))

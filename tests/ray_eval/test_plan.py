@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from configs.errors import ArtifactError
 from configs.load import BENCHMARKS, load_benchmark
+from configs.schema import StudyScoring
 from mixtures.tokens.tokenizer import Tokenizer
 from ray_eval.benchmarks import DELIMITER, Example, load_examples
 from ray_eval.models.batches import batch_rows
 from ray_eval.plans.encoding import Encodings, Scored
 from ray_eval.plans.plan import Plan, compile_plan, load_plan, save_plan
-from ray_eval.plans.trees import ROW_TOKENS, Rows, concatenate, lay_out
+from ray_eval.plans.trees import ROW_TOKENS, TokenRows, concatenate, lay_out
 
 
 class Merging:
@@ -130,7 +131,7 @@ sequences = st.lists(
 ).map(lambda pairs: [scored(*pair) for pair in pairs])
 
 
-def predictions(rows: Rows) -> dict[int, list[tuple[list[int], int]]]:
+def predictions(rows: TokenRows) -> dict[int, list[tuple[list[int], int]]]:
     """Of each sequence, in order: the tokens that the place sees from which a target is predicted, and the target."""
     found: dict[int, list[tuple[list[int], int]]] = {}
     for r in range(len(rows.lengths)):
@@ -201,7 +202,7 @@ def test_rows_stay_short_enough_for_attention() -> None:
 
 
 def small_plan(tokenizer: Tokenizer, root: Path, **choices: object) -> Plan:
-    pairs = [(spec, load_examples(spec, root, **choices)) for spec in map(load_benchmark, BENCHMARKS)]  # type: ignore[arg-type]
+    pairs = [(spec, load_examples(spec, root, StudyScoring(**choices))) for spec in map(load_benchmark, BENCHMARKS)]  # type: ignore[arg-type]
     return compile_plan(pairs, tokenizer, 256)
 
 
@@ -225,7 +226,7 @@ def test_the_hash_says_what_is_scored(tokenizer: Tokenizer, benchmark_root: Path
     save_plan(plan, tmp_path / "plan.npz")
     again = load_plan(tmp_path / "plan.npz")
     assert again.hash == plan.hash and again.info == plan.info
-    for field in dataclasses.fields(Rows):
+    for field in dataclasses.fields(TokenRows):
         assert np.array_equal(getattr(plan.rows, field.name), getattr(again.rows, field.name))
     for field in dataclasses.fields(Plan):
         if field.name not in ("info", "rows"):
@@ -267,7 +268,7 @@ def test_real_rows_are_fed_once_and_hardly_padded(shared_data: Path, tmp_path: P
     """Of each benchmark by itself, with and without what several documents share."""
     tokenizer = tiny_models.byte_level(tiny_models.corpus(shared_data), tmp_path)
     for spec in map(load_benchmark, BENCHMARKS):
-        examples = load_examples(spec, shared_data, sample=200, unconditional=unconditional)
+        examples = load_examples(spec, shared_data, StudyScoring(sample=200, unconditional=unconditional))
         plan = compile_plan([(spec, examples)], tokenizer, 2048)
         assert len(plan.rows.tokens) <= 1.02 * plan.least_tokens, spec.slug
         padded = sum(plan.rows.lengths[b].max() * len(b) for b in batch_rows(plan.rows, "cpu"))

@@ -19,25 +19,26 @@ from eval_rows import write_benchmarks
 
 from configs.artifacts import sha256_files, write_json
 from configs.errors import ArtifactError, ConfigError
-from configs.layout import PROJECT_ROOT, RunFolder
+from configs.layout import PROJECT_ROOT, RunFolder, StudyFolder
 from configs.load import BENCHMARKS, load_benchmark, load_study, save
 from configs.schema import StudyScoring
+from configs.scores import SCHEMA
 from ray_eval.benchmarks import DELIMITER, load_examples
 from ray_eval.checkpoints.exports import inspect_exports, read_export
-from ray_eval.results import SCHEMA, metadata_of, read_scores
+from ray_eval.results import metadata_of, read_scores
 from ray_eval.score import main
-from ray_eval.scoring import Progress, Summary, score_study
+from ray_eval.scoring import ScoreOptions, ScoringProgress, Summary, score_study
 
 ExportMaker = Callable[..., Path]
 TOLERANCE_NATS = 1e-4
 
 
 def run_folder(runs: Path, stage: str = "pt", seed: int = 0, scale: str = "mini_s") -> RunFolder:
-    return RunFolder(runs, "trial", scale, "V1P0", seed, stage)
+    return StudyFolder(runs, "trial").run(scale, "V1P0", seed, stage)
 
 
 def score(runs: Path, root: Path, **options: Any) -> Summary:
-    return score_study(runs, "trial", documents_root=root, **{"use_ray": False, **options})
+    return score_study(StudyFolder(runs, "trial"), ScoreOptions(documents_root=root, **{"use_ray": False, **options}))
 
 
 def only_scores(runs: Path) -> pa.Table:
@@ -225,7 +226,7 @@ def test_a_second_call_skips_and_a_lost_file_comes_back_the_same(
 ) -> None:
     for seed in (0, 1):
         make_export(run_folder(tmp_path, seed=seed).export(1), seed=seed)
-    seen: list[Progress] = []
+    seen: list[ScoringProgress] = []
     first = score(tmp_path, benchmark_root, progress=seen.append)
     assert (first.scored, first.skipped) == (2, 0)
     assert [(p.done, p.total) for p in seen] == [(0, 2), (1, 2), (2, 2)]
@@ -325,9 +326,10 @@ def test_unusable_exports_are_refused(
 
 def test_exports_are_named_by_their_run_folder(make_export: ExportMaker, tmp_path: Path) -> None:
     folder = make_export(run_folder(tmp_path, "sft-equal", seed=2).export(7), step=7)
-    (export,) = inspect_exports(tmp_path, "trial")[0]
+    (export,) = inspect_exports(StudyFolder(tmp_path, "trial"))[0]
     assert export == read_export(folder)
-    assert (export.run, export.stage, export.recipe) == (run_folder(tmp_path, "sft-equal", seed=2), "SFT", "equal")
+    assert export.run == run_folder(tmp_path, "sft-equal", seed=2)
+    assert (export.columns["stage"], export.columns["recipe"]) == ("SFT", "equal")
     with pytest.raises(ArtifactError, match="not the export of a run"):
         read_export(tmp_path / "somewhere")
 

@@ -11,7 +11,7 @@ import pytest
 from analysis.scores.gather import gather
 from analysis.scores.metrics import compute
 from analysis.scores.score_files import read_scores as read_study
-from configs.layout import RunFolder, StudyFolder
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS
 from ray_eval.checkpoints.exports import inspect_exports
 from ray_eval.results import read_scores
@@ -23,7 +23,7 @@ ExportMaker = Callable[..., Path]
 
 def scored(make_export: ExportMaker, root: Path, runs: Path, count: int) -> None:
     for seed in range(count):
-        make_export(RunFolder(runs, "trial", "mini_s", "V1P0", seed, "pt").export(7), seed=seed, step=7)
+        make_export(StudyFolder(runs, "trial").run("mini_s", "V1P0", seed, "pt").export(7), seed=seed, step=7)
     main(["--no-ray", "--runs", str(runs), "--data-root", str(root)])
 
 
@@ -32,7 +32,7 @@ def test_the_numbers_are_those_of_the_analysis(
 ) -> None:
     scored(make_export, benchmark_root, tmp_path, 1)
     printed = capsys.readouterr().out
-    (export,) = inspect_exports(tmp_path, "trial")[0]
+    (export,) = inspect_exports(StudyFolder(tmp_path, "trial"))[0]
     found = {line.benchmark: line for line in lines(read_scores(export.score_file))}
     assert sorted(found) == sorted(BENCHMARKS)
     frame = compute(gather(read_study(StudyFolder(tmp_path, "trial")))).set_index(
@@ -59,7 +59,7 @@ def test_many_checkpoints_get_a_line_each(
 ) -> None:
     scored(make_export, benchmark_root, tmp_path, FEW + 1)
     printed = capsys.readouterr().out
-    exports = inspect_exports(tmp_path, "trial")[0]
+    exports = inspect_exports(StudyFolder(tmp_path, "trial"))[0]
     for export in exports:
         of_export = lines(read_scores(export.score_file))
         mean = math.fsum(line.accuracy for line in of_export) / len(of_export)
@@ -75,8 +75,8 @@ def test_only_scores_of_these_weights_are_shown(
     make_export: ExportMaker, benchmark_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scored(make_export, benchmark_root, tmp_path, 2)
-    make_export(RunFolder(tmp_path, "trial", "mini_s", "V1P0", 0, "pt").export(7), seed=9, step=7)
-    inspect_exports(tmp_path, "trial")[0][1].score_file.unlink()
+    make_export(StudyFolder(tmp_path, "trial").run("mini_s", "V1P0", 0, "pt").export(7), seed=9, step=7)
+    inspect_exports(StudyFolder(tmp_path, "trial"))[0][1].score_file.unlink()
     capsys.readouterr()
-    print_summary(inspect_exports(tmp_path, "trial")[0])
+    print_summary(inspect_exports(StudyFolder(tmp_path, "trial"))[0])
     assert capsys.readouterr().out.strip() == ""

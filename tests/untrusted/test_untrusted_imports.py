@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from configs.errors import MagicError
+from configs.layout import StudyFolder
 from configs.load import load_benchmark
 from ray_eval.benchmarks import DELIMITER
 from ray_eval.benchmarks.templates import Template
@@ -102,7 +103,7 @@ def bring_in(folder: Path) -> Path:
     given = parse([str(folder / "out"), *one])
     models, _ = find_models(given.paths)
     for name, identity in identify(models, given).items():
-        path = identity.score_file(folder / "runs", "s")
+        path = identity.score_file(StudyFolder(folder / "runs", "s"))
         import_model(models[name], identity, "s", path, False)
     return path
 
@@ -171,6 +172,6 @@ def test_any_table_of_identities_is_read_or_refused(tmp_path_factory: Any, colum
     def read() -> None:
         for identity in read_identities(path).values():
             runs = path.parent / "runs"
-            assert identity.score_file(runs, "s").resolve().is_relative_to(runs / "s" / "scores")
+            assert identity.score_file(StudyFolder(runs, "s")).resolve().is_relative_to(runs / "s" / "scores")
 
     read_or_refuse(read)

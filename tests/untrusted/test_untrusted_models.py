@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from configs.artifacts import read_json, sha256_file, sha256_files, write_json
 from configs.errors import ArtifactError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from mixtures.tokens.new_tokenizer import train_tokenizer
 
 
@@ -32,7 +32,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from megatron_train.checkpoints.export import hf_config
 
     runs = tmp_path_factory.mktemp("runs")
-    folder = RunFolder(runs, "study", "s", "V1P0", 0, "pt").export(1)
+    folder = StudyFolder(runs, "study").run("s", "V1P0", 0, "pt").export(1)
     tokenizer = train_tokenizer(["a b c"] * 3, 262, runs / "tokenizer", {})
     folder.mkdir(parents=True)
     shape = ModelShape(layers=1, hidden=4, heads=2, head_dim=2, ffn_hidden=4, vocab=264, context_tokens=16)
@@ -72,7 +72,7 @@ def rehash(folder: Path) -> None:
 
 
 def copied(export: Path, runs: Path, name: str, content: bytes) -> Path:
-    folder = RunFolder(runs, "study", "s", "V1P0", 0, "pt").export(1)
+    folder = StudyFolder(runs, "study").run("s", "V1P0", 0, "pt").export(1)
     shutil.copytree(export, folder)
     (folder / name).write_bytes(content)
     if name != "export.json":

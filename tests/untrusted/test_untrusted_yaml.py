@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from configs.errors import ConfigError
-from configs.layout import CONFIG_ROOT, RunFolder
+from configs.layout import CONFIG_ROOT, StudyFolder
 from configs.load import load, load_mixture, parse_overrides, parse_yaml
 from configs.schema import BenchmarkConfig, MixtureConfig, Model, SourcesConfig, StudyConfig, TrainConfig
 
@@ -143,6 +143,6 @@ def test_names_that_become_paths_are_names(change: Any, name: str, tmp_path: Pat
 def test_no_run_folder_outside_its_study(name: str, tmp_path: Path) -> None:
     for parts in ((name, "s", "m"), ("a", name, "m"), ("a", "s", name)):
         with pytest.raises(ConfigError, match="a name of at most 100 letters"):
-            RunFolder(tmp_path, *parts, 0, "pt")
+            StudyFolder(tmp_path, parts[0]).run(*parts[1:], 0, "pt")
     with pytest.raises(ConfigError):
         load_mixture(name)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, verify_untouched
 from configs.errors import ArtifactError
+from configs.exports import EXPORT_JSON
 from configs.layout import StudyFolder, sft_dir, shards_dir, tokenizer_dir
 from configs.workflow.records.records import record_file
 from configs.workflow.units import Unit
@@ -63,7 +64,7 @@ class Products:
 
     def score_file(self, unit: Unit) -> Path:
         assert unit.folder is not None
-        return self.study.scores / unit.folder.name / f"step-{step_of(unit):07d}.parquet"
+        return unit.folder.score_file(unit.folder.export(step_of(unit)))
 
     def _stands_for(self, unit: Unit) -> list[Path]:
         """The files from which `product` follows."""
@@ -90,7 +91,7 @@ class Products:
             kept = unit.folder.checkpoints / unit.folder.export(step).name / MANIFEST
             exports |= {unit.folder.export(step)} if kept.is_file() else set()
         exports |= set(unit.folder.path.glob("export/step-*"))
-        return [(path, path / "export.json") for path in sorted(exports)]
+        return [(path, path / EXPORT_JSON) for path in sorted(exports)]
 
     def _tokenized(self, unit: Unit) -> list[Path]:
         """Tokenizer, shards of each source, SFT sets."""

@@ -170,7 +170,7 @@ def test_no_score_file(tmp_path: Path) -> None:
 
 def test_the_scorer_writes_what_is_read_here() -> None:
     from analysis.scores.score_files import _schema_problems
-    from ray_eval.results import SCHEMA
+    from configs.scores import SCHEMA
 
     assert set(SCHEMA.names) == set(TYPES) and list(_schema_problems(SCHEMA)) == []
 

@@ -19,7 +19,7 @@ from analysis.tables.catalogue import parse_table_names
 from analysis.tables.published import published_sheets
 from analysis.tables.setting_rows import agrees
 from analysis.tables.settings import settings_tables
-from configs.layout import RunFolder, StudyFolder
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS, load_study, load_train, save
 
 NAMES = ("table1", "table2", "table3", "table4")
@@ -168,7 +168,7 @@ def test_a_miniature_counted_by_hand(mini: Path) -> None:
 
 def test_what_a_run_left_counts_more_than_the_configs(mini: Path, tmp_path: Path) -> None:
     shutil.copytree(mini / "demo", tmp_path / "demo")
-    folder = RunFolder(tmp_path, "demo", "mini_s", "V1P1", 0, "pt").path
+    folder = StudyFolder(tmp_path, "demo").run("mini_s", "V1P1", 0, "pt").path
     run = load_train("mini_s.yaml", {"model.hidden": 32, "optimizer.lr": 0.5, "data.mixture": "only_theirs"})
     save(run, folder / "config.yaml")
     found = made(tmp_path, load_panel(StudyFolder(tmp_path, "demo")))

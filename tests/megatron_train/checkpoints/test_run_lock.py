@@ -20,8 +20,8 @@ from train_runs import TINY, TINY_SFT, launch, read_metrics
 
 from configs.artifacts import read_json, sha256_file, write_json
 from configs.errors import ArtifactError, ResourceError
-from configs.layout import RunFolder
-from configs.runtime.locks import alone_in
+from configs.layout import StudyFolder
+from configs.runtime.locks import run_lock
 from configs.schema import ModelShape, Optimizer
 from megatron_train import pretrain, sft
 from megatron_train.checkpoints.checkpoint import Checkpoints, complete
@@ -134,7 +134,7 @@ def test_a_killed_run_goes_on_at_once_though_a_child_of_it_lives(whole: Path, da
     child = int((tmp_path / "waits").read_text())
     try:
         began = time.monotonic()
-        with alone_in(RunFolder(tmp_path, "t", "mini_s", "V1P0", 0, "pt")):
+        with run_lock(StudyFolder(tmp_path, "t").run("mini_s", "V1P0", 0, "pt")):
             assert time.monotonic() - began < 1
         assert result(run_pretrain(data, tmp_path)) == result(whole)
         os.kill(child, 0)  # raises where the child has ended, which would prove nothing
@@ -261,14 +261,14 @@ def test_a_record_of_another_version_has_no_say_in_the_differences(
 @pytest.mark.parametrize("options", [["parallel.tensor=2"], []], ids=["tensor", "data"])
 def test_all_ranks_learn_of_a_refusal(whole: Path, data: Path, tmp_path: Path, options: list[str]) -> None:
     """Two ranks, once for a folder that is taken, once for one of other inputs: one message, and no rank waits."""
-    run = RunFolder(tmp_path, "t", "mini_s", "V1P0", 0, "pt")
+    run = StudyFolder(tmp_path, "t").run("mini_s", "V1P0", 0, "pt")
     message = f"another process is at work on {run.name}: {os.getpid()} on "
     if not options:
         shutil.copytree(whole.parents[4], tmp_path, dirs_exist_ok=True)
         options, message = [OTHER], OTHER_IN_WORDS
     before = content(run.path)
     where = ["--config", "mini_s.yaml", "--study", "t", "--data", str(data), "--runs", str(tmp_path)]
-    with alone_in(run) if OTHER not in options else contextlib.nullcontext():
+    with run_lock(run) if OTHER not in options else contextlib.nullcontext():
         began = time.monotonic()
         done = launch("pretrain.py", *where, *TINY, MILESTONE, *options, processes=2, expect=1)
         assert time.monotonic() - began < 60
@@ -282,7 +282,7 @@ def test_a_run_by_hand_and_a_study_exclude_each_other(data: Path, tmp_path: Path
     from configs.load import load_train, parse_overrides
 
     config = load_train("mini_s.yaml", parse_overrides(TINY))
-    run = RunFolder(tmp_path, "t", "mini_s", "V1P0", 0, "pt")
-    with alone_in(run), pytest.raises(ResourceError, match=f"at work on {run.name}: {os.getpid()} on "):
-        pretrain.run(config, "t", data, tmp_path)
+    run = StudyFolder(tmp_path, "t").run("mini_s", "V1P0", 0, "pt")
+    with run_lock(run), pytest.raises(ResourceError, match=f"at work on {run.name}: {os.getpid()} on "):
+        pretrain.run(config, StudyFolder(tmp_path, "t"), data)
     assert not run.path.exists()

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.nn.functional as F
-from test_data import ONE
+from megatron_cases import ONE
 from torch import Tensor
 
 from configs.errors import ResourceError

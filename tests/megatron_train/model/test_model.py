@@ -72,7 +72,7 @@ def test_import_gives_the_same_export_again(shape: ModelShape, ranks: Ranks, dat
 def test_altered_or_unfit_exports_are_refused(shape: ModelShape, ranks: Ranks, data: Path, tmp_path: Path) -> None:
     model = build_model(shape, tensor_parallel=1, device=ranks.device, seed=1)
     folder = tmp_path / "export"
-    export(folder, model, shape, ranks, tokenizer_dir(data, TOKENIZER), {"step": 1})
+    export(folder, model, shape, ranks, tokenizer_dir(data, TOKENIZER), {"step": 1, "tokens": 10})
     with pytest.raises(ConfigError, match=r"num_hidden_layers is 2, the config asks for 3"):
         check_shape(folder, shape.model_copy(update={"layers": 3}))
     weights = bytearray((folder / "model.safetensors").read_bytes())

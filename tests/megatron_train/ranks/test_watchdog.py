@@ -18,23 +18,23 @@ from train_runs import PROJECT, TINY, launch
 from configs.errors import HangError
 from megatron_train.ranks import place, watchdog
 from megatron_train.ranks.parallel import Ranks
-from megatron_train.ranks.place import PHASES, Place
-from megatron_train.ranks.watchdog import Seen, Verdict, describe, judge
+from megatron_train.ranks.place import PHASES, RankPlace
+from megatron_train.ranks.watchdog import HangVerdict, Seen, describe, judge
 
 PATIENCE = 20
 
 
-def standing(place: Place, *, silent: int = 0, still: int = PATIENCE) -> Seen:
+def standing(place: RankPlace, *, silent: int = 0, still: int = PATIENCE) -> Seen:
     return Seen(place=place, process="host h, pid 1", still=still, silent=silent)
 
 
 places = st.builds(
-    Place, st.integers(0, 3), st.integers(0, len(PHASES) - 1), calls=st.integers(0, 2), waits=st.booleans()
+    RankPlace, st.integers(0, 3), st.integers(0, len(PHASES) - 1), calls=st.integers(0, 2), waits=st.booleans()
 )
 
 
 @given(st.lists(places, min_size=2, max_size=6))
-def test_whoever_is_furthest_behind_is_to_blame(where: list[Place]) -> None:
+def test_whoever_is_furthest_behind_is_to_blame(where: list[RankPlace]) -> None:
     verdict = judge({rank: standing(place) for rank, place in enumerate(where)}, PATIENCE)
     assert verdict is not None and not verdict.silent
     blamed = [where[rank] for rank in verdict.ranks]
@@ -46,40 +46,44 @@ def test_whoever_is_furthest_behind_is_to_blame(where: list[Place]) -> None:
 
 
 @given(st.lists(places, min_size=2, max_size=6), st.data())
-def test_a_rank_that_moves_acquits_all(where: list[Place], data: st.DataObject) -> None:
+def test_a_rank_that_moves_acquits_all(where: list[RankPlace], data: st.DataObject) -> None:
     seen = {rank: standing(place, silent=99) for rank, place in enumerate(where)}
     seen[data.draw(st.sampled_from(sorted(seen)))].still = data.draw(st.integers(0, PATIENCE - 1))
     assert judge(seen, PATIENCE) is None
 
 
 def test_a_silent_rank_is_to_blame_before_one_behind() -> None:
-    seen = {0: standing(Place(5, 1)), 1: standing(Place(6, 2), silent=PATIENCE), 2: standing(Place(6, 3), silent=3)}
-    assert judge(seen, PATIENCE) == Verdict([1], silent=True)
+    seen = {
+        0: standing(RankPlace(5, 1)),
+        1: standing(RankPlace(6, 2), silent=PATIENCE),
+        2: standing(RankPlace(6, 3), silent=3),
+    }
+    assert judge(seen, PATIENCE) == HangVerdict([1], silent=True)
 
 
 def test_a_rank_that_works_is_behind_one_that_waits_for_it() -> None:
-    seen = {0: standing(Place(5, 7)), 1: standing(Place(5, 7, waits=True))}
-    assert judge(seen, PATIENCE) == Verdict([0])
+    seen = {0: standing(RankPlace(5, 7)), 1: standing(RankPlace(5, 7, waits=True))}
+    assert judge(seen, PATIENCE) == HangVerdict([0])
 
 
 def test_looks_count_what_did_not_change() -> None:
     seen, counts = Seen(), []
     for beat, step in ((1, 1), (2, 1), (3, 1), (3, 1), (3, 1), (4, 2), (4, 2)):
-        seen.look(beat, Place(step), "p")
+        seen.look(beat, RankPlace(step), "p")
         counts.append((seen.still, seen.silent))
     assert counts == [(0, 0), (1, 0), (2, 0), (3, 1), (4, 2), (0, 0), (1, 1)]
 
 
 def test_the_messages() -> None:
-    ahead = standing(Place(12, PHASES.index("forward and backward")))
-    seen = dict.fromkeys((0, 1, 2, 4), ahead) | {3: standing(Place(12, PHASES.index("data")))}
-    text = str(describe(seen, Verdict([3]), 600, Path("hang")))
+    ahead = standing(RankPlace(12, PHASES.index("forward and backward")))
+    seen = dict.fromkeys((0, 1, 2, 4), ahead) | {3: standing(RankPlace(12, PHASES.index("data")))}
+    text = str(describe(seen, HangVerdict([3]), 600, Path("hang")))
     assert "no rank has moved for 600 s" in text
     assert "rank 3 (host h, pid 1) has stood at step 12, data\n" in text
     assert "ranks 0-2, 4 at step 12, forward and backward, waiting for it" in text and "stacks in hang" in text
-    text = str(describe(seen, Verdict([3], silent=True), 600, Path("hang")))
+    text = str(describe(seen, HangVerdict([3], silent=True), 600, Path("hang")))
     assert "rank 3 (host h, pid 1) gives no sign of life (frozen, or out of reach); it was last seen at step 12" in text
-    text = str(describe({0: ahead, 1: ahead}, Verdict([]), 600, Path("hang")))
+    text = str(describe({0: ahead, 1: ahead}, HangVerdict([]), 600, Path("hang")))
     assert "ranks 0-1 at step 12, forward and backward, all at the same place" in text
 
 
@@ -92,7 +96,7 @@ def test_calls_within_a_phase_are_progress() -> None:
         assert place.current() > again
     assert first < again == place.current()
     place.at(3, "update")
-    assert again < place.current() < Place(4)
+    assert again < place.current() < RankPlace(4)
 
 
 @pytest.fixture
@@ -104,15 +108,15 @@ def ranks() -> Ranks:
 
 
 @pytest.fixture
-def verdicts(monkeypatch: pytest.MonkeyPatch) -> list[Verdict]:
+def verdicts(monkeypatch: pytest.MonkeyPatch) -> list[HangVerdict]:
     """What the watchdog would have ended the process for."""
-    found: list[Verdict] = []
+    found: list[HangVerdict] = []
     monkeypatch.setattr(watchdog.Watchdog, "_speak", lambda self, verdict: found.append(verdict))
     return found
 
 
 def test_a_healthy_run_is_left_alone_and_leaves_nothing_behind(
-    ranks: Ranks, tmp_path: Path, verdicts: list[Verdict]
+    ranks: Ranks, tmp_path: Path, verdicts: list[HangVerdict]
 ) -> None:
     """Phases of two thirds of the limit; twice in one process."""
     for _ in range(2):
@@ -126,12 +130,14 @@ def test_a_healthy_run_is_left_alone_and_leaves_nothing_behind(
     assert not verdicts and not (tmp_path / "hang").exists()
 
 
-def test_a_rank_never_heard_of_is_named_after_the_limit(ranks: Ranks, tmp_path: Path, verdicts: list[Verdict]) -> None:
+def test_a_rank_never_heard_of_is_named_after_the_limit(
+    ranks: Ranks, tmp_path: Path, verdicts: list[HangVerdict]
+) -> None:
     with watchdog.watching(ranks, 0.5, tmp_path / "hang"):
         time.sleep(0.4)
         assert not verdicts
         time.sleep(1)
-    assert verdicts == [Verdict([1], silent=True)], "said once"
+    assert verdicts == [HangVerdict([1], silent=True)], "said once"
 
 
 def test_no_thread_where_it_is_switched_off_or_alone(ranks: Ranks, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from megatron_cases import ONE
 from train_runs import TOKENIZER
 
 from configs.layout import sft_dir, shards_dir, tokenizer_dir
@@ -24,7 +25,6 @@ from mixtures.tokens.shards import Shards
 from mixtures.tokens.tokenizer import Tokenizer
 
 # Ranks without process groups: data needs only the numbers.
-ONE = Ranks(0, 1, 0, 1, 0, 1, torch.device("cpu"), cast("torch.distributed.ProcessGroup", None), None)  # type: ignore[arg-type]
 
 
 def sequences(batches: list[StepBatch]) -> list[tuple[list[int], list[int], list[float]]]:

@@ -34,7 +34,7 @@ def test_the_loss_curve_is_that_of_an_independent_loop(data: Path, tmp_path: Pat
     config = load_train("mini_s.yaml", parse_overrides(overrides))
     ranks = parallel.initialise(1, 1)
     model = build_model(config.model, tensor_parallel=1, device=ranks.device, seed=config.seed)
-    export(tmp_path / "start", model, config.model, ranks, tokenizer_dir(data, "tiny"), {"step": 0})
+    export(tmp_path / "start", model, config.model, ranks, tokenizer_dir(data, "tiny"), {"step": 0, "tokens": 0})
     parallel.shut_down()
 
     llama = LlamaForCausalLM.from_pretrained(tmp_path / "start", dtype=torch.float32, attn_implementation="eager")

@@ -15,7 +15,7 @@ import pytest
 
 from configs.errors import ArtifactError, DataError
 from configs.load import BENCHMARKS, load_benchmark, load_study
-from configs.schema import StudyConfig
+from configs.schema import StudyConfig, StudyScoring
 from mixtures.contamination import search as search_module
 from mixtures.contamination.__main__ import main
 from mixtures.contamination.items import read_items
@@ -288,7 +288,7 @@ def test_items_join_with_scores_on_benchmark_and_example(world: Path, tmp_path: 
     scored = [
         {"benchmark": slug, "example_id": example.example_id, "right": example.gold == 0}
         for slug in BENCHMARKS
-        for example in load_examples(load_benchmark(slug), world, sample=25)
+        for example in load_examples(load_benchmark(slug), world, StudyScoring(sample=25))
     ]
     scores = pa.Table.from_pylist(scored).join(items, ["benchmark", "example_id"], join_type="inner")
     assert scores.num_rows == len(scored) == 25 * 20

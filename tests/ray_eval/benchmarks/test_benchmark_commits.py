@@ -14,14 +14,14 @@ from eval_rows import ROWS
 from hub_branches import FIRST, SECOND, Branches
 
 from configs.errors import DataError
-from configs.layout import RunFolder, revisions_file
+from configs.layout import StudyFolder, revisions_file
 from configs.load import load_benchmark, load_study
 from mixtures.contamination.study import benchmarks_of
 from mixtures.sources import hub
 from mixtures.sources.benchmark_rows import read_rows
 from ray_eval.results import metadata_of, read_scores
 from ray_eval.score import main
-from ray_eval.scoring import Summary, score_study
+from ray_eval.scoring import ScoreOptions, Summary, score_study
 
 COPA = load_benchmark("copa").revision
 """A commit: nobody is asked."""
@@ -48,13 +48,16 @@ def repositories(monkeypatch: pytest.MonkeyPatch) -> Repositories:
 
 @pytest.fixture
 def runs(make_export: Callable[..., Path], tmp_path: Path) -> Path:
-    make_export(RunFolder(tmp_path / "runs", "trial", "mini_s", "V1P0", 0, "pt").export(1))
+    make_export(StudyFolder(tmp_path / "runs", "trial").run("mini_s", "V1P0", 0, "pt").export(1))
     return tmp_path / "runs"
 
 
 def score(runs: Path, **options: Any) -> Summary:
     data, names = runs.with_name("data"), ["piqa", "copa"]
-    return score_study(runs, "trial", documents_root=None, benchmarks=names, use_ray=False, data=data, **options)
+    return score_study(
+        StudyFolder(runs, "trial"),
+        ScoreOptions(documents_root=None, benchmarks=names, use_ray=False, data=data, **options),
+    )
 
 
 def test_rows_are_those_of_a_recorded_commit(
@@ -105,7 +108,8 @@ def test_scores_of_local_rows_name_no_commit(
     runs: Path, benchmark_root: Path, fake_hub: Branches, tmp_path: Path
 ) -> None:
     score_study(
-        runs, "trial", documents_root=benchmark_root, benchmarks=["piqa"], use_ray=False, data=tmp_path / "data"
+        StudyFolder(runs, "trial"),
+        ScoreOptions(documents_root=benchmark_root, benchmarks=["piqa"], use_ray=False, data=tmp_path / "data"),
     )
     (path,) = (runs / "trial" / "scores").rglob("*.parquet")
     assert "benchmark_commits" not in metadata_of(read_scores(path))

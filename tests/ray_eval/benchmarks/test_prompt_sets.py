@@ -16,7 +16,7 @@ from eval_rows import ROWS
 from configs.errors import ConfigError, DataError
 from configs.layout import PROJECT_ROOT
 from configs.load import BENCHMARKS, load, load_benchmark, load_benchmarks
-from configs.schema import BenchmarkConfig, PromptSet
+from configs.schema import BenchmarkConfig, PromptSet, StudyScoring
 from ray_eval.benchmarks import Example, load_examples
 from ray_eval.benchmarks.templates import Question, Template
 
@@ -286,7 +286,7 @@ def test_olmes_does_not_double_the_full_stop_before_a_title() -> None:
 @pytest.mark.parametrize(("slug", "prompt"), SETS)
 def test_every_real_row_of_every_set_is_sound(slug: str, prompt: str, shared_data: Path) -> None:
     spec = load_benchmark(slug)
-    examples = load_examples(spec, shared_data, prompt=prompt)
+    examples = load_examples(spec, shared_data, StudyScoring(prompt=prompt))
     assert len(examples) == spec.examples
     assert {example.variant for example in examples} == {f"{prompt}/0shot"}
     lettered = spec.prompts[prompt].options is not None
@@ -304,9 +304,11 @@ def test_every_real_row_of_every_set_is_sound(slug: str, prompt: str, shared_dat
 def test_the_right_letter_stands_before_the_right_answer(slug: str, shared_data: Path) -> None:
     """The text beside the gold letter is the gold candidate of lm-evaluation-harness's form."""
     spec = load_benchmark(slug)
-    texts = load_examples(spec, shared_data, sample=200)
+    texts = load_examples(spec, shared_data, StudyScoring(sample=200))
     for prompt in [name for name, prompt in spec.prompts.items() if prompt.options is not None]:
-        for plain, example in zip(texts, load_examples(spec, shared_data, sample=200, prompt=prompt), strict=True):
+        for plain, example in zip(
+            texts, load_examples(spec, shared_data, StudyScoring(sample=200, prompt=prompt)), strict=True
+        ):
             option = f"{example.candidates[example.gold]}. {plain.candidates[plain.gold]}"
             assert re.search(rf"\n ?{re.escape(option)}\n", str(example.context(0)))
 
@@ -315,19 +317,19 @@ def test_the_right_letter_stands_before_the_right_answer(slug: str, shared_data:
 def test_no_letter_is_right_too_often(shared_data: Path) -> None:
     """A model that always says one letter must not score far above chance where the texts differ from row to row."""
     for slug in ("hellaswag", "piqa", "copa", "siqa", "winogrande", "arc_easy", "sciq", "openbookqa"):
-        examples = load_examples(load_benchmark(slug), shared_data, prompt="lettered")
+        examples = load_examples(load_benchmark(slug), shared_data, StudyScoring(prompt="lettered"))
         share = [sum(e.gold == i for e in examples) / len(examples) for i in range(4)]
         assert max(share) < 1.2 / len(examples[0].candidates), slug
 
 
 def test_unknown_sets_name_those_that_have_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
-        load_examples(load_benchmark("rte"), tmp_path, prompt="olmes")
+        load_examples(load_benchmark("rte"), tmp_path, StudyScoring(prompt="olmes"))
     message = str(error.value)
     assert "benchmark rte: no prompt set 'olmes'" in message and "valid: lm_eval, lettered" in message
     assert "olmes is there for hellaswag, piqa, siqa" in message and "rte," not in message
     with pytest.raises(ConfigError, match="no prompt set 'elsewhere'"):
-        load_examples(load_benchmark("rte"), tmp_path, prompt="elsewhere")
+        load_examples(load_benchmark("rte"), tmp_path, StudyScoring(prompt="elsewhere"))
 
 
 def test_which_candidates_are_fixed() -> None:
@@ -385,7 +387,7 @@ def test_a_users_file_equals_the_harness_on_its_mmlu(tmp_path: Path, shots: int)
 
     spec = own(tmp_path)
     assert (spec.category, list(spec.prompts)) == ("medicine", ["mmlu"])
-    examples = load_examples(spec, None, shots=shots)  # `files` is read wherever the study's data lie
+    examples = load_examples(spec, None, StudyScoring(shots=shots))  # `files` is read wherever the study's data lie
     assert [e.gold for e in examples] == [1, 0, 0] and [e.example_id for e in examples][2] == "test/2"
     assert {e.variant for e in examples} == {f"mmlu/{shots}shot"}
 
@@ -417,7 +419,7 @@ def test_the_example_of_the_page_works(page: str, tmp_path: Path) -> None:
     (tmp_path / "riddles.jsonl").write_text(json.dumps(row))
     spec = load_benchmark(str(tmp_path / "riddles.yaml"))
     for prompt in spec.prompts:
-        (example,) = load_examples(spec, None, prompt=prompt)
+        (example,) = load_examples(spec, None, StudyScoring(prompt=prompt))
         if prompt == "plain":
             assert example.contexts == ("Riddle: What has keys but no doors?\nAnswer:",)
             assert example.candidates == ("a piano", "a house", "a car") and example.gold == 0
@@ -519,7 +521,7 @@ def test_broken_files_of_a_user_are_named(tmp_path: Path) -> None:
         load_examples(spec, None)
     spec = own(tmp_path, MMLU.replace(", dev: rows/dev.jsonl", ""))
     with pytest.raises(DataError, match=r"benchmark anatomy, split dev: the train rows of Anatomy are missing"):
-        load_examples(spec, None, shots=1)
+        load_examples(spec, None, StudyScoring(shots=1))
 
 
 @pytest.mark.parametrize(

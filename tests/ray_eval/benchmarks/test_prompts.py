@@ -11,24 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from eval_rows import ROWS
+from harness_runs import TASK_FILES
 
 from configs.errors import DataError
 from configs.load import BENCHMARKS, load_benchmark
+from configs.schema import StudyScoring
 from ray_eval.benchmarks import DELIMITER, load_examples
-
-TASK_FILES = {
-    "hellaswag": "hellaswag/hellaswag",
-    "piqa": "piqa/piqa",
-    "siqa": "siqa/siqa",
-    "commonsense_qa": "commonsense_qa/default",
-    "winogrande": "winogrande/default",
-    "arc_challenge": "arc/arc_challenge",
-    "arc_easy": "arc/arc_easy",
-    "sciq": "sciq/sciq",
-    "openbookqa": "openbookqa/openbookqa",
-    **{slug: f"super_glue/{slug}/default" for slug in ("copa", "boolq", "cb", "wic", "wsc", "multirc")},
-    **{slug: f"glue/{slug}/default" for slug in ("mnli", "qnli", "rte", "qqp", "mrpc")},
-}
 
 
 def harness_task(slug: str, rows: pa.Table, folder: Path) -> Any:
@@ -79,7 +67,7 @@ def harness(
 
 def compare(slug: str, root: Path, rows: pa.Table, tmp: Path, sample: int | None = None) -> list[str]:
     """Differences between our examples and the harness's."""
-    examples = load_examples(load_benchmark(slug), root, sample=sample)
+    examples = load_examples(load_benchmark(slug), root, StudyScoring(sample=sample))
     rows = rows.take([example.row for example in examples])
     differences = []
     for example, (requests, gold) in zip(examples, harness(slug, rows, tmp), strict=True):
@@ -177,7 +165,7 @@ def test_samples_are_fixed_ordered_and_nested(tmp_path: Path) -> None:
     spec = load_benchmark("qqp")
 
     def rows(sample: int | None, seed: int = 0) -> list[int]:
-        return [example.row for example in load_examples(spec, tmp_path, sample=sample, seed=seed)]
+        return [example.row for example in load_examples(spec, tmp_path, StudyScoring(sample=sample, seed=seed))]
 
     assert rows(5) == [24, 38, 74, 145, 454]  # the same on every machine
     assert rows(50) == sorted(rows(50)) and set(rows(50)) < set(rows(100))
@@ -189,5 +177,5 @@ def test_samples_are_fixed_ordered_and_nested(tmp_path: Path) -> None:
 def test_the_unconditional_prefix_can_be_switched_off(benchmark_root: Path) -> None:
     spec = load_benchmark("piqa")
     assert {e.unconditional for e in load_examples(spec, benchmark_root)} == {"Answer:"}
-    assert {e.unconditional for e in load_examples(spec, benchmark_root, unconditional=False)} == {None}
+    assert {e.unconditional for e in load_examples(spec, benchmark_root, StudyScoring(unconditional=False))} == {None}
     assert {e.unconditional for e in load_examples(load_benchmark("winogrande"), benchmark_root)} == {None}

@@ -14,7 +14,7 @@ from eval_rows import ROWS, write_benchmarks
 from test_prompts import harness
 
 from configs.errors import ConfigError, DataError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS, load_benchmark
 from configs.schema import BenchmarkConfig, StudyScoring
 from mixtures.sources.benchmark_rows import read_train_rows, sample_rows, source_identity
@@ -24,7 +24,7 @@ from ray_eval.checkpoints.exports import inspect_exports
 from ray_eval.plans.encoding import Encodings
 from ray_eval.results import read_scores
 from ray_eval.score import main
-from ray_eval.scoring import score_study, study_plan
+from ray_eval.scoring import ScoreOptions, score_study, study_plan
 
 SHOTS = 3
 WITHOUT_TRAIN = ("hellaswag", "sciq")
@@ -69,7 +69,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def differences(slug: str, root: Path, tmp: Path, sample: int | None = None) -> list[str]:
     spec = load_benchmark(slug)
-    examples = load_examples(spec, root, sample=sample, shots=SHOTS)
+    examples = load_examples(spec, root, StudyScoring(sample=sample, shots=SHOTS))
     rows = pq.read_table(root / "benchmarks" / slug / f"{spec.split_in(local=True)}.parquet")
     train = pq.read_table(root / "benchmarks" / slug / "train.parquet")
     shots = train.take(read_train_rows(root, spec, SHOTS).numbers)
@@ -101,8 +101,8 @@ def fronts(root: Path, **options: Any) -> set[str]:
     """What stands in front of SIQA's rows."""
     spec = load_benchmark("siqa")
     options = {"sample": None, "seed": 0} | options
-    plain = load_examples(spec, root, sample=options["sample"], seed=options["seed"])
-    pairs = zip(load_examples(spec, root, **options), plain, strict=True)
+    plain = load_examples(spec, root, StudyScoring(sample=options["sample"], seed=options["seed"]))
+    pairs = zip(load_examples(spec, root, StudyScoring(**options)), plain, strict=True)
     return {str(shown.context(0)).removesuffix(str(bare.context(0))) for shown, bare in pairs}
 
 
@@ -116,7 +116,7 @@ def test_shots_are_fixed_and_the_same_for_all_rows(root: Path) -> None:
     (more,) = fronts(root, shots=3)
     assert more.startswith(front)
     assert fronts(root) == {""}
-    examples = load_examples(load_benchmark("siqa"), root, shots=2)
+    examples = load_examples(load_benchmark("siqa"), root, StudyScoring(shots=2))
     assert {example.unconditional for example in examples} == {"A:"}  # no shots in front
 
 
@@ -126,16 +126,16 @@ def test_a_row_is_never_among_its_own_shots(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for split in ("train", "validation"):
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
-    examples = load_examples(load_benchmark("rte"), tmp_path, shots=5)
+    examples = load_examples(load_benchmark("rte"), tmp_path, StudyScoring(shots=5))
     for i, example in enumerate(examples):
         context = str(example.context(0))
         assert context.count(f"Fact {i}.") == 1 and context.count("Fact ") == 6
     with pytest.raises(DataError, match=r"6 different rows, too few for 6 shots(.|\n)*valid: 7 rows"):
-        load_examples(load_benchmark("rte"), tmp_path, shots=6)
+        load_examples(load_benchmark("rte"), tmp_path, StudyScoring(shots=6))
     # Equal rows count once.
     pq.write_table(pa.Table.from_pylist(rows[:2] * 10), folder / "train.parquet")
     with pytest.raises(DataError, match="2 different rows"):
-        load_examples(load_benchmark("rte"), tmp_path, shots=2)
+        load_examples(load_benchmark("rte"), tmp_path, StudyScoring(shots=2))
 
 
 def test_train_rows_do_not_follow_the_sample(root: Path) -> None:
@@ -152,7 +152,7 @@ def test_train_rows_do_not_follow_the_sample(root: Path) -> None:
 def test_a_missing_train_split_is_named(slug: str, shared_data: Path) -> None:
     spec = load_benchmark(slug)
     with pytest.raises(DataError) as error:
-        load_examples(spec, shared_data, sample=1, shots=1)
+        load_examples(spec, shared_data, StudyScoring(sample=1, shots=1))
     message = str(error.value)
     assert f"{slug}/train.parquet: the train rows of {spec.display} are missing" in message
     assert f"score {spec.display} without shots" in message
@@ -187,7 +187,7 @@ def test_conversations_are_those_of_the_harness(
         )
 
     spec = load_benchmark(slug)
-    examples = load_examples(spec, root, shots=shots, chat=True)
+    examples = load_examples(spec, root, StudyScoring(shots=shots, chat=True))
     assert {example.variant for example in examples} == {f"lm_eval/{shots}shot/chat"}
     encode = Encodings(tokenizer, 4096, examples)
     drawn = None
@@ -216,14 +216,14 @@ def test_conversations_are_those_of_the_harness(
 
 
 def test_the_conversation_by_hand(tokenizer: Tokenizer, root: Path) -> None:
-    example = load_examples(load_benchmark("copa"), root, chat=True)[0]
+    example = load_examples(load_benchmark("copa"), root, StudyScoring(chat=True))[0]
     assert example.contexts == (("The lamp went out because",),)
     assert example.candidates[0] == "the oil was gone."
     scored = Encodings(tokenizer, 512, [example])(example.context(0), example.candidates[0])
     assert tokenizer.decode(scored.ids) == "<|user|>\nThe lamp went out because\n<|assistant|>\nthe oil was gone."
     assert tokenizer.decode(scored.ids[-scored.num_targets :]) == "the oil was gone."
 
-    example = load_examples(load_benchmark("rte"), root, chat=True, shots=1)[0]
+    example = load_examples(load_benchmark("rte"), root, StudyScoring(chat=True, shots=1))[0]
     assert example.unconditional == ("Answer:",)
     encode = Encodings(tokenizer, 512, [example])
     alone = encode(example.unconditional, "True")
@@ -243,7 +243,7 @@ def test_a_tokenizer_without_a_chat_format_is_refused(root: Path) -> None:
         def encode_batch(self, texts: list[str]) -> list[list[int]]:
             return [[1] for _ in texts]
 
-    example = load_examples(load_benchmark("rte"), root, chat=True)[0]
+    example = load_examples(load_benchmark("rte"), root, StudyScoring(chat=True))[0]
     with pytest.raises(ConfigError, match="no chat format"):
         Encodings(Plain(), 16, [example])(example.context(0), "True")
 
@@ -252,16 +252,17 @@ def test_only_fine_tuned_checkpoints_are_asked_in_chat(
     make_export: Callable[..., Path], root: Path, tmp_path: Path
 ) -> None:
     for stage in ("pt", "sft-tulu"):
-        make_export(RunFolder(tmp_path, "trial", "mini_s", "V1P0", 0, stage).path / "export" / "step-0000001")
+        make_export(StudyFolder(tmp_path, "trial").run("mini_s", "V1P0", 0, stage).path / "export" / "step-0000001")
     (tmp_path / "wordplay.yaml").write_text(RIDDLES)
     shutil.copy(root / "benchmarks" / "piqa" / "validation.parquet", tmp_path / "riddles.parquet")
     score_study(
-        tmp_path,
-        "trial",
-        documents_root=root,
-        benchmarks=["rte", str(tmp_path / "wordplay.yaml")],
-        scoring=StudyScoring(chat=True),
-        use_ray=False,
+        StudyFolder(tmp_path, "trial"),
+        ScoreOptions(
+            documents_root=root,
+            benchmarks=["rte", str(tmp_path / "wordplay.yaml")],
+            scoring=StudyScoring(chat=True),
+            use_ray=False,
+        ),
     )
     found = {}
     for path in (tmp_path / "trial" / "scores").rglob("*.parquet"):
@@ -278,7 +279,7 @@ def test_only_fine_tuned_checkpoints_are_asked_in_chat(
 def test_the_command_line_says_how_to_ask(
     make_export: Callable[..., Path], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_export(RunFolder(tmp_path, "trial", "mini_s", "V1P0", 0, "pt").path / "export" / "step-0000001")
+    make_export(StudyFolder(tmp_path, "trial").run("mini_s", "V1P0", 0, "pt").path / "export" / "step-0000001")
     command = ["--no-ray", "--runs", str(tmp_path), "--data-root", str(root), "--limit", "1"]
 
     def refused(*arguments: str) -> str:
@@ -303,11 +304,13 @@ def test_a_plan_is_of_its_variant_and_of_the_train_rows(
     """Cached plans are not taken for another way to ask, nor once the rows that shots come from have changed."""
     folder = tmp_path / "data"
     shutil.copytree(root / "benchmarks" / "rte", folder / "benchmarks" / "rte")
-    make_export(RunFolder(tmp_path, "trial", "mini_s", "V1P0", 0, "sft-tulu").path / "export" / "step-0000001")
-    (export,) = inspect_exports(tmp_path, "trial")[0]
+    make_export(StudyFolder(tmp_path, "trial").run("mini_s", "V1P0", 0, "sft-tulu").path / "export" / "step-0000001")
+    (export,) = inspect_exports(StudyFolder(tmp_path, "trial"))[0]
 
     def plan(**asked: Any) -> str:
-        return study_plan(tmp_path, "trial", export, folder, ["rte"], StudyScoring(**asked)).hash
+        return study_plan(
+            StudyFolder(tmp_path, "trial"), export, ScoreOptions(folder, ["rte"], StudyScoring(**asked))
+        ).hash
 
     plans = [plan(), plan(prompt="lettered"), plan(shots=1), plan(shots=2), plan(shots=1, seed=1), plan(chat=True)]
     assert len(set(plans)) == len(plans)

@@ -17,8 +17,9 @@ from random_models import random_model
 
 from configs.artifacts import describe_file, read_json, write_json
 from configs.errors import ArtifactError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.load import load_benchmarks
+from configs.schema import StudyScoring
 from mixtures.tokens.tokenizer import Tokenizer
 from ray_eval.benchmarks import DELIMITER, load_examples
 from ray_eval.checkpoints.exports import read_export
@@ -26,7 +27,7 @@ from ray_eval.checkpoints.hf_checkpoint import read_model
 from ray_eval.checkpoints.hf_tokenizer import HFTokenizer
 from ray_eval.results import metadata_of, read_scores, write_scores
 from ray_eval.score import main
-from ray_eval.scoring import Progress, score_study
+from ray_eval.scoring import ScoreOptions, ScoringProgress, score_study
 
 ExportMaker = Callable[..., Path]
 BENCHMARKS = ("boolq", "piqa", "arc_easy")
@@ -72,7 +73,7 @@ def by_transformers(folder: Path, root: Path) -> np.ndarray:
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
     found = []
     for spec in load_benchmarks(BENCHMARKS):
-        for example in load_examples(spec, root, sample=20):
+        for example in load_examples(spec, root, StudyScoring(sample=20)):
             for i, candidate in enumerate(example.candidates):
                 context = example.context(i)
                 assert isinstance(context, str)
@@ -224,14 +225,15 @@ def test_equal_weights_with_another_config_are_another_model(llama: Path, benchm
 
 
 def test_parts_of_another_config_are_not_used(llama: Path, benchmark_root: Path, tmp_path: Path) -> None:
-    def run(progress: Callable[[Progress], None]) -> int:
+    def run(progress: Callable[[ScoringProgress], None]) -> int:
         models = [read_model(str(llama), tmp_path)]
         options: dict[str, Any] = {"documents_root": benchmark_root, "benchmarks": BENCHMARKS, "unit_work": 1e6}
         return score_study(
-            tmp_path, "models", checkpoints=models, use_ray=False, progress=progress, **options
+            StudyFolder(tmp_path, "models"),
+            ScoreOptions(checkpoints=models, use_ray=False, progress=progress, **options),
         ).counts.tokens
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: ScoringProgress) -> None:
         if progress.share > 0.4:
             raise InterruptedError
 
@@ -241,7 +243,7 @@ def test_parts_of_another_config_are_not_used(llama: Path, benchmark_root: Path,
     config = read_json(llama / "config.json")
     config["rope_parameters"]["rope_theta"] = 10.0
     write_json(llama / "config.json", config)
-    seen: list[Progress] = []
+    seen: list[ScoringProgress] = []
     assert run(seen.append) == seen[-1].num_tokens  # all of them in this call
 
 
@@ -259,18 +261,20 @@ def test_exports_whose_special_tokens_differ_share_no_plan(
     make_export: ExportMaker, tokenizer: Tokenizer, benchmark_root: Path, tmp_path: Path
 ) -> None:
     """The ids that stand for an empty context are chosen by tokenizer_config.json; tokenizer.json is the same."""
-    folders = [make_export(RunFolder(tmp_path, "trial", "s", "V1P0", seed, "pt").export(1)) for seed in (0, 1, 2)]
+    folders = [make_export(StudyFolder(tmp_path, "trial").run("s", "V1P0", seed, "pt").export(1)) for seed in (0, 1, 2)]
     restate(folders[2] / "tokenizer_config.json", eos_token="<|user|>")
     first, same, other = (read_export(folder) for folder in folders)
     assert first.encoding_sha256 == same.encoding_sha256 != other.encoding_sha256
     assert first.encoder().eod == tokenizer.eod != other.encoder().eod
-    score_study(tmp_path, "trial", documents_root=benchmark_root, benchmarks=["piqa"], use_ray=False)
+    score_study(
+        StudyFolder(tmp_path, "trial"), ScoreOptions(documents_root=benchmark_root, benchmarks=["piqa"], use_ray=False)
+    )
     assert len(list((tmp_path / "trial" / "plans").iterdir())) == 2
 
 
 def test_an_export_with_another_config_is_named(make_export: ExportMaker, tmp_path: Path) -> None:
     """Of the same length: its contents tell."""
-    folder = make_export(RunFolder(tmp_path, "trial", "s", "V1P0", 0, "pt").export(1))
+    folder = make_export(StudyFolder(tmp_path, "trial").run("s", "V1P0", 0, "pt").export(1))
     files = {path.name: describe_file(path) for path in folder.iterdir() if path.name != "export.json"}
     restate(folder / "export.json", files=files)
     read_export(folder)
@@ -284,10 +288,13 @@ def test_a_kept_plan_is_not_used_by_another_version_of_a_package(
     make_export: ExportMaker, benchmark_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is compiled again; where the ids are the same, scores stay up to date."""
-    make_export(RunFolder(tmp_path, "trial", "s", "V1P0", 0, "pt").export(1))
+    make_export(StudyFolder(tmp_path, "trial").run("s", "V1P0", 0, "pt").export(1))
 
     def run() -> int:
-        return score_study(tmp_path, "trial", documents_root=benchmark_root, benchmarks=["piqa"], use_ray=False).scored
+        return score_study(
+            StudyFolder(tmp_path, "trial"),
+            ScoreOptions(documents_root=benchmark_root, benchmarks=["piqa"], use_ray=False),
+        ).scored
 
     assert run() == 1
     monkeypatch.setattr("ray_eval.results._version", lambda package: "0.1")

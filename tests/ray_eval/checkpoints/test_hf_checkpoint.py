@@ -1,4 +1,4 @@
-"""`score.py --model`: models of others, from folders and the Hub; what must not be scored or run, and is named."""
+"""`score.py --model`: Hugging Face models, from folders and the Hub; what must not be scored or run, and is named."""
 
 from __future__ import annotations
 

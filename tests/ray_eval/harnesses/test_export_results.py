@@ -14,19 +14,21 @@ from eval_rows import ROWS, write_benchmarks
 from harness_runs import run_harness
 
 from configs.errors import ArtifactError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS, load_benchmark
-from ray_eval.export_results import export_results, main, metrics_of
-from ray_eval.results import SCHEMA, read_scores, write_scores
-from ray_eval.scoring import score_study
+from configs.scores import SCHEMA
+from ray_eval.export_results import main
+from ray_eval.harnesses.lm_eval_results import export_results, metrics_of
+from ray_eval.results import read_scores, write_scores
+from ray_eval.scoring import ScoreOptions, score_study
 
 ExportMaker = Callable[..., Path]
 
 
 def scored(runs: Path, make_export: ExportMaker, root: Path, stage: str = "pt", step: int = 1) -> Path:
     """An export of the study, scored; returns it."""
-    export = make_export(RunFolder(runs, "own", "mini_s", "V1P0", 0, stage).export(step), step=step)
-    score_study(runs, "own", documents_root=root, use_ray=False)
+    export = make_export(StudyFolder(runs, "own").run("mini_s", "V1P0", 0, stage).export(step), step=step)
+    score_study(StudyFolder(runs, "own"), ScoreOptions(documents_root=root, use_ray=False))
     return export
 
 

@@ -21,13 +21,13 @@ from harness_runs import run_harness
 from random_exports import random_export
 
 from configs.artifacts import sha256_file
-from configs.layout import PROJECT_ROOT, RunFolder, StudyFolder
+from configs.layout import PROJECT_ROOT, StudyFolder
 from configs.load import BENCHMARKS, load_benchmark
 from mixtures.tokens.tokenizer import Tokenizer
-from ray_eval.export_results import export_results
+from ray_eval.harnesses.lm_eval_results import export_results
 from ray_eval.import_results import main
 from ray_eval.results import metadata_of, read_scores
-from ray_eval.scoring import score_study
+from ray_eval.scoring import ScoreOptions, score_study
 
 TOLERANCE_NATS = 1e-4
 ONE = ("--study", "bench", "--scale", "240m", "--mixture", "V1P0", "--step", "10", "--tokens", "12e9")
@@ -36,7 +36,7 @@ ONE_FILE = "bench/scores/240m/V1P0/seed0/pt/step-0000010.parquet"
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
-    folder = RunFolder(tmp_path_factory.mktemp("runs"), "own", "mini_s", "V1P0", 0, "pt").export(1)
+    folder = StudyFolder(tmp_path_factory.mktemp("runs"), "own").run("mini_s", "V1P0", 0, "pt").export(1)
     return random_export(folder, tokenizer)
 
 
@@ -49,7 +49,7 @@ def harness(export: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 @pytest.fixture(scope="module")
 def own(export: Path, benchmark_root: Path) -> pa.Table:
     runs = export.parents[6]
-    score_study(runs, "own", documents_root=benchmark_root, use_ray=False)
+    score_study(StudyFolder(runs, "own"), ScoreOptions(documents_root=benchmark_root, use_ray=False))
     (path,) = (runs / "own" / "scores").rglob("*.parquet")
     return read_scores(path)
 
@@ -347,7 +347,9 @@ def test_help_is_quick_and_shows_examples() -> None:
 @pytest.mark.shared_data
 def test_real_rows_give_our_own_scores(shared_data: Path, tmp_path: Path, make_export: Callable[..., Path]) -> None:
     """The first 40 rows of each benchmark, as `--limit 40` takes them."""
-    export = make_export(RunFolder(tmp_path, "own", "mini_s", "V1P0", 0, "pt").export(1), max_position_embeddings=1024)
+    export = make_export(
+        StudyFolder(tmp_path, "own").run("mini_s", "V1P0", 0, "pt").export(1), max_position_embeddings=1024
+    )
     rows, root = {}, tmp_path / "documents"
     for slug in BENCHMARKS:
         name = f"benchmarks/{slug}/{load_benchmark(slug).split_in(local=True)}.parquet"
@@ -358,7 +360,7 @@ def test_real_rows_give_our_own_scores(shared_data: Path, tmp_path: Path, make_e
     # In float64, because the harness sums as it computes: in float32 sums beyond 512 nats are 6e-5 apart.
     folder, results = run_harness(export, rows, tmp_path / "lm_eval", softmax_dtype="float64", limit=40)
     theirs = by_row(imported(tmp_path, folder))
-    score_study(tmp_path, "own", documents_root=root, use_ray=False)
+    score_study(StudyFolder(tmp_path, "own"), ScoreOptions(documents_root=root, use_ray=False))
     (path,) = (tmp_path / "own" / "scores").rglob("*.parquet")
     ours = by_row(read_scores(path))
     assert len(theirs) == 40 * len(BENCHMARKS) and len(ours) == sum(map(len, rows.values()))
@@ -477,7 +479,7 @@ def test_lighteval_files_that_cannot_be_placed_are_refused(tmp_path: Path, capsy
 
     two = refused("two", arc_details(), evaluation_splits=["validation", "test"])
     assert "rows of several splits bear the same numbers" in two
-    assert "2 rows, its results count 5" in refused("short", arc_details(), effective_num_docs=5)
+    assert "2 samples, its results count 5" in refused("short", arc_details(), effective_num_docs=5)
     old = [{"full_prompt": "q", "predictions": "[-1.0]", "gold_index": "[0]"}]
     assert "column doc is missing" in refused("old", old)
     assert "row 1: doc.id 7 comes twice" in refused("twice", [arc_details()[0]] * 2)

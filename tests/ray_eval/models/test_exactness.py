@@ -20,14 +20,14 @@ import tiny_models
 from harness_runs import evaluate, task_config
 from random_exports import random_export, save_export
 
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS, load_benchmark
 from configs.schema import StudyScoring
 from mixtures.tokens.tokenizer import Tokenizer
 from ray_eval.benchmarks import load_examples
-from ray_eval.export_results import metrics_of
+from ray_eval.harnesses.lm_eval_results import metrics_of
 from ray_eval.results import read_scores
-from ray_eval.scoring import score_study
+from ray_eval.scoring import ScoreOptions, score_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_data]
 
@@ -49,7 +49,7 @@ def real_rows(shared_data: Path, slug: str, split: str | None = None) -> pa.Tabl
 def score(export: Path, root: Path, **options: Any) -> dict[str, pa.Table]:
     """Our scores of an export, by benchmark."""
     runs, study = export.parents[6], export.parents[5].name
-    score_study(runs, study, documents_root=root, use_ray=False, **options)
+    score_study(StudyFolder(runs, study), ScoreOptions(documents_root=root, use_ray=False, **options))
     (path,) = (runs / study / "scores").rglob("*.parquet")
     table = read_scores(path)
     names = np.asarray(table["benchmark"].to_pylist())
@@ -107,7 +107,7 @@ def tokenizer(request: pytest.FixtureRequest, texts: list[str], tmp_path_factory
 def export(
     request: pytest.FixtureRequest, tokenizer: Tokenizer, texts: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    folder = RunFolder(tmp_path_factory.mktemp("runs"), "exact", "mini_s", "V1P0", 0, "pt").export(1)
+    folder = StudyFolder(tmp_path_factory.mktemp("runs"), "exact").run("mini_s", "V1P0", 0, "pt").export(1)
     random_export(folder, tokenizer, **tiny_models.SHAPE)
     if request.param == "trained":
         model, loss = tiny_models.trained(folder, tokenizer, texts)
@@ -186,7 +186,7 @@ def test_equal_candidates_tie_to_the_last_bit_and_the_first_wins(
         path = tmp_path / "benchmarks" / slug / "validation.parquet"
         path.parent.mkdir(parents=True)
         pq.write_table(real_rows(shared_data, slug).take(numbers), path)
-    folder = RunFolder(tmp_path / "runs", "ties", "mini_s", "V1P0", 0, "pt").export(1)
+    folder = StudyFolder(tmp_path / "runs", "ties").run("mini_s", "V1P0", 0, "pt").export(1)
     shutil.copytree(export, folder)
     found = compare(folder, tmp_path, score(folder, tmp_path, benchmarks=list(EQUAL_CANDIDATES)))
     for slug, numbers in EQUAL_CANDIDATES.items():

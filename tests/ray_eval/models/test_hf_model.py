@@ -21,7 +21,7 @@ from ray_eval.models.batches import assemble, batch_rows
 from ray_eval.models.hf_model import HFModel
 from ray_eval.models.llama import Llama
 from ray_eval.models.llama_shape import is_plain_llama
-from ray_eval.models.scorer import Model
+from ray_eval.models.scorer import CausalLM
 from ray_eval.plans.encoding import Scored
 from ray_eval.plans.trees import lay_out
 
@@ -41,7 +41,7 @@ def sequences(lengths: tuple[int, ...] = (3, 9, 30, 60)) -> list[Scored]:
     return found
 
 
-def score(model: Model, asked: list[Scored]) -> np.ndarray:
+def score(model: CausalLM, asked: list[Scored]) -> np.ndarray:
     rows = lay_out(asked, share=model.shares_prefixes)
     assert rows.branched.any() == model.shares_prefixes
     sums = np.zeros(len(asked))
@@ -133,7 +133,7 @@ def test_a_llama_means_what_transformers_makes_of_its_config(case: str, tmp_path
     config = {k: v for k, v in read_json(folder / "config.json").items() if k not in ("rope_parameters", "head_dim")}
     write_json(folder / "config.json", config | options)
     assert is_plain_llama(folder) == plain
-    model: Model = Llama(folder) if plain else HFModel(folder)
+    model: CausalLM = Llama(folder) if plain else HFModel(folder)
     expected = reference(folder, asked)
     assert score(model, asked) == pytest.approx(expected, abs=TOLERANCE_NATS)
     if "linear" in case:  # the scaling tells

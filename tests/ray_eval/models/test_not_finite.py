@@ -17,14 +17,14 @@ from random_models import random_model
 
 from configs.artifacts import read_json, sha256_files, write_json
 from configs.errors import ArtifactError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.schema import StudyScoring
-from ray_eval.export_results import export_results
-from ray_eval.models.counts import Counts
+from ray_eval.harnesses.lm_eval_results import export_results
+from ray_eval.models.forward_counts import ForwardCounts
 from ray_eval.models.llama import Llama
 from ray_eval.results import metadata_of, open_scores, read_scores, write_scores
 from ray_eval.score import main
-from ray_eval.scoring import score_study
+from ray_eval.scoring import ScoreOptions, score_study
 from ray_eval.workers.parts import Parts
 
 ExportMaker = Callable[..., Path]
@@ -45,7 +45,7 @@ def multiply(folder: Path, factor: float, wanted: str = "mlp") -> None:
 
 
 def folder(runs: Path, seed: int) -> Path:
-    return RunFolder(runs, "trial", "mini_s", "V1P0", seed, "pt").export(1)
+    return StudyFolder(runs, "trial").run("mini_s", "V1P0", seed, "pt").export(1)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def runs(make_export: ExportMaker, tmp_path: Path) -> Path:
 
 def score(runs: Path, root: Path, scoring: StudyScoring = HALF, **options: Any) -> None:
     options = {"benchmarks": ["piqa", "wic"], "use_ray": False, **options}
-    score_study(runs, "trial", documents_root=root, scoring=scoring, **options)
+    score_study(StudyFolder(runs, "trial"), ScoreOptions(documents_root=root, scoring=scoring, **options))
 
 
 def scored(runs: Path) -> list[str]:
@@ -196,6 +196,6 @@ def test_an_old_score_file_with_nan_is_not_shown_as_a_result(
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_a_part_with_such_a_number_is_removed(value: float, tmp_path: Path) -> None:
     parts = Parts(tmp_path / "step-1.parquet", {"plan": "p"})
-    parts.write(range(3), np.array([-1.0, value]), Counts())
+    parts.write(range(3), np.array([-1.0, value]), ForwardCounts())
     assert parts.path(range(3)).exists()
     assert parts.read(range(3)) is None and not parts.path(range(3)).exists()

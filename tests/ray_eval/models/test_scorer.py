@@ -20,7 +20,7 @@ from ray_eval.models import output_layer
 from ray_eval.models import scorer as scorer_module
 from ray_eval.models.batches import PADDED_SHARE, TOKENS_IN_A_BATCH, assemble, batch_rows
 from ray_eval.models.llama import Llama
-from ray_eval.models.scorer import NEAR_TIE_NATS, Counts, Scorer, near_ties
+from ray_eval.models.scorer import NEAR_TIE_NATS, ForwardCounts, Scorer, near_ties
 from ray_eval.models.tree_attention import Heads, probe_form, probe_inputs, usable_forms
 from ray_eval.plans.encoding import Scored
 from ray_eval.plans.plan import Plan, compile_plan
@@ -42,10 +42,10 @@ def plans(tokenizer: Tokenizer, benchmark_root: Path) -> tuple[Plan, Plan]:
     return plan, plan.unshared()
 
 
-def scores(plan: Plan, model: Llama) -> tuple[np.ndarray, Counts, int]:
+def scores(plan: Plan, model: Llama) -> tuple[np.ndarray, ForwardCounts, int]:
     """Of every sequence, without settling near-ties; what it took, and in how many units."""
     scorer = Scorer(plan, places_at_once=model.places_at_once)
-    sums, counts = np.full(plan.num_sequences, np.nan), Counts()
+    sums, counts = np.full(plan.num_sequences, np.nan), ForwardCounts()
     units = scorer.units(model)
     for unit in units:
         numbers = scorer.sequences(unit)

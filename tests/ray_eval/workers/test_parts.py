@@ -14,19 +14,19 @@ import pytest
 from kills import kill_while_scoring
 
 from configs.errors import ResourceError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.schema import StudyScoring
 from ray_eval.models import batches, scorer
-from ray_eval.models.counts import Counts
+from ray_eval.models.forward_counts import ForwardCounts
 from ray_eval.results import read_scores
-from ray_eval.scoring import Progress, Summary, score_study
+from ray_eval.scoring import ScoreOptions, ScoringProgress, Summary, score_study
 from ray_eval.workers.parts import Parts, parts_folder
 
 ExportMaker = Callable[..., Path]
 UNIT_WORK = 1e6
 """Operations: a batch or two."""
 FACTS = {"plan": "p", "checkpoint": "c", "precision": "fp32", "layout": "l"}
-UNIT, SUMS, COUNTS = range(3, 9), np.array([-1.5, -2e-9, -300.25]), Counts(10, 2, 3, 1)
+UNIT, SUMS, COUNTS = range(3, 9), np.array([-1.5, -2e-9, -300.25]), ForwardCounts(10, 2, 3, 1)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
 
 def export_folder(runs: Path, seed: int) -> Path:
-    return RunFolder(runs, "trial", "mini_s", "V1P0", seed, "pt").export(1)
+    return StudyFolder(runs, "trial").run("mini_s", "V1P0", seed, "pt").export(1)
 
 
 @pytest.fixture
@@ -104,7 +104,10 @@ def runs(make_export: ExportMaker, tmp_path: Path) -> Path:
 
 
 def score(runs: Path, root: Path, **options: Any) -> Summary:
-    return score_study(runs, "trial", documents_root=root, **{"use_ray": False, "unit_work": UNIT_WORK, **options})
+    return score_study(
+        StudyFolder(runs, "trial"),
+        ScoreOptions(documents_root=root, **{"use_ray": False, "unit_work": UNIT_WORK, **options}),
+    )
 
 
 def files(runs: Path) -> dict[str, bytes]:
@@ -129,7 +132,7 @@ class Interruption(Exception):
 def interrupt(runs: Path, root: Path, share: float, **options: Any) -> None:
     """Score up to a share of the work."""
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: ScoringProgress) -> None:
         if progress.share >= share:
             raise Interruption
 
@@ -139,7 +142,7 @@ def interrupt(runs: Path, root: Path, share: float, **options: Any) -> None:
 
 def resumed_tokens(runs: Path, root: Path, **options: Any) -> tuple[int, int]:
     """Score the rest: tokens that were forwarded for it, and for everything."""
-    seen: list[Progress] = []
+    seen: list[ScoringProgress] = []
     summary = score(runs, root, progress=seen.append, **options)
     return seen[-1].num_tokens, summary.counts.tokens
 
@@ -154,7 +157,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(runs: Path, benchmark_root
 
 
 def test_progress_counts_units(runs: Path, benchmark_root: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[ScoringProgress] = []
     summary = score(runs, benchmark_root, progress=seen.append)
     shares = [progress.share for progress in seen]
     assert len(seen) > 30 and shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1

@@ -18,16 +18,16 @@ from ray_head import head_node, submitted
 
 from configs.artifacts import read_json, sha256_files, write_json
 from configs.errors import ArtifactError, ConfigError, ResourceError
-from configs.layout import PROJECT_ROOT, RunFolder
+from configs.layout import PROJECT_ROOT, StudyFolder
 from configs.load import BENCHMARKS
 from configs.runtime.cluster import cluster
 from configs.schema import StudyScoring
 from ray_eval.checkpoints.exports import inspect_exports
-from ray_eval.scoring import Progress, score_study, study_plan
+from ray_eval.scoring import ScoreOptions, ScoringProgress, score_study, study_plan
 from ray_eval.workers import engine
-from ray_eval.workers.engine import Step, Work, score_on_ray
+from ray_eval.workers.engine import Step, Workload, score_on_ray
 from ray_eval.workers.task_queue import DEATHS
-from ray_eval.workers.worker import Job, Order, Reply, Worker
+from ray_eval.workers.worker import Order, Reply, ScoreJob, Worker
 
 ExportMaker = Callable[..., Path]
 NUM_CHECKPOINTS = 4
@@ -71,7 +71,7 @@ class WithoutSpace(Worker):
 @pytest.fixture
 def runs(make_export: ExportMaker, tmp_path: Path) -> Path:
     for seed in range(NUM_CHECKPOINTS):
-        make_export(RunFolder(tmp_path, "trial", "mini_s", "V1P0", seed, "pt").export(1), seed=seed)
+        make_export(StudyFolder(tmp_path, "trial").run("mini_s", "V1P0", seed, "pt").export(1), seed=seed)
     return tmp_path
 
 
@@ -81,10 +81,10 @@ def files(runs: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def work_of(runs: Path, root: Path) -> Work:
-    exports = inspect_exports(runs, "trial")[0]
-    plan = study_plan(runs, "trial", exports[0], root, BENCHMARKS, SCORING)
-    return Work([(plan, [Job(export, "fp32") for export in exports])])
+def work_of(runs: Path, root: Path) -> Workload:
+    exports = inspect_exports(StudyFolder(runs, "trial"))[0]
+    plan = study_plan(StudyFolder(runs, "trial"), exports[0], ScoreOptions(root, BENCHMARKS, SCORING))
+    return Workload([(plan, [ScoreJob(export, "fp32") for export in exports])])
 
 
 @pytest.fixture(scope="module")
@@ -102,18 +102,21 @@ def local_cluster() -> Iterator[None]:
 def test_actors_write_the_same_bytes_as_one_process(
     num_workers: int, unit_work: float | None, runs: Path, benchmark_root: Path
 ) -> None:
-    alone = score_study(runs, "trial", documents_root=benchmark_root, scoring=SCORING, use_ray=False)
+    alone = score_study(
+        StudyFolder(runs, "trial"), ScoreOptions(documents_root=benchmark_root, scoring=SCORING, use_ray=False)
+    )
     expected = files(runs)
     shutil.rmtree(runs / "trial" / "scores")
-    seen: list[Progress] = []
+    seen: list[ScoringProgress] = []
     summary = score_study(
-        runs,
-        "trial",
-        documents_root=benchmark_root,
-        scoring=SCORING,
-        num_workers=num_workers,
-        unit_work=unit_work,
-        progress=seen.append,
+        StudyFolder(runs, "trial"),
+        ScoreOptions(
+            documents_root=benchmark_root,
+            scoring=SCORING,
+            num_workers=num_workers,
+            unit_work=unit_work,
+            progress=seen.append,
+        ),
     )
     assert alone.scored == summary.scored == NUM_CHECKPOINTS == len(expected)
     assert alone.counts == summary.counts and seen[-1].num_tokens == summary.counts.tokens
@@ -164,10 +167,12 @@ def test_a_full_cluster_is_waited_for(runs: Path, benchmark_root: Path, monkeypa
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_cluster")
 def test_a_corrupt_checkpoint_on_an_actor_is_a_user_error(runs: Path, benchmark_root: Path) -> None:
-    bad = inspect_exports(runs, "trial")[0][2].folder
+    bad = inspect_exports(StudyFolder(runs, "trial"))[0][2].folder
     (bad / "model.safetensors").write_bytes(b"half a file")
     with pytest.raises(ArtifactError, match="1 of 4 checkpoints were not scored") as error:
-        score_study(runs, "trial", documents_root=benchmark_root, scoring=SCORING, num_workers=2)
+        score_study(
+            StudyFolder(runs, "trial"), ScoreOptions(documents_root=benchmark_root, scoring=SCORING, num_workers=2)
+        )
     assert str(bad) in str(error.value)
     assert len(files(runs)) == NUM_CHECKPOINTS - 1
 
@@ -178,7 +183,7 @@ def test_a_model_that_overflows_on_an_actor_is_named(runs: Path, benchmark_root:
     """Its weights are finite, its log-probabilities are not: the others are scored, and nothing of it is kept."""
     from safetensors.torch import load_file, save_file
 
-    bad = inspect_exports(runs, "trial")[0][2].folder
+    bad = inspect_exports(StudyFolder(runs, "trial"))[0][2].folder
     weights = load_file(bad / "model.safetensors")
     large = {name: weight * 300 if "mlp" in name else weight for name, weight in weights.items()}
     save_file(large, bad / "model.safetensors", metadata={"format": "pt"})
@@ -187,7 +192,7 @@ def test_a_model_that_overflows_on_an_actor_is_named(runs: Path, benchmark_root:
     scoring = SCORING.model_copy(update={"precision": "fp16"})
     options: dict[str, Any] = {"documents_root": benchmark_root, "scoring": scoring, "unit_work": UNIT_WORK}
     with pytest.raises(ArtifactError, match="1 of 4 checkpoints were not scored") as error:
-        score_study(runs, "trial", num_workers=2, **options)
+        score_study(StudyFolder(runs, "trial"), ScoreOptions(num_workers=2, **options))
     assert f"{bad}: " in str(error.value) and "are NaN or infinite in fp16; none is written" in str(error.value)
     assert len(files(runs)) == NUM_CHECKPOINTS - 1 and not any("seed2" in name for name in files(runs))
 
@@ -200,7 +205,10 @@ def test_a_full_disk_on_an_actor_ends_the_run(runs: Path, benchmark_root: Path) 
             score_on_ray(work_of(runs, benchmark_root), print, num_workers=1, unit_work=UNIT_WORK, worker=WithoutSpace)
         )
     assert len(files(runs)) == WithoutSpace.FILES
-    score_study(runs, "trial", documents_root=benchmark_root, scoring=SCORING, use_ray=False, unit_work=UNIT_WORK)
+    score_study(
+        StudyFolder(runs, "trial"),
+        ScoreOptions(documents_root=benchmark_root, scoring=SCORING, use_ray=False, unit_work=UNIT_WORK),
+    )
     assert len(files(runs)) == NUM_CHECKPOINTS
 
 

@@ -24,16 +24,15 @@ import ray
 from kills import kill_while_scoring
 from random_exports import random_export
 
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.load import BENCHMARKS
 from configs.runtime.cluster import START_ATTEMPTS, cluster
-from configs.schema import StudyScoring
 from mixtures.tokens.tokenizer import Tokenizer
 from ray_eval.checkpoints.exports import inspect_exports
 from ray_eval.plans.plan import Plan
-from ray_eval.scoring import Progress, score_study, study_plan
-from ray_eval.workers.engine import Work, score_on_ray
-from ray_eval.workers.worker import Job, Worker
+from ray_eval.scoring import ScoreOptions, ScoringProgress, score_study, study_plan
+from ray_eval.workers.engine import Workload, score_on_ray
+from ray_eval.workers.worker import ScoreJob, Worker
 
 pytestmark = pytest.mark.slow
 KILLS = range(int(os.environ.get("MAGIC_KILLS", "3")))
@@ -114,7 +113,7 @@ def undisturbed(
     runs = tmp_path_factory.mktemp("undisturbed")
     for seed in range(NUM_CHECKPOINTS):
         random_export(export_folder(runs, seed), tokenizer, seed=seed, **SHAPE)
-    score_study(runs, "trial", documents_root=benchmark_root, use_ray=False)
+    score_study(StudyFolder(runs, "trial"), ScoreOptions(documents_root=benchmark_root, use_ray=False))
     expected = files(runs)
     shutil.rmtree(runs / "trial" / "scores")
     assert len(expected) == NUM_CHECKPOINTS
@@ -127,7 +126,7 @@ def runs(undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path) -> Path:
 
 
 def export_folder(runs: Path, seed: int) -> Path:
-    return RunFolder(runs, "trial", "mini_s", "V1P0", seed, "pt").export(1)
+    return StudyFolder(runs, "trial").run("mini_s", "V1P0", seed, "pt").export(1)
 
 
 def files(runs: Path) -> dict[str, bytes]:
@@ -137,7 +136,8 @@ def files(runs: Path) -> dict[str, bytes]:
 
 
 def plan_of(runs: Path, root: Path) -> Plan:
-    return study_plan(runs, "trial", inspect_exports(runs, "trial")[0][0], root, BENCHMARKS, StudyScoring())
+    export = inspect_exports(StudyFolder(runs, "trial"))[0][0]
+    return study_plan(StudyFolder(runs, "trial"), export, ScoreOptions(root, BENCHMARKS))
 
 
 def disturbed(
@@ -145,7 +145,9 @@ def disturbed(
 ) -> list[str]:
     """Score on two workers; soon after some step, kill. What the engine said."""
     folder.mkdir()
-    work = Work([(plan_of(runs, root), [Job(export, "fp32") for export in inspect_exports(runs, "trial")[0]])])
+    work = Workload(
+        [(plan_of(runs, root), [ScoreJob(export, "fp32") for export in inspect_exports(StudyFolder(runs, "trial"))[0]])]
+    )
 
     class Here(Together):
         def __init__(self, work: float | None = None, num_gpus: int = 1) -> None:
@@ -233,14 +235,15 @@ def test_a_killed_driver(
     shutil.rmtree(export_folder(runs, changed))
     random_export(export_folder(runs, changed), tokenizer, seed=100 + changed, **SHAPE)
 
-    seen: list[Progress] = []
+    seen: list[ScoringProgress] = []
     summary = score_study(
-        runs, "trial", documents_root=benchmark_root, num_workers=2, unit_work=UNIT_WORK, progress=seen.append
+        StudyFolder(runs, "trial"),
+        ScoreOptions(documents_root=benchmark_root, num_workers=2, unit_work=UNIT_WORK, progress=seen.append),
     )
     assert summary.scored + summary.skipped == NUM_CHECKPOINTS
     after = files(runs)
     shutil.rmtree(runs / "trial" / "scores")
-    score_study(runs, "trial", documents_root=benchmark_root, use_ray=False)
+    score_study(StudyFolder(runs, "trial"), ScoreOptions(documents_root=benchmark_root, use_ray=False))
     assert after == files(runs)
     same = {name: content for name, content in after.items() if f"seed{changed}/" not in name}
     assert same.items() <= undisturbed[1].items() and len(same) == NUM_CHECKPOINTS - 1

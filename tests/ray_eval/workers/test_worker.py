@@ -12,7 +12,7 @@ from random_exports import random_export
 
 from configs.artifacts import read_json, sha256_files, write_json
 from configs.errors import ArtifactError, ConfigError, ResourceError
-from configs.layout import RunFolder
+from configs.layout import StudyFolder
 from configs.load import load_benchmarks
 from mixtures.tokens.tokenizer import Tokenizer
 from ray_eval.benchmarks import load_examples
@@ -25,7 +25,7 @@ from ray_eval.plans.plan import Plan, compile_plan
 from ray_eval.workers import worker as worker_module
 from ray_eval.workers.engine import gpus_to_share
 from ray_eval.workers.task_queue import Task
-from ray_eval.workers.worker import Job, Order, Reply, Worker
+from ray_eval.workers.worker import Order, Reply, ScoreJob, Worker
 
 ExportMaker = Callable[..., Path]
 LARGER = {"num_hidden_layers": 3}
@@ -37,12 +37,12 @@ def plan(tokenizer: Tokenizer, benchmark_root: Path) -> Plan:
     return compile_plan(pairs, tokenizer, 256)
 
 
-def job(make_export: ExportMaker, runs: Path, seed: int, precision: str = "fp32", **shape: Any) -> Job:
-    folder = make_export(RunFolder(runs, "trial", "mini_s", "V1P0", seed, "pt").export(1), seed=seed, **shape)
-    return Job(read_export(folder), precision)
+def job(make_export: ExportMaker, runs: Path, seed: int, precision: str = "fp32", **shape: Any) -> ScoreJob:
+    folder = make_export(StudyFolder(runs, "trial").run("mini_s", "V1P0", seed, "pt").export(1), seed=seed, **shape)
+    return ScoreJob(read_export(folder), precision)
 
 
-def finish(worker: Worker, plan: Plan, job: Job, coming: Job | None = None) -> bytes:
+def finish(worker: Worker, plan: Plan, job: ScoreJob, coming: ScoreJob | None = None) -> bytes:
     """Score a whole checkpoint; its score file."""
     reply = worker.do(plan, Order(Task("finish", 0), job, None, coming))
     if reply.error:
@@ -131,7 +131,7 @@ def test_after_a_bad_checkpoint_the_next_is_scored(plan: Plan, make_export: Expo
     save_file(weights, path)
     export_json = bad.checkpoint.folder / "export.json"
     write_json(export_json, read_json(export_json) | {"checkpoint": sha256_files([path])})
-    bad = Job(read_export(bad.checkpoint.folder), "fp32")
+    bad = ScoreJob(read_export(bad.checkpoint.folder), "fp32")
     worker = Worker()
     assert finish(worker, plan, good, coming=bad) == expected
     for _ in range(2):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Counts:
+class ForwardCounts:
     """What was computed; adds up over units."""
 
     tokens: int = 0
@@ -18,8 +18,8 @@ class Counts:
     near_ties: int = 0
     """Examples scored a second time."""
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*map(sum, zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+    def __add__(self, other: ForwardCounts) -> ForwardCounts:
+        return ForwardCounts(*map(sum, zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
 
-NOTHING = Counts()
+NOTHING = ForwardCounts()
