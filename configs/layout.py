@@ -138,6 +138,14 @@ def contamination_dir(data: Path, study: str) -> Path:
     return data / "contamination" / study
 
 
+def stage_folder(recipe: str = "") -> str:
+    """Folder of a run's stage: `pt` for pretraining, `sft-<recipe>` for fine-tuning.
+
+    Scores spell the stage `PT` or `SFT` and have the recipe, empty after pretraining, in a column of its own.
+    """
+    return f"sft-{recipe}" if recipe else "pt"
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One training run on disk: `stage` is `pt` or `sft-<recipe>`. Raises ConfigError for what is no name."""
@@ -166,6 +174,16 @@ class RunFolder:
     @property
     def study_folder(self) -> StudyFolder:
         return StudyFolder(self.runs, self.study)
+
+    @property
+    def recipe(self) -> str:
+        """SFT recipe, empty after pretraining: the column `recipe` of scores."""
+        return "" if self.stage == stage_folder() else self.stage.removeprefix("sft-")
+
+    @property
+    def stage_column(self) -> str:
+        """`PT` or `SFT`: the column `stage` of scores."""
+        return "SFT" if self.recipe else "PT"
 
     @property
     def path(self) -> Path:
