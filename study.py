@@ -388,10 +388,10 @@ def _status(args: argparse.Namespace, runs: Path) -> None:
 
 def _collect(args: argparse.Namespace, runs: Path) -> None:
     """Exit code INCOMPLETE (5) where a planned cell has no score."""
-    from analysis.panel.collect import INCOMPLETE, collect, said
+    from analysis.panel.collect import INCOMPLETE, collect, format_collected
 
     found = collect(StudyFolder.find(args.study, runs), args.out)
-    print(said(found))
+    print(format_collected(found))
     sys.exit(0 if found.complete else INCOMPLETE)
 
 

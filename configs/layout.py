@@ -140,7 +140,7 @@ def contamination_dir(data: Path, study: str) -> Path:
     return data / "contamination" / study
 
 
-def stage_name(recipe: str) -> str:
+def stage_name(recipe: str = "") -> str:
     """The stage as run folders name it: `sft-<recipe>`, or `pt` for a pretraining, which has no recipe."""
     return f"sft-{recipe}" if recipe else "pt"
 
@@ -187,10 +187,15 @@ class RunFolder:
             "study": self.study.name,
             "scale": self.scale,
             "mixture": self.mixture,
-            "stage": "SFT" if self.recipe else "PT",
+            "stage": self.stage_column,
             "recipe": self.recipe,
             "seed": self.seed,
         }
+
+    @property
+    def stage_column(self) -> str:
+        """`PT` or `SFT`: the column `stage` of scores."""
+        return "SFT" if self.recipe else "PT"
 
     @property
     def path(self) -> Path:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from analysis.paper.numbers import SCALES as PAPER_SCALES
 from analysis.paper.numbers import WEB_SOURCES, category_of, numbers
 from analysis.protocols.correlations import PROTOCOLS
+from analysis.stats.estimates import mean_measured
 from analysis.stats.resampling import TOLERANCE
 from configs.load import BENCHMARKS
 
@@ -75,7 +76,7 @@ class Evidence(ABC):
     def mean_transfer(self, metric: str, category: str | None = None) -> np.ndarray:
         """Mean over the benchmarks (of a category) that have a correlation, at least two, [scales]."""
         every = self.transfers(metric)
-        return mean_known(every if category is None else every[:, self.members(category)], least=2)
+        return mean_measured(every if category is None else every[:, self.members(category)], axis=-1, least=2)
 
     def mean_coherence(self, metric: str, category: str) -> np.ndarray:
         """Mean of the three protocols of Figure 5, [scales]."""
@@ -123,13 +124,6 @@ def _printed(*key: str) -> np.ndarray:
     """The paper's number at both scales, [scales]; "{}" in the key is the scale."""
     every = numbers()
     return np.array([every.get(tuple(part.format(scale) for part in key), np.nan) for scale in PAPER_SCALES])
-
-
-def mean_known(values: np.ndarray, least: int = 1) -> np.ndarray:
-    """Mean over the last axis of what is not NaN, [...]; NaN where fewer than `least` are known."""
-    known = np.isfinite(values)
-    n = known.sum(axis=-1)
-    return np.where(n >= least, np.where(known, values, 0.0).sum(axis=-1) / np.maximum(n, 1), np.nan)
 
 
 # ---------------------------------------------------------------------------------------------- yes, no, not known

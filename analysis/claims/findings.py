@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.claims.evidence import Evidence, above, below, holds, mean_known
+from analysis.claims.evidence import Evidence, above, below, holds
 from analysis.claims.view import QUANTITIES
 from analysis.panel.panel import STAGES
 from analysis.paper.numbers import CATEGORIES
 from analysis.protocols.correlations import PROTOCOLS
+from analysis.stats.estimates import mean_measured
 
 HIGH = 0.5
 WEAK = 0.3
@@ -53,7 +54,7 @@ def finding_2(view: Evidence) -> bool | None:
         parts += [above(confidence, HIGH), above(confidence, accuracy)]
     every = view.transfers("confidence")[0]
     known = every[np.isfinite(every)]
-    most = above(mean_known(above(known, HIGH)), MOST)
+    most = above(mean_measured(above(known, HIGH)), MOST)
     return holds(*parts, below(view.mean_transfer("confidence", "NLI")[0], HIGH), above(known, 0), most)
 
 

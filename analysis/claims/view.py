@@ -1,31 +1,32 @@
 """A study under one specification, as the correlations, alignments and differences that claims are judged by.
 
 In: accuracy and confidence [mixtures, benchmarks] at a small and a large scale, after PT and SFT. Out: `View`, the
-`Evidence` of that study. Everything is computed once and for all categories and scales together, without intervals or
-p-values, so that hundreds of specifications take seconds. On complete matrices the numbers equal those of
-`analysis.protocols.correlations`; where cells are missing, a correlation over mixtures is over those that have both
-values.
+`Evidence` of that study. The equations are those of `analysis.protocols`, without intervals and p-values, so that
+hundreds of specifications take seconds. A correlation over mixtures is over those that have both values, whereas
+`analysis.protocols.correlations.coherence` leaves out a mixture that lacks any benchmark of the category.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from analysis.claims.evidence import SCALES, Evidence, mean_known
+from analysis.claims.evidence import SCALES, Evidence
 from analysis.panel.panel import STAGES, Design
 from analysis.paper.numbers import CATEGORIES, category_of
-from analysis.protocols.correlations import PROTOCOLS
-from analysis.stats.association import DUST
+from analysis.protocols.correlations import PROTOCOLS, mean_over_pairs, row_correlations
+from analysis.protocols.data_effects import group_differences
+from analysis.protocols.matrices import SIDES
+from analysis.stats.association import every_pair
+from analysis.stats.estimates import mean_measured, mean_over_benchmarks
 
 METRICS = ("accuracy", "confidence")
 QUANTITIES = ("accuracy", "alignment")
 """What web sources and code percents are compared by."""
 POINTS = 3
-"""Fewest points of a correlation, and fewest mixtures that anything is said about."""
+"""Fewest mixtures that an alignment or an effect is computed from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,77 +56,70 @@ class View(Evidence):
 
     @cached_property
     def pairs(self) -> np.ndarray:
-        """r over mixtures of every two benchmarks, [METRICS, SCALES, STAGES, STAGES, benchmarks, benchmarks]."""
-        rows = self.values.swapaxes(-1, -2)
-        return pearson_along(rows[:, :, :, None, :, None], rows[:, :, None, :, None])
-
-    @cached_property
-    def coherences(self) -> np.ndarray:
-        """[METRICS, SCALES, PROTOCOLS, CATEGORIES]; of benchmarks that vary, at both stages of the protocol."""
-        found = np.full((len(METRICS), len(SCALES), len(PROTOCOLS), len(CATEGORIES)), np.nan)
-        for p, (first, second) in enumerate(((0, 0), (1, 1), (0, 1))):
-            for c, category in enumerate(CATEGORIES):
-                columns = self.members(category)
-                block = self.pairs[:, :, first, second][..., columns, :][..., columns]
-                usable = np.isfinite(np.diagonal(block, axis1=-2, axis2=-1))
-                block = np.where(usable[..., None] & usable[..., None, :], block, np.nan)
-                found[:, :, p, c] = mean_known(block[..., ~np.eye(len(columns), dtype=bool)])
-        return found
+        """r over mixtures of every two benchmarks, [METRICS, SCALES, PROTOCOLS, benchmarks, benchmarks]."""
+        sides = [[STAGES.index(stage) for stage in SIDES[protocol]] for protocol in PROTOCOLS]
+        return np.array(
+            [[[every_pair(scale[i].T, scale[j].T)[0] for i, j in sides] for scale in metric] for metric in self.values]
+        )
 
     @cached_property
     def alignments(self) -> np.ndarray:
-        """[SCALES, STAGES, CATEGORIES, mixtures]; NaN for a mixture that lacks a benchmark which another has."""
-        found = []
-        for category in CATEGORIES:
-            accuracy = self.values[0] if self.answered is None else self.answered
-            accuracy, confidence = (side[..., self.members(category)] for side in (accuracy, self.values[1]))
-            r = pearson_along(accuracy, confidence)
-            found.append(np.where(_whole(np.isfinite(accuracy) & np.isfinite(confidence)), r, np.nan))
-        return np.stack(found, axis=2)
+        """Equation 8 for each mixture, [SCALES, STAGES, CATEGORIES, mixtures]."""
+        accuracy, confidence = self.values if self.answered is None else (self.answered, self.values[1])
+        columns = [self.members(category) for category in CATEGORIES]
+        return np.array(
+            [
+                [[row_correlations(a[:, some], c[:, some]) for some in columns] for a, c in zip(*scale, strict=True)]
+                for scale in zip(accuracy, confidence, strict=True)
+            ]
+        )
 
-    @cached_property
+    @property
     def accuracies(self) -> np.ndarray:
         """Mean accuracy of each category after PT, [SCALES, CATEGORIES, mixtures]; NaN as in `alignments`."""
-        found = []
-        for category in CATEGORIES:
-            accuracy = self.values[0, :, 0][..., self.members(category)]
-            found.append(np.where(_whole(np.isfinite(accuracy)), mean_known(accuracy, least=2), np.nan))
-        return np.stack(found, axis=1)
+        columns = [self.members(category) for category in CATEGORIES]
+        return np.array(
+            [[mean_over_benchmarks(pt[:, some], least=2) for some in columns] for pt in self.values[0, :, 0]]
+        )
 
     @cached_property
     def effects(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of web source and of code percent after PT, [QUANTITIES, SCALES, CATEGORIES] each."""
+        """Effects of web source and of code percent after PT, [QUANTITIES, SCALES, CATEGORIES] each."""
         web = np.array(["" if design is None else design.web for design in self.designs], dtype=str)
-        code = np.array([np.nan if design is None else design.code_percent for design in self.designs])
+        code = np.array([np.nan if design is None else design.code_percent for design in self.designs], dtype=float)
         most, least = np.fmax.reduce(code, initial=np.nan), np.fmin.reduce(code, initial=np.nan)
         compared = np.stack([self.accuracies, self.alignments[:, 0]])
         return (
-            contrast(compared, web == "FineWeb-Edu", web == "RefinedWeb", code.tolist()),
-            contrast(compared, (code == most) & (most > least), code == least, web.tolist()),
+            contrast(compared, web == "FineWeb-Edu", web == "RefinedWeb", code),
+            contrast(compared, (code == most) & (most > least), code == least, web),
         )
 
     # ------------------------------------------------------------------------------------------ as Evidence names it
 
     def transfers(self, metric: str) -> np.ndarray:
-        return np.diagonal(self.pairs[METRICS.index(metric), :, 0, 1], axis1=-2, axis2=-1)
+        return np.diagonal(self._pairs(metric, "cross"), axis1=-2, axis2=-1)
 
     def structure(self) -> np.ndarray:
         first, second = np.triu_indices(len(self.benchmarks), 1)
-        pt, sft = (self.pairs[1, :, stage, stage][:, first, second] for stage in (0, 1))
-        return pearson_along(pt, sft)
+        sides = (self._pairs("confidence", stage)[:, first, second] for stage in STAGES)
+        return _each_correlation(*sides)
 
     def partners(self, slug: str) -> np.ndarray:
         if slug not in self.benchmarks:
             return np.full(len(SCALES), np.nan)
         b = self.benchmarks.index(slug)
         others = [i for i in self.members(category_of()[slug]) if i != b]
-        return mean_known(self.pairs[0, :, 0, 0, b][:, others])
+        return mean_measured(self._pairs("accuracy", "PT")[:, b, others], axis=-1)
 
     def coherence(self, metric: str, protocol: str, category: str) -> np.ndarray:
-        return self.coherences[METRICS.index(metric), :, PROTOCOLS.index(protocol), CATEGORIES.index(category)]
+        members = self.members(category)
+        r = self._pairs(metric, protocol)[:, members][:, :, members]
+        varies = np.isfinite(np.diagonal(r, axis1=-2, axis2=-1))  # at both stages of the protocol
+        r = np.where(varies[:, :, None] & varies[:, None], r, np.nan)
+        return mean_over_pairs(r, 1 - np.eye(len(members)))
 
     def alignment(self, stage: str, category: str) -> np.ndarray:
-        return mean_known(self._alignment_by_mixture(stage, category), least=POINTS)
+        return mean_measured(self._alignment_by_mixture(stage, category), axis=-1, least=POINTS)
 
     def lowest_alignment(self, stage: str, category: str) -> np.ndarray:
         each = self._alignment_by_mixture(stage, category)
@@ -133,7 +127,7 @@ class View(Evidence):
         return np.where(np.isfinite(each).sum(axis=-1) >= POINTS, lowest, np.nan)
 
     def persistence(self, category: str) -> np.ndarray:
-        return pearson_along(*(self._alignment_by_mixture(stage, category) for stage in STAGES))
+        return _each_correlation(*(self._alignment_by_mixture(stage, category) for stage in STAGES))
 
     def web_effect(self, quantity: str, category: str) -> np.ndarray:
         return self.effects[0][QUANTITIES.index(quantity), :, CATEGORIES.index(category)]
@@ -141,49 +135,23 @@ class View(Evidence):
     def code_effect(self, quantity: str, category: str) -> np.ndarray:
         return self.effects[1][QUANTITIES.index(quantity), :, CATEGORIES.index(category)]
 
+    def _pairs(self, metric: str, protocol: str) -> np.ndarray:
+        return self.pairs[METRICS.index(metric), :, PROTOCOLS.index(protocol)]
+
     def _alignment_by_mixture(self, stage: str, category: str) -> np.ndarray:
         return self.alignments[:, STAGES.index(stage), CATEGORIES.index(category)]
 
 
-# ---------------------------------------------------------------------------------------------- arithmetic with NaN
+def _each_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson's r of each row of x with the same row of y, [rows]; NaN where it is not defined."""
+    return every_pair(x, y)[0].diagonal()
 
 
-def pearson_along(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's r over the last axis, [...], of the points that both have; x, y: [..., points], broadcast.
-
-    NaN for fewer than `POINTS` points, or where either has no spread beyond rounding.
-    """
-    both = np.isfinite(x) & np.isfinite(y)
-    n = both.sum(axis=-1)
-    parts = []
-    for values in (x, y):
-        there = np.where(both, values, 0.0)
-        mean = there.sum(axis=-1) / np.maximum(n, 1)
-        centred = np.where(both, there - mean[..., None], 0.0)
-        squares = (centred**2).sum(axis=-1)
-        varies = squares > n * (DUST * np.abs(there).max(axis=-1, initial=0.0)) ** 2
-        parts.append((centred, squares, varies))
-    (u, uu, x_varies), (v, vv, y_varies) = parts
-    defined = (n >= POINTS) & x_varies & y_varies
-    size = np.sqrt(np.where(defined, uu, 1.0)) * np.sqrt(np.where(defined, vv, 1.0))
-    return np.where(defined, np.clip((u * v).sum(axis=-1) / size, -1.0, 1.0), np.nan)
-
-
-def contrast(values: np.ndarray, treated: np.ndarray, control: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
+def contrast(values: np.ndarray, treated: np.ndarray, control: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Mean over groups of treated less control, [...]; values: [..., mixtures]; masks and groups: [mixtures].
 
-    Groups that lack a side are left out, so that the rest stays balanced. NaN for fewer than `POINTS` mixtures.
+    NaN for fewer than `POINTS` mixtures.
     """
-    differences = [np.full(values.shape[:-1], np.nan)]
-    for group in dict.fromkeys(groups):
-        inside = np.array([other == group for other in groups])
-        sides = values[..., inside & treated], values[..., inside & control]
-        if all(side.shape[-1] for side in sides):
-            differences.append(sides[0].mean(axis=-1) - sides[1].mean(axis=-1))
+    differences = group_differences(values, treated, control, groups)
     enough = np.isfinite(values).sum(axis=-1) >= POINTS
-    return np.where(enough, mean_known(np.stack(differences, axis=-1)), np.nan)
-
-
-def _whole(measured: np.ndarray) -> np.ndarray:
-    """Mixtures that have every benchmark which any mixture has, [...]; measured: bool [..., mixtures, benchmarks]."""
-    return (measured == measured.any(axis=-2, keepdims=True)).all(axis=-1)
+    return np.where(enough, mean_measured(differences, axis=-1), np.nan)

@@ -11,13 +11,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError, user_errors
 from configs.layout import runs_root
-
-if TYPE_CHECKING:
-    pass
 
 EXAMPLES = """examples:
   python -m analysis.figures --study mini --out figures     every figure as SVG

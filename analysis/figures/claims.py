@@ -44,8 +44,8 @@ def specification_figure(panel: Panel) -> Figure | None:
             places = [place for place, _ in run]
             words, cls = ANSWERS[answer]
             first, last = places[0], places[-1]
-            tip = f"{outcome.claim.name} {words} in {len(places)} specifications, from {_said(curve, first)}"
-            tip += "" if first == last else f" to {_said(curve, last)}"
+            ends = " to ".join(_format_specification(curve, end) for end in dict.fromkeys((first, last)))
+            tip = f"{outcome.claim.name} {words} in {len(places)} specifications, from {ends}"
             scene.rect(x(first), y + 1, x(last + 1) - x(first), ROW - 3, cls=cls, tip=tip)
         share = "not judged" if outcome.share is None else f"{100 * outcome.share:.0f} %"
         scene.text(right + 6, y + 13, share, "small")
@@ -62,7 +62,7 @@ def specification_figure(panel: Panel) -> Figure | None:
     )
 
 
-def _said(curve: Curve, place: int) -> str:
+def _format_specification(curve: Curve, place: int) -> str:
     s = curve.specifications[place]
     return f"{s.normalisation}, {s.reading}" + (f", without {s.without}" if s.without else "")
 

@@ -73,7 +73,7 @@ def interval_figure(
 
 def _mark(scene: Scene, x: Axis, y: float, row: Row, place: Place, number: int) -> None:
     e, hue = row.estimate, place.hue or "mean"
-    tip = f"{place.line}, {place.facet}, {place.series}: {_said(e)}" + (
+    tip = f"{place.line}, {place.facet}, {place.series}: {_format_estimate(e)}" + (
         "" if row.paper is None else f"; paper {row.paper:+.2f}".replace("-", "−")
     )
 
@@ -100,7 +100,7 @@ def _bounds(rows: Sequence[Row]) -> tuple[float, float]:
     return -1.05 * top, 1.05 * top
 
 
-def _said(e: Estimate) -> str:
+def _format_estimate(e: Estimate) -> str:
     if e.value is None:
         return e.reason
     ends = "" if e.low is None or e.high is None else f" [{e.low:+.2f}, {e.high:+.2f}]"

@@ -15,9 +15,11 @@ import numpy as np
 from analysis.panel.held_out import read_lines
 from analysis.panel.panel import Panel
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
+from configs.layout import stage_name
 from configs.untrusted.checks import is_name, understood
 
 BINS = 60  # training loss is noisy from step to step; its curve is the mean over as many stretches
+BOTTOM = 300  # of the plots, in px
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def loss_curves(panel: Panel) -> list[Curve]:
             for seed in panel.seeds:
                 if not (is_name(scale) and is_name(mixture)):
                     continue  # numbers that were given: nothing was trained here
-                path = panel.study.run(scale, mixture, seed, "pt").metrics
+                path = panel.study.run(scale, mixture, seed, stage_name()).metrics
                 if path.is_file():
                     with understood(path, hint="rerun the training"):
                         curves.append(_curve(read_lines(path), scale, mixture, seed))
@@ -77,38 +79,10 @@ def loss_figure(panel: Panel, curves: Sequence[Curve]) -> Figure | None:
     scales = [s for s in panel.scales if any(c.scale == s for c in curves)]
     if not scales:
         return None
-    webs = list(dict.fromkeys(d.web for d in panel.design.values()))
-    wide, bottom = WIDTH / len(scales), 300
-    scene = Scene(WIDTH, 350, "Pretraining loss against tokens, by mixture and scale")
+    wide = WIDTH / len(scales)
+    scene = Scene(WIDTH, BOTTOM + 50, "Pretraining loss against tokens, by mixture and scale")
     for i, scale in enumerate(scales):
-        mine = [c for c in curves if c.scale == scale]
-        losses = np.array([loss for c in mine for _, loss in (*c.points, *c.validation)])
-        tokens = max(t for c in mine for t, _ in (*c.points, *c.validation))
-        low, high = losses.min(), np.quantile(losses, 0.85)
-        x = Axis(0, tokens, i * wide + 46, (i + 1) * wide - 70)
-        y = Axis(low - 0.05 * (high - low) - 1e-9, high + 1e-9, bottom, 28)
-        scene.text(i * wide + 46, 14, f"{scale}: {mine[0].kind} loss, nats a token", "head")
-        for tick in y.ticks():
-            scene.line(x.start, y(tick), x.end, y(tick), "grid")
-            scene.text(x.start - 6, y(tick) + 4, f"{tick:g}", "soft small", "end")
-        for tick in x.ticks(4):
-            scene.text(x(tick), bottom + 16, _tokens(tick), "soft small", "middle")
-        ends = []
-        for c in mine:
-            design = panel.design.get(c.mixture)
-            same = [m for m, d in panel.design.items() if design and d.web == design.web]
-            hue = f"hue{webs.index(design.web) % 3}" if design else ""
-            dash = f"dash{same.index(c.mixture) % 3}" if design else ""
-            tip = f"{c.mixture}" + (f": {design.web}, {design.code_percent or 0:g} % code" if design else "")
-            scene.path([(x(t), y(loss)) for t, loss in c.points if loss <= high], f"curve {hue} {dash}", tip)
-            for t, loss in c.validation:
-                scene.dot(x(t), y(loss), 3.2, f"end {hue}", f"{tip}; validation loss {loss:.3f}")
-            ends.append((y((c.validation or c.points)[-1][1]), c.mixture))
-        place = np.inf
-        for height, mixture in sorted(ends, reverse=True):
-            place = min(height + 4, place - 12, bottom + 10)  # labels that would overlap move up
-            scene.text(x.end + 10, place, mixture, "small")
-        scene.text((x.start + x.end) / 2, bottom + 34, "training tokens", "soft small", "middle")
+        _draw_scale(scene, panel, [c for c in curves if c.scale == scale], i * wide + 46, (i + 1) * wide - 70)
     return Figure(
         "loss",
         "Loss while pretraining",
@@ -117,6 +91,44 @@ def loss_figure(panel: Panel, curves: Sequence[Curve]) -> Figure | None:
         "cut off.",
         scene,
     )
+
+
+def _draw_scale(scene: Scene, panel: Panel, curves: Sequence[Curve], left: float, right: float) -> None:
+    """The curves of one scale between two positions, with axes and a label at the end of each curve."""
+    points = [point for c in curves for point in (*c.points, *c.validation)]
+    losses = np.array([loss for _, loss in points])
+    # The steep start would flatten all that follows: the highest 15 % of the losses are cut off.
+    low, high = losses.min(), np.quantile(losses, 0.85)
+    x = Axis(0, max(tokens for tokens, _ in points), left, right)
+    y = Axis(low - 0.05 * (high - low) - 1e-9, high + 1e-9, BOTTOM, 28)
+    scene.text(left, 14, f"{curves[0].scale}: {curves[0].kind} loss, nats a token", "head")
+    for tick in y.ticks():
+        scene.line(x.start, y(tick), x.end, y(tick), "grid")
+        scene.text(x.start - 6, y(tick) + 4, f"{tick:g}", "soft small", "end")
+    for tick in x.ticks(4):
+        scene.text(x(tick), BOTTOM + 16, _tokens(tick), "soft small", "middle")
+    for c in curves:
+        hue, dash, tip = _style(panel, c.mixture)
+        scene.path([(x(t), y(loss)) for t, loss in c.points if loss <= high], f"curve {hue} {dash}", tip)
+        for t, loss in c.validation:
+            scene.dot(x(t), y(loss), 3.2, f"end {hue}", f"{tip}; validation loss {loss:.3f}")
+    ends = [(y((c.validation or c.points)[-1][1]), c.mixture) for c in curves]
+    place = np.inf
+    for height, mixture in sorted(ends, reverse=True):
+        place = min(height + 4, place - 12, BOTTOM + 10)  # labels that would overlap move up
+        scene.text(x.end + 10, place, mixture, "small")
+    scene.text((x.start + x.end) / 2, BOTTOM + 34, "training tokens", "soft small", "middle")
+
+
+def _style(panel: Panel, mixture: str) -> tuple[str, str, str]:
+    """(hue of the web source, dash of the code share, tip) of a mixture's curve."""
+    design = panel.design.get(mixture)
+    if design is None:
+        return "", "", mixture
+    webs = list(dict.fromkeys(d.web for d in panel.design.values()))
+    same = [m for m, d in panel.design.items() if d.web == design.web]
+    tip = f"{mixture}: {design.web}, {design.code_percent or 0:g} % code"
+    return f"hue{webs.index(design.web) % 3}", f"dash{same.index(mixture) % 3}", tip
 
 
 def _tokens(count: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.panel.panel import STAGES, Panel
-from analysis.protocols import correlations as co
+from analysis.protocols.correlations import alignment, seed_spread
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene, diverging, sequential
 from analysis.rendering.table import Row, Table
 from analysis.stats.estimates import Estimate, mean_measured
@@ -52,7 +52,7 @@ def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
 def _whisker(scene: Scene, x: Axis, y: float, row: Row, hue: str) -> None:
     e = row.estimate
     tip = (
-        f"{row.keys[3]}: {_say(e)}"
+        f"{row.keys[3]}: {_format_estimate(e)}"
         + (f"; paper {row.paper:+.2f}" if row.paper is not None else "")
         + f"; {row.verdict}"
     )
@@ -141,7 +141,7 @@ def alignment_scatter(panel: Panel) -> Figure:
                     tip = f"{panel.displays[panel.benchmarks[b]]}, {panel.mixtures[m]}"
                     tip += f": accuracy {accuracy[m, b]:.3f}, confidence {confidence[m, b]:.3f}"
                     scene.dot(x(accuracy[m, b]), y(confidence[m, b]), 2.6, f"cloud {panel.hue(category)}", tip)
-            e = co.alignment(panel, scale, stage, category, "averaged")
+            e = alignment(panel, scale, stage, category, "averaged")
             words = "not measured" if e.value is None else f"r {e.value:+.2f}, p {e.p:.1g}, n {e.n}".replace("-", "−")
             line = y(0) + 48 + 15 * k
             scene.dot(left + 4, line - 4, 3.6, panel.hue(category))
@@ -161,7 +161,7 @@ def alignment_scatter(panel: Panel) -> Figure:
 def seed_noise(panel: Panel) -> Figure | None:
     """Spread over seeds, over mixtures and of the sample, in accuracy; None where no mixture has two seeds."""
     spreads = {
-        (scale, stage): co.seed_spread(panel, scale, stage, "accuracy") for scale in panel.scales for stage in STAGES
+        (scale, stage): seed_spread(panel, scale, stage, "accuracy") for scale in panel.scales for stage in STAGES
     }
     if not any(np.isfinite(s).any() for s in spreads.values()):
         return None
@@ -230,7 +230,7 @@ def declared_order(panel: Panel, found: dict[tuple[str, str], dict[str, Estimate
                     left + wide / 2, y + 13, "" if slug == "mean" else estimates[slug].reason, "soft small", "middle"
                 )
                 continue
-            tip = f"mean of {len(values)} benchmarks" if slug == "mean" else _say(estimates[slug])
+            tip = f"mean of {len(values)} benchmarks" if slug == "mean" else _format_estimate(estimates[slug])
             scene.rect(left + 12, y, wide - 24, ROW - 2, cls=diverging(value), tip=tip)
             p = "" if slug == "mean" else f"   p {estimates[slug].p:.2g}, n {estimates[slug].n}"
             words = f"{value:+.2f}{p}".replace("-", "−")
@@ -250,7 +250,7 @@ def _scale_title(panel: Panel, scale: str) -> str:
     return scale if paper is None or paper.lower() == scale.lower() else f"{scale} (beside the paper's {paper})"
 
 
-def _say(e: Estimate) -> str:
+def _format_estimate(e: Estimate) -> str:
     if e.value is None:
         return e.reason
     interval = "" if e.low is None else f" [{e.low:+.2f}, {e.high:+.2f}]"

@@ -26,14 +26,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from configs.artifacts import MANIFEST, atomic_folder
 from configs.errors import ArtifactError, MagicError, ResourceError
 from configs.layout import StudyFolder
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT = 1
 LARGEST_MANIFEST = 64_000_000

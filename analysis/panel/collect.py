@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from configs.artifacts import atomic_file, read_json
 from configs.errors import ConfigError
-from configs.layout import RunFolder, StudyFolder
+from configs.layout import RunFolder, StudyFolder, stage_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ INCOMPLETE = 5
 
 
 class Checkpoint(NamedTuple):
-    """One of a study."""
+    """A checkpoint of a study by the columns that scores and metrics have of it."""
 
     scale: str
     stage: str
@@ -37,13 +37,13 @@ class Checkpoint(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Of its run, below <runs>/<study>."""
+        """Folder of its run, below <runs>/<study>."""
         return RunFolder(StudyFolder(Path(), "study"), *self.run).name
 
     @property
     def run(self) -> tuple[str, str, int, str]:
         """Scale, mixture, seed and stage as folders are named."""
-        return self.scale, self.mixture, self.seed, f"sft-{self.recipe}" if self.recipe else "pt"
+        return self.scale, self.mixture, self.seed, stage_name(self.recipe)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Planned:
     checkpoint: Checkpoint
     """A last one that was not scored has step 0 where only its training will know the step."""
     last: bool
-    """Of its training."""
+    """Whether it is the last one of its training."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def collect(study: StudyFolder, out: Path | None = None) -> Collected:
     cells = {(one.checkpoint, slug) for one in plan for slug in displays}
     found = {(checkpoint, slug) for checkpoint, slugs in scored.items() for slug in slugs}
     lacking = [(one, [slug for slug in displays if slug not in scored.get(one.checkpoint, ())]) for one in plan]
-    words = in_words([(one, slugs) for one, slugs in lacking if slugs], plan, displays)
-    return Collected(out or metrics, len(cells), len(cells & found), len(found - cells), tuple(words))
+    missing = format_missing([(one, slugs) for one, slugs in lacking if slugs], plan, displays)
+    return Collected(out or metrics, len(cells), len(cells & found), len(found - cells), tuple(missing))
 
 
 def scored_cells(metrics: pd.DataFrame) -> dict[Checkpoint, set[str]]:
@@ -122,13 +122,12 @@ def planned(study: StudyFolder, scored: Mapping[Checkpoint, set[str]]) -> tuple[
             continue
         assert unit.folder is not None and unit.run is not None
         run = unit.folder
-        recipe = "" if run.stage == "pt" else run.stage.removeprefix("sft-")
-        head = run.scale, "SFT" if recipe else "PT", recipe, run.mixture, run.seed
+        head = run.scale, run.stage_column, run.recipe, run.mixture, run.seed
         step = unit.step
         if step is None:  # passes over an SFT set are known once its size is
             steps = [one.step for one in scored if one[:5] == head]
             known = read_json(run.done).get("step") if run.done.is_file() else max(steps, default=0)
-            step = int(known) if recipe else unit.run.steps
+            step = int(known) if run.recipe else unit.run.steps
         plan.append(Planned(Checkpoint(*head, step), unit.step is None))
     return plan, {spec.slug: spec.display for spec in load_benchmarks(config.benchmarks)}
 
@@ -142,15 +141,15 @@ def _grid(scored: Mapping[Checkpoint, set[str]]) -> list[Planned]:
     return [*(Planned(one, True) for one in grid), *(Planned(one, False) for one in scored if one not in grid)]
 
 
-# ---------------------------------------------------------------------------------------------- in words
+# ---------------------------------------------------------------------------------------------- format
 
 
-def lacks(names: Sequence[str], of: int) -> str:
+def format_benchmarks(names: Sequence[str], of: int) -> str:
     """Benchmarks without a score: by name, or all of them."""
     return f"all {of}" if len(names) == of else ", ".join(names)
 
 
-def in_words(
+def format_missing(
     lacking: Sequence[tuple[Planned, Sequence[str]]], plan: Sequence[Planned], displays: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     """A line a checkpoint, and one for all of a scale and stage where all lack the same."""
@@ -160,7 +159,7 @@ def in_words(
         groups[_name(one, recipes, alone=False)].append(one)
     missing: dict[str, dict[Planned, str]] = defaultdict(dict)
     for one, slugs in lacking:
-        words = lacks([displays[slug] for slug in slugs], len(displays))
+        words = format_benchmarks([displays[slug] for slug in slugs], len(displays))
         missing[_name(one, recipes, alone=False)][one] = words
     lines = []
     for group, mine in missing.items():
@@ -179,7 +178,7 @@ def _name(one: Planned, recipes: int, *, alone: bool = True) -> str:
     return f"{at.scale} {at.stage}{recipe}{model}" + ("" if one.last else f" step {at.step:,}")
 
 
-def said(found: Collected) -> str:
+def format_collected(found: Collected) -> str:
     """What `study.py collect` prints."""
     besides = f"; {found.unplanned:,} more are scored, which the study does not list" if found.unplanned else ""
     head = f"{found.metrics}\n{found.scored:,} of {found.planned:,} planned cells are scored{besides}"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import ArtifactError
-from configs.layout import StudyFolder
+from configs.layout import StudyFolder, stage_name
 from configs.untrusted.checks import is_name, parse_json, understood
 
 
@@ -38,7 +38,7 @@ def held_out(study: StudyFolder, scale: str, mixtures: Sequence[str], seeds: Seq
     trained = [(m, mixture) for m, mixture in enumerate(mixtures) if is_name(mixture) and is_name(scale)]
     for s, seed in enumerate(seeds):
         for m, mixture in trained:
-            path = study.run(scale, mixture, seed, "pt").metrics
+            path = study.run(scale, mixture, seed, stage_name()).metrics
             with understood(path, hint="rerun the training"):
                 passes = [line for line in read_lines(path, '"validation"') if line.get("validation")]
                 if passes:

@@ -7,7 +7,7 @@ last checkpoint of each run, one SFT recipe, the plainest prompt that a benchmar
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -35,72 +35,44 @@ def load_panel(study: StudyFolder, recipe: str | None = None, average_seeds: boo
 
     Raises ArtifactError for missing or damaged files and ConfigError for an unknown recipe.
     """
-    metrics = read_metrics(study)
-    path = study.config
-    config = load(StudyConfig, path) if path.is_file() else None
-
-    scored = tuple(sorted(set(metrics.loc[metrics["stage"] == "SFT", "recipe"])))
-    recipes = tuple(dict.fromkeys((*(config.recipes if config else ()), *scored)))
-    if recipe is not None and recipe not in recipes:
-        raise ConfigError(
-            f"no SFT recipe {recipe!r}", where=f"study {study}", valid=", ".join(recipes) or "none scored"
-        )
-    shown = recipe or next((r for r in recipes if r in scored), recipes[0] if recipes else "")
-
-    metrics = every = metrics[(metrics["stage"] == "PT") | (metrics["recipe"] == shown)]
-    # All runs of a scale and stage end at the same step; one that was scored at a milestone only is not yet measured.
-    metrics = metrics[metrics["step"] == metrics.groupby(["scale", "stage"])["step"].transform("max")]
-    # For each stage: fine-tuned checkpoints may have been asked in chat, others never are.
-    variants = metrics.groupby(["benchmark", "stage"])["variant"].unique()
-    plain = {cell: min(found, key=_variant_rank) for cell, found in variants.items()}
-    metrics = _asked(metrics, plain)
-
+    scored = read_metrics(study)
+    config = load(StudyConfig, study.config) if study.config.is_file() else None
+    shown, other_recipes = _choose_recipe(study, config, scored, recipe)
+    # All milestones in the prompt variant that the last checkpoints were asked in.
+    every = scored[(scored["stage"] == "PT") | (scored["recipe"] == shown)]
+    last = _last_checkpoints(every)
+    plain, other_variants = _choose_variants(last)
+    metrics = _asked(last, plain)
     if config:
-        for key, known in (("scale", tuple(config.scales)), ("mixture", config.mixtures)):
-            if unknown := sorted(set(metrics[key]) - set(known)):
-                raise ArtifactError(
-                    f"there are scores of {key} {unknown[0]!r}, which it lacks", where=path, valid=", ".join(known)
-                )
-    seeds = tuple(sorted({*metrics["seed"].astype(int), *(config.seeds if config else ())}))
-    mixtures = config.mixtures if config else tuple(sorted(set(metrics["mixture"])))
-    wanted = (config.benchmarks or BENCHMARKS) if config else set(metrics["benchmark"])
-    benchmarks = tuple(slug for slug in BENCHMARKS if slug in wanted)
+        _check_planned(config, metrics, study)
+
     categories, groups = read_described(study)
     own = _own(categories, config, metrics)
-    benchmarks += tuple(sorted(own, key=lambda slug: (own[slug], slug)))
-    shown_as: dict[str, Any] = {}
-    if own:
-        shown_as["category_of"] = {s: own[s][0] if s in own else paper_numbers.category_of()[s] for s in benchmarks}
-        shown_as["displays"] = {s: own[s][1] if s in own else paper_numbers.displays()[s] for s in benchmarks}
+    axes = _build_axes(config, metrics, own)
     scales = tuple(config.scales) if config else _by_size(metrics)
-    models = {scale: config_of(study, config, scale, None, mixtures, seeds) for scale in scales}
-    losses = {scale: held_out(study, scale, mixtures, seeds) for scale in scales}
+    losses = {scale: held_out(study, scale, axes.mixtures, axes.seeds) for scale in scales}
+    models = {scale: config_of(study, config, scale, None, axes.mixtures, axes.seeds) for scale in scales}
+    by_stage = [((str(scale), str(stage)), rows) for (scale, stage), rows in metrics.groupby(["scale", "stage"])]
     return Panel(
         study=study,
         config=config,
-        synthetic=config.synthetic if config else (study.declared).is_file(),
+        synthetic=config.synthetic if config else study.declared.is_file(),
         scales=scales,
-        mixtures=mixtures,
-        benchmarks=benchmarks,
+        mixtures=axes.mixtures,
+        benchmarks=axes.benchmarks,
         recipe=shown,
-        other_recipes=tuple(r for r in recipes if r != shown),
-        other_variants=tuple(sorted({v for cell, found in variants.items() for v in found if v != plain[cell]})),
-        seeds=seeds,
+        other_recipes=other_recipes,
+        other_variants=other_variants,
+        seeds=axes.seeds,
         average_seeds=average_seeds,
-        design={m: d for m in mixtures if (d := _design(m, groups.get(m, ""))) is not None},
-        values=_cube(metrics, "value", seeds, mixtures, benchmarks),
-        stderrs=_cube(metrics, "stderr", seeds, mixtures, benchmarks),
-        examples=int(metrics.loc[(metrics["metric"] == "accuracy") & (metrics["normalisation"] == "sum"), "n"].sum()),
-        items=load_items(study, metrics[list(KEYS)], seeds, mixtures),
-        cells={
-            (str(scale), str(stage)): tuple(sorted(set(rows["fingerprint"])))
-            for (scale, stage), rows in metrics.groupby(["scale", "stage"])
-        },
-        milestones=_milestones(_asked(every, plain), seeds, mixtures, benchmarks),
-        trained={
-            (str(scale), str(stage)): (int(rows["step"].max()), int(rows["tokens"].max()))
-            for (scale, stage), rows in metrics.groupby(["scale", "stage"])
-        },
+        design={m: d for m in axes.mixtures if (d := _design(m, groups.get(m, ""))) is not None},
+        values=_cube(metrics, "value", axes),
+        stderrs=_cube(metrics, "stderr", axes),
+        examples=int(metrics.loc[_is_accuracy(metrics), "n"].sum()),
+        items=load_items(study, metrics[list(KEYS)], axes.seeds, axes.mixtures),
+        cells={side: tuple(sorted(set(rows["fingerprint"]))) for side, rows in by_stage},
+        milestones=_milestones(_asked(every, plain), axes),
+        trained={side: (int(rows["step"].max()), int(rows["tokens"].max())) for side, rows in by_stage},
         sizes={str(slug): int(n) for slug, n in metrics.groupby("benchmark")["n"].max().items()},
         flops_per_token={
             scale: flops_per_token(known.model).causal
@@ -109,8 +81,76 @@ def load_panel(study: StudyFolder, recipe: str | None = None, average_seeds: boo
         },
         held_out={scale: known for scale, known in losses.items() if known is not None},
         beside_paper=not categories,
-        **shown_as,
+        **_names_of_benchmarks(axes.benchmarks, own),
     )
+
+
+class _Axes(NamedTuple):
+    """What the matrices of a panel are indexed by, besides scale and stage."""
+
+    seeds: tuple[int, ...]
+    mixtures: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+
+
+def _choose_recipe(
+    study: StudyFolder, config: StudyConfig | None, metrics: pd.DataFrame, wanted: str | None
+) -> tuple[str, tuple[str, ...]]:
+    """(SFT recipe to show, the other ones). The first of the study that has scores, unless one is wanted."""
+    scored = tuple(sorted(set(metrics.loc[metrics["stage"] == "SFT", "recipe"])))
+    recipes = tuple(dict.fromkeys((*(config.recipes if config else ()), *scored)))
+    if wanted is not None and wanted not in recipes:
+        valid = ", ".join(recipes) or "none scored"
+        raise ConfigError(f"no SFT recipe {wanted!r}", where=f"study {study}", valid=valid)
+    shown = wanted or next((recipe for recipe in recipes if recipe in scored), recipes[0] if recipes else "")
+    return shown, tuple(recipe for recipe in recipes if recipe != shown)
+
+
+def _last_checkpoints(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the last step of each scale and stage.
+
+    All runs of a scale and stage end at the same step; one that was scored at a milestone only is not yet measured.
+    """
+    return metrics[metrics["step"] == metrics.groupby(["scale", "stage"])["step"].transform("max")]
+
+
+def _choose_variants(metrics: pd.DataFrame) -> tuple[dict[Any, str], tuple[str, ...]]:
+    """((benchmark, stage) -> the plainest prompt variant that was scored, the other variants).
+
+    The stages choose separately: fine-tuned checkpoints may have been asked in chat, others never are.
+    """
+    variants = metrics.groupby(["benchmark", "stage"])["variant"].unique()
+    plain = {cell: min(found, key=_variant_rank) for cell, found in variants.items()}
+    return plain, tuple(sorted({v for cell, found in variants.items() for v in found if v != plain[cell]}))
+
+
+def _check_planned(config: StudyConfig, metrics: pd.DataFrame, study: StudyFolder) -> None:
+    """Raises ArtifactError where a scale or mixture was scored that study.yaml lacks."""
+    for key, known in (("scale", tuple(config.scales)), ("mixture", config.mixtures)):
+        if unknown := sorted(set(metrics[key]) - set(known)):
+            problem = f"there are scores of {key} {unknown[0]!r}, which it lacks"
+            raise ArtifactError(problem, where=study.config, valid=", ".join(known))
+
+
+def _build_axes(config: StudyConfig | None, metrics: pd.DataFrame, own: dict[str, tuple[str, str]]) -> _Axes:
+    """What study.yaml plans, scored or not; without it what was scored. own: as `_own` gives it."""
+    seeds = tuple(sorted({*metrics["seed"].astype(int), *(config.seeds if config else ())}))
+    mixtures = config.mixtures if config else tuple(sorted(set(metrics["mixture"])))
+    wanted = (config.benchmarks or BENCHMARKS) if config else set(metrics["benchmark"])
+    benchmarks = (slug for slug in BENCHMARKS if slug in wanted)
+    return _Axes(seeds, mixtures, (*benchmarks, *sorted(own, key=lambda slug: (own[slug], slug))))
+
+
+def _names_of_benchmarks(slugs: tuple[str, ...], own: dict[str, tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Categories and displayed names, as `Panel` takes them; nothing where all benchmarks are the paper's."""
+    if not own:
+        return {}
+    paper = {slug: (paper_numbers.category_of()[slug], name) for slug, name in paper_numbers.displays().items()}
+    described = {slug: own.get(slug) or paper[slug] for slug in slugs}
+    return {
+        "category_of": {slug: category for slug, (category, _) in described.items()},
+        "displays": {slug: name for slug, (_, name) in described.items()},
+    }
 
 
 def _own(categories: dict[str, str], config: StudyConfig | None, metrics: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -140,35 +180,32 @@ def _asked(metrics: pd.DataFrame, variant_of: dict[Any, str]) -> pd.DataFrame:
     return metrics[np.array([variant_of.get((slug, stage)) == variant for slug, stage, variant in cells], dtype=bool)]
 
 
-def _milestones(
-    metrics: pd.DataFrame, seeds: tuple[int, ...], mixtures: tuple[str, ...], benchmarks: tuple[str, ...]
-) -> tuple[Milestone, ...]:
-    wanted = (metrics["stage"] == "PT") & (metrics["metric"] == "accuracy") & (metrics["normalisation"] == "sum")
+def _is_accuracy(metrics: pd.DataFrame) -> pd.Series:
+    """Rows of plain accuracy, of which every scored cell has one."""
+    return (metrics["metric"] == "accuracy") & (metrics["normalisation"] == "sum")
+
+
+def _milestones(metrics: pd.DataFrame, axes: _Axes) -> tuple[Milestone, ...]:
     found = []
-    for names, rows in metrics[wanted].groupby(["scale", "tokens"]):
+    for names, rows in metrics[(metrics["stage"] == "PT") & _is_accuracy(metrics)].groupby(["scale", "tokens"]):
         scale, tokens = cast(tuple[str, int], names)
-        (cube,) = _cube(rows, "value", seeds, mixtures, benchmarks).values()
+        (cube,) = _cube(rows, "value", axes).values()
         found.append(Milestone(scale, int(tokens), cube[0], tuple(sorted(set(rows["fingerprint"])))))
     return tuple(found)
 
 
-def _cube(
-    metrics: pd.DataFrame, column: str, seeds: tuple[int, ...], mixtures: tuple[str, ...], benchmarks: tuple[str, ...]
-) -> Cube:
-    axes = [pd.Index(axis).get_indexer(pd.Index(metrics[name])) for name, axis in _axes(seeds, mixtures, benchmarks)]
-    wanted = np.all([axis >= 0 for axis in axes], axis=0)  # a study may have scored benchmarks that it no longer lists
+def _cube(metrics: pd.DataFrame, column: str, axes: _Axes) -> Cube:
+    names = ("seed", "mixture", "benchmark")
+    places = [pd.Index(list(axis)).get_indexer(pd.Index(metrics[name])) for name, axis in zip(names, axes, strict=True)]
+    wanted = np.all([place >= 0 for place in places], axis=0)  # a study may have scored what it no longer lists
     number = metrics[column].to_numpy(dtype=float)
     cube: Cube = {}
-    for names, rows in metrics.groupby(["scale", "stage", "metric", "normalisation"]).indices.items():
-        key = cast(tuple[str, str, str, str], names)
+    for group, rows in metrics.groupby(["scale", "stage", "metric", "normalisation"]).indices.items():
+        key = cast(tuple[str, str, str, str], group)
         rows = rows[wanted[rows]]
-        cube[key] = np.full((len(seeds), len(mixtures), len(benchmarks)), np.nan)
-        cube[key][tuple(axis[rows] for axis in axes)] = number[rows]
+        cube[key] = np.full([len(axis) for axis in axes], np.nan)
+        cube[key][tuple(place[rows] for place in places)] = number[rows]
     return cube
-
-
-def _axes(*axes: tuple[object, ...]) -> list[tuple[str, list[object]]]:
-    return [(name, list(axis)) for name, axis in zip(("seed", "mixture", "benchmark"), axes, strict=True)]
 
 
 def _variant_rank(variant: str) -> tuple[bool, int, bool, str]:

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Sequence
 
 from configs.errors import ConfigError
-from configs.layout import StudyFolder
+from configs.layout import StudyFolder, stage_name
 from configs.load import load, pretrain_config, sft_config
 from configs.schema import StudyConfig, TrainConfig
 from configs.untrusted.checks import is_name
@@ -27,10 +27,9 @@ def config_of(
 
     What one version of this project wrote, or a study of other people, need not be a config of this version.
     """
-    stage = "pt" if recipe is None else f"sft-{recipe}"
     trained = filter(is_name, mixtures if is_name(scale) else ())  # others were given, by tables of numbers
     for mixture, seed in itertools.product(trained, seeds):
-        run = folder.run(scale, mixture, seed, stage)
+        run = folder.run(scale, mixture, seed, stage_name(recipe or ""))
         if (run.path / "config.yaml").is_file():
             try:
                 return load(TrainConfig, run.path / "config.yaml")

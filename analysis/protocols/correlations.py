@@ -14,14 +14,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from analysis.panel.panel import STAGES, Panel
-from analysis.stats import estimates as st
-from analysis.stats import resampling as rs
-from analysis.stats.association import Association, associate, associate_one, pearson, pearson_matrix, ranks, unit
-from analysis.stats.estimates import Estimate, mean_measured
+from analysis.stats import resampling
+from analysis.stats.association import (
+    Association,
+    correlate,
+    correlate_one,
+    every_pair,
+    pearson,
+    pearson_matrix,
+    ranks,
+    unit,
+)
+from analysis.stats.estimates import CONSTANT, Estimate, absent, fisher_interval, mean_measured, tested_estimate
 
 PROTOCOLS = ("PT", "SFT", "cross")
 READINGS = ("averaged", "pooled", "chance-adjusted")
@@ -33,7 +42,7 @@ READINGS = ("averaged", "pooled", "chance-adjusted")
 def cross_stage(panel: Panel, scale: str, metric: str) -> list[Association]:
     """Equations 1 (accuracy) and 2 (confidence): PT against SFT over mixtures, one association a benchmark."""
     pt, sft = (panel.matrix(scale, stage, metric).T for stage in STAGES)
-    return associate(pt, sft, "mixtures", panel.web_blocks())
+    return correlate(pt, sft, "mixtures", panel.web_blocks())
 
 
 def across_seeds(panel: Panel, scale: str, metric: str) -> np.ndarray:
@@ -44,12 +53,8 @@ def across_seeds(panel: Panel, scale: str, metric: str) -> np.ndarray:
     pt, sft = (panel.over_seeds(scale, stage, metric) for stage in STAGES)
     found = []
     for first, second in itertools.permutations(range(len(panel.seeds)), 2):
-        r = np.full(len(panel.benchmarks), math.nan)
-        both = np.isfinite(pt[first]) & np.isfinite(sft[second])
-        for b in np.flatnonzero((both.sum(axis=0) >= 3) & (2 * both.sum(axis=0) > len(panel.mixtures))):
-            x, y = (side[both[:, b], b][None] for side in (pt[first], sft[second]))
-            r[b] = pearson(x, y, np.ones(x.shape))[0, 0]
-        found.append(r)
+        r, n = every_pair(pt[first].T, sft[second].T)
+        found.append(np.where(2 * n > len(panel.mixtures), r, math.nan).diagonal())
     return mean_measured(np.array(found).reshape(-1, len(panel.benchmarks)))
 
 
@@ -70,22 +75,19 @@ def mean_correlation(early: np.ndarray, late: np.ndarray) -> Estimate:
     x, y, u, v = first[whole][keep], second[whole][keep], u[keep], v[keep]
     missing, m = len(first) - len(x), first.shape[1]
     if not len(x) or m < 3:
-        return st.absent("no benchmark has a correlation", missing=missing, points="mixtures", n=m)
+        return absent("no benchmark has a correlation", missing=missing, points="mixtures", n=m)
     value = np.array((u * v).sum(axis=1).mean())
-    orders = rs.all_orders(m)
-    p, smallest = orders.p_value(value, orders.sums((u[:, :, None] * v[:, None]).mean(axis=0)))
-    low, high = _ends(rs.percentile_interval(_mean_defined(pearson(x, y, rs.bootstrap_counts(m)), axis=1)))
-    return Estimate(
-        value=float(value),
-        n=m,
-        points=f"mixtures, mean of {len(x)} benchmarks",
-        low=low,
-        high=high,
+    orders = resampling.all_orders(m)
+    drawn = mean_measured(pearson(x, y, resampling.bootstrap_counts(m)), axis=1)
+    return tested_estimate(
+        value,
+        resampling.percentile_interval(drawn),
+        orders.p_value(value, orders.sums((u[:, :, None] * v[:, None]).mean(axis=0))),
         interval="percentile bootstrap over mixtures",
-        p=float(p),
         null=f"mixtures shuffled, alike for all benchmarks ({orders.words})",
         arrangements=math.factorial(m),
-        smallest_p=float(smallest),
+        n=m,
+        points=f"mixtures, mean of {len(x)} benchmarks",
         missing=missing,
     )
 
@@ -111,31 +113,29 @@ def coherence(panel: Panel, scale: str, category: str, protocol: str, metric: st
         x, y = x[varies], y[varies]
     b = len(x)
     missing = len(panel.members(category)) - b
-    known = {"n": m, "points": f"mixtures, {b} benchmarks", "missing": missing}
+    known: dict[str, Any] = {"n": m, "points": f"mixtures, {b} benchmarks", "missing": missing}
     if m < 3 or b < 2:
-        return st.absent("fewer than 3 mixtures or 2 benchmarks", **known)
+        return absent("fewer than 3 mixtures or 2 benchmarks", **known)
     weight = np.triu(np.ones((b, b)), 1) if reading == "i<j" else 1 - np.eye(b)
-
-    def mean(r: np.ndarray) -> np.ndarray:
-        return _mean_defined(np.where(weight > 0, r, np.nan).reshape(*r.shape[:-2], -1), axis=-1)
-
     u, v = unit(x), unit(y)
-    value = float(mean(u @ v.T))
-    order, rows = rs.independent_orders(m, b), np.arange(b)[:, None]
+    value = float(mean_over_pairs(u @ v.T, weight))
+    order, rows = resampling.independent_orders(m, b), np.arange(b)[:, None]
     null = np.einsum("dim,djm,ij->d", u[rows, order], v[rows, order], weight, optimize=True) / weight.sum()
-    p, smallest = rs.Orders(order, False, "").p_value(np.array(value), [null])
-    low, high = _ends(rs.percentile_interval(mean(pearson_matrix(x, y, rs.bootstrap_counts(m)))))
-    return Estimate(
-        value=value,
-        low=low,
-        high=high,
+    drawn = pearson_matrix(x, y, resampling.bootstrap_counts(m))
+    return tested_estimate(
+        value,
+        resampling.percentile_interval(mean_over_pairs(drawn, weight)),
+        resampling.Orders(order, False, "").p_value(np.array(value), [null]),
         interval="percentile bootstrap over mixtures",
-        p=float(p),
-        null=f"mixtures of each benchmark shuffled on their own ({rs.DRAWS:,} draws)",
+        null=f"mixtures of each benchmark shuffled on their own ({resampling.DRAWS:,} draws)",
         arrangements=math.factorial(m) ** (b - 1),
-        smallest_p=float(smallest),
         **known,
     )
+
+
+def mean_over_pairs(r: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Equation 6: mean of the defined r [..., benchmarks, benchmarks] over the pairs whose weight is above 0."""
+    return mean_measured(np.where(weight > 0, r, np.nan), axis=(-2, -1))
 
 
 # ---------------------------------------------------------------------------------------------- equations 7, 8
@@ -147,19 +147,23 @@ def chance_adjusted(panel: Panel, scale: str, stage: str, metric: str) -> np.nda
     return (panel.matrix(scale, stage, metric) - uniform) / (1 - uniform)
 
 
-def alignment_vectors(
+def _accuracy_and_confidence(
     panel: Panel, scale: str, stage: str, category: str, adjusted: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(accuracy, confidence, whole): [mixtures, measured benchmarks of the category] twice, and [mixtures] bool.
-
-    A mixture is whole if all those benchmarks were measured on it.
-    """
-    accuracy, confidence = (
-        chance_adjusted(panel, scale, stage, m) if adjusted else panel.matrix(scale, stage, m)
-        for m in ("accuracy", "confidence")
-    )
+) -> tuple[np.ndarray, np.ndarray]:
+    """[mixtures, benchmarks of the category] each."""
     members = panel.members(category)
-    accuracy, confidence = accuracy[:, members], confidence[:, members]
+    accuracy, confidence = (
+        (chance_adjusted(panel, scale, stage, metric) if adjusted else panel.matrix(scale, stage, metric))[:, members]
+        for metric in ("accuracy", "confidence")
+    )
+    return accuracy, confidence
+
+
+def _without_gaps(accuracy: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(accuracy, confidence, whole): [mixtures, measured benchmarks] twice, and [mixtures] bool.
+
+    A benchmark is measured if any mixture has it, and a mixture is whole if it has all measured benchmarks.
+    """
     measured = (np.isfinite(accuracy) & np.isfinite(confidence)).any(axis=0)
     accuracy, confidence = accuracy[:, measured], confidence[:, measured]
     return accuracy, confidence, np.isfinite(accuracy).all(axis=1) & np.isfinite(confidence).all(axis=1)
@@ -167,7 +171,15 @@ def alignment_vectors(
 
 def alignment_by_mixture(panel: Panel, scale: str, stage: str, category: str, adjusted: bool = False) -> np.ndarray:
     """Equation 8 for each mixture, [mixtures]: accuracy against confidence over a category's benchmarks, or NaN."""
-    accuracy, confidence, whole = alignment_vectors(panel, scale, stage, category, adjusted)
+    return row_correlations(*_accuracy_and_confidence(panel, scale, stage, category, adjusted))
+
+
+def row_correlations(accuracy: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Equation 8 for each row of two matrices [mixtures, benchmarks], [mixtures].
+
+    Benchmarks that no mixture has drop out. NaN for a mixture that lacks another one, and for fewer than 3 benchmarks.
+    """
+    accuracy, confidence, whole = _without_gaps(accuracy, confidence)
     found = np.full(len(whole), math.nan)
     if whole.any() and accuracy.shape[1] >= 3:
         found[whole] = pearson(accuracy[whole], confidence[whole], np.ones((1, accuracy.shape[1])))[0]
@@ -184,14 +196,13 @@ def alignment(
     """
     names = panel.mixtures if mixtures is None else tuple(mixtures)
     rows = [panel.mixtures.index(name) for name in names]
-    accuracy, confidence, whole = (
-        part[rows] for part in alignment_vectors(panel, scale, stage, category, reading == "chance-adjusted")
-    )
+    sides = _accuracy_and_confidence(panel, scale, stage, category, reading == "chance-adjusted")
+    accuracy, confidence, whole = (part[rows] for part in _without_gaps(*sides))
     a, c = accuracy[whole], confidence[whole]
     b = accuracy.shape[1]
-    known = {"n": b, "points": f"benchmarks, {len(a)} mixtures", "missing": len(names) - len(a)}
+    known: dict[str, Any] = {"n": b, "points": f"benchmarks, {len(a)} mixtures", "missing": len(names) - len(a)}
     if b < 3 or len(a) == 0:
-        return st.absent("fewer than 3 benchmarks or no mixture measured", **known)
+        return absent("fewer than 3 benchmarks or no mixture measured", **known)
     if reading == "pooled":
         (u,), (v,) = unit(a.reshape(1, -1)), unit(c.reshape(1, -1))
         cells = u.reshape(a.shape).T @ v.reshape(c.shape)  # [i, j]: accuracy of i with confidence of j
@@ -202,20 +213,16 @@ def alignment(
         cells = u[defined].T @ v[defined] / max(1, int(defined.sum())) if defined.any() else np.full((b, b), math.nan)
     value = np.trace(cells)
     if math.isnan(value):
-        return st.absent(st.CONSTANT, **known)
+        return absent(CONSTANT, **known)
     value = np.clip(value, -1.0, 1.0)
-    orders = rs.all_orders(b)
-    p, smallest = orders.p_value(value, orders.sums(cells))
-    low, high = st.fisher_interval(float(value), b)
-    return Estimate(
-        value=float(value),
-        low=low,
-        high=high,
-        interval="Fisher z over benchmarks" if b > 3 else "",
-        p=float(p),
+    orders = resampling.all_orders(b)
+    return tested_estimate(
+        value,
+        fisher_interval(float(value), b),
+        orders.p_value(value, orders.sums(cells)),
+        interval="Fisher z over benchmarks",
         null=f"benchmarks shuffled, alike for all mixtures ({orders.words})",
         arrangements=math.factorial(b),
-        smallest_p=float(smallest),
         **known,
     )
 
@@ -223,7 +230,7 @@ def alignment(
 def persistence(panel: Panel, scale: str, category: str) -> Estimate:
     """Table 10: alignment of each mixture after PT against after SFT, over mixtures."""
     pt, sft = (alignment_by_mixture(panel, scale, stage, category) for stage in STAGES)
-    return associate_one(pt, sft, "mixtures", panel.web_blocks()).estimate
+    return correlate_one(pt, sft, "mixtures", panel.web_blocks()).estimate
 
 
 def groups(panel: Panel, by: str) -> dict[str, list[str]]:
@@ -241,13 +248,20 @@ def groups(panel: Panel, by: str) -> dict[str, list[str]]:
 
 def seed_spread(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:
     """Standard deviation over seeds within a mixture, pooled by degrees of freedom, [benchmarks]; NaN: not measured."""
-    values = panel.over_seeds(scale, stage, metric)
-    n = np.isfinite(values).sum(axis=0)  # [mixtures, benchmarks]
-    freedom = seed_freedom(panel, scale, stage, metric).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.nansum(values, axis=0) / n
-        square = np.nansum((values - mean) ** 2, axis=0)
-        return np.sqrt(np.where(freedom > 0, np.where(n > 1, square, 0).sum(axis=0) / freedom, np.nan))
+    return np.sqrt(seed_covariance(panel, scale, (stage, stage), metric))
+
+
+def seed_covariance(panel: Panel, scale: str, stages: tuple[str, str], metric: str) -> np.ndarray:
+    """Covariance over a mixture's seeds of the scores after two stages, pooled by degrees of freedom, [benchmarks].
+
+    With one stage twice it is a variance. NaN where no mixture has two seeds.
+    """
+    first, second = (panel.over_seeds(scale, stage, metric) for stage in stages)
+    both = np.isfinite(first) & np.isfinite(second)
+    first, second = (side - mean_measured(np.where(both, side, np.nan)) for side in (first, second))
+    products = np.where(both, first * second, 0.0).sum(axis=(0, 1))
+    freedom = np.maximum(both.sum(axis=0) - 1, 0).sum(axis=0)
+    return np.divide(products, freedom, out=np.full(len(products), np.nan), where=freedom > 0)
 
 
 def seed_freedom(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:
@@ -261,24 +275,10 @@ def declared_order(panel: Panel, learnable: dict[str, dict[str, float]], scale: 
     found = {}
     for slug, doses in learnable.items():
         if slug not in panel.benchmarks:
-            found[slug] = st.absent("not in this study")
+            found[slug] = absent("not in this study")
             continue
         dose = np.array([float(doses.get(m, math.nan)) for m in panel.mixtures])
         value = accuracy[:, panel.benchmarks.index(slug)]
         both = np.isfinite(dose) & np.isfinite(value)
-        found[slug] = associate_one(ranks(dose[both]), ranks(value[both]), "mixtures (ranks)").estimate
+        found[slug] = correlate_one(ranks(dose[both]), ranks(value[both]), "mixtures (ranks)").estimate
     return found
-
-
-def _ends(interval: tuple[np.ndarray, np.ndarray]) -> tuple[float | None, float | None]:
-    """An interval as `Estimate` holds it."""
-    low, high = map(float, interval)
-    return (None, None) if math.isnan(low) else (low, high)
-
-
-def _mean_defined(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean over the defined entries; NaN where there is none (without NumPy's warning)."""
-    defined = np.isfinite(values)
-    count = defined.sum(axis=axis)
-    total = np.where(defined, values, 0.0).sum(axis=axis)
-    return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)

@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 
 from analysis.panel.panel import Design, Panel
-from analysis.stats.association import Association, associate
+from analysis.stats.association import Association, correlate
 from analysis.stats.estimates import Estimate, mean_estimate, paired_difference
 from configs.load import load_mixture, load_sources
 
@@ -24,7 +24,7 @@ KINDS = ("web", "code", "curated")
 def code_over_mixtures(panel: Panel, scores: np.ndarray) -> list[Association]:
     """Code per cent against the scores of all mixtures, scores [rows, M]; those of unknown design are left out."""
     percents = np.broadcast_to(code_percents(panel), scores.shape)
-    return associate(percents, scores, "mixtures", panel.web_blocks())
+    return correlate(percents, scores, "mixtures", panel.web_blocks())
 
 
 def code_over_shares(panel: Panel, scores: np.ndarray) -> list[Association]:
@@ -35,7 +35,7 @@ def code_over_shares(panel: Panel, scores: np.ndarray) -> list[Association]:
     percents = code_percents(panel)
     shares = np.unique(percents[np.isfinite(percents)])
     means = np.array([scores[:, percents == share].mean(axis=1) for share in shares]).reshape(-1, len(scores)).T
-    return associate(np.broadcast_to(shares, means.shape), means, "means by code share")
+    return correlate(np.broadcast_to(shares, means.shape), means, "means by code share")
 
 
 def code_percents(panel: Panel) -> np.ndarray:
@@ -51,26 +51,40 @@ def web_sources(panel: Panel) -> list[str]:
     return list(dict.fromkeys(panel.design[mixture].web for mixture in panel.mixtures if mixture in panel.design))
 
 
+def web_of_mixtures(panel: Panel) -> np.ndarray:
+    """Web source of each mixture, str [M]; empty where its design is unknown."""
+    return np.array([panel.design[m].web if m in panel.design else "" for m in panel.mixtures], dtype=str)
+
+
 def web_means(panel: Panel, scores: np.ndarray) -> dict[str, Estimate]:
     """Mean of scores [M] over the mixtures of each web source."""
-    webs = np.array([panel.design[m].web if m in panel.design else "" for m in panel.mixtures])
+    webs = web_of_mixtures(panel)
     return {web: mean_estimate(scores[webs == web], "mixtures") for web in web_sources(panel)}
 
 
 def web_differences(panel: Panel, scores: np.ndarray) -> dict[tuple[str, str], Estimate]:
     """(web, other) -> mean of web less other over the code shares that both have, of scores [M]."""
-    cells: dict[tuple[str, float], list[float]] = {}
-    for mixture, percent, score in zip(panel.mixtures, code_percents(panel), scores, strict=True):
-        if np.isfinite(percent):
-            cells.setdefault((panel.design[mixture].web, percent), []).append(float(score))
-    webs = [web for web in web_sources(panel) if any(web == w for w, _ in cells)]
-    means = {cell: float(np.mean(values)) for cell, values in cells.items()}
+    percents, webs = code_percents(panel), web_of_mixtures(panel)
+    known = np.isfinite(percents)
     found = {}
-    for other, web in itertools.combinations(webs, 2):
-        shares = sorted({code for w, code in means if w == web} & {code for w, code in means if w == other})
-        differences = np.array([means[web, share] - means[other, share] for share in shares])
+    for other, web in itertools.combinations((w for w in web_sources(panel) if known[webs == w].any()), 2):
+        differences = group_differences(scores[known], webs[known] == web, webs[known] == other, percents[known])
         found[web, other] = paired_difference(differences, "shares")
     return found
+
+
+def group_differences(values: np.ndarray, treated: np.ndarray, control: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Mean of the treated less mean of the control mixtures in each group that has both, [..., groups].
+
+    values: [..., mixtures]; treated, control (bool), groups: [mixtures]. A group that lacks a side is left out, so that
+    what remains is balanced.
+    """
+    differences = [np.empty((*values.shape[:-1], 0))]
+    for group in np.unique(groups):
+        sides = [values[..., (groups == group) & side] for side in (treated, control)]
+        if all(side.shape[-1] for side in sides):
+            differences.append(sides[0].mean(axis=-1, keepdims=True) - sides[1].mean(axis=-1, keepdims=True))
+    return np.concatenate(differences, axis=-1)
 
 
 # ---------------------------------------------------------------------------------------------- confounds

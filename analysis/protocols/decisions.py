@@ -12,12 +12,13 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from analysis.panel.panel import Panel
-from analysis.stats import resampling as rs
-from analysis.stats.estimates import CONSTANT, Estimate, absent
+from analysis.stats import resampling
+from analysis.stats.estimates import CONSTANT, Estimate, absent, tested_estimate
 
 TIED = 1e-12
 """Scores closer than this are equal: accuracies are shares of whole examples."""
@@ -60,25 +61,20 @@ def protocols(panel: Panel) -> Iterator[Protocol]:
 def decide(early: np.ndarray, late: np.ndarray) -> Decision:
     """Vectors over mixtures [M]; NaN: not measured, left out and counted."""
     measured = np.flatnonzero(np.isfinite(early) & np.isfinite(late))
-    known = {"n": len(measured), "points": "mixtures", "missing": len(early) - len(measured)}
+    known: dict[str, Any] = {"n": len(measured), "points": "mixtures", "missing": len(early) - len(measured)}
     if len(measured) < 3:
         return Decision(absent(f"only {len(measured)} mixtures", **known))
     early, late = early[measured], late[measured]
     agreement = pair_agreement(early, late)
     value = float(_over_pairs(agreement, np.ones((1, len(early))))[0])
-    low, high = map(float, rs.percentile_interval(_over_pairs(agreement, rs.bootstrap_counts(len(early)))))
-    orders = rs.all_orders(len(early))
-    p, smallest = _chance(value, _ties(early), _ties(late))
-    accuracy = Estimate(
-        value=value,
-        low=None if math.isnan(low) else low,
-        high=None if math.isnan(high) else high,
+    accuracy = tested_estimate(
+        value,
+        resampling.percentile_interval(_over_pairs(agreement, resampling.bootstrap_counts(len(early)))),
+        _chance(value, _ties(early), _ties(late)),
         interval="percentile bootstrap over mixtures",
-        p=p,
-        null=f"mixtures shuffled ({orders.words})",
-        arrangements=rs.distinct_arrangements(late),
-        smallest_p=smallest,
-        **known,  # type: ignore[arg-type]
+        null=f"mixtures shuffled ({resampling.all_orders(len(early)).words})",
+        arrangements=resampling.distinct_arrangements(late),
+        **known,
     )
     regret = tuple(float(top_regret(early, late, k)) for k in TOP if k <= len(early))
     first, best = (tuple(measured[values >= values.max() - TIED].tolist()) for values in (early, late))
@@ -96,31 +92,28 @@ def decide_on_average(early: np.ndarray, late: np.ndarray) -> Estimate:
     reason = CONSTANT if whole.any() else "no benchmark measured on all mixtures"
     whole[whole] = np.ptp(late[:, whole], axis=0) > TIED
     m = len(early)
-    known = {"n": m, "points": f"mixtures, mean of {int(whole.sum())} benchmarks", "missing": int((~whole).sum())}
+    points = f"mixtures, mean of {int(whole.sum())} benchmarks"
+    known: dict[str, Any] = {"n": m, "points": points, "missing": int((~whole).sum())}
     if not whole.any() or m < 3:
         return absent(reason, **known)
     pairs = list(zip(early[:, whole].T, late[:, whole].T, strict=True))
     agreements = np.mean([pair_agreement(a, b) for a, b in pairs], axis=0)
     value = float(_over_pairs(agreements, np.ones((1, m)))[0])
-    low, high = map(float, rs.percentile_interval(_over_pairs(agreements, rs.bootstrap_counts(m))))
-    order = rs.independent_orders(m, 1)[:, 0]
+    order = resampling.independent_orders(m, 1)[:, 0]
     first, second = np.triu_indices(m, 1)
     seen = np.array([_signs(a)[first, second] for a, _ in pairs])
     paid = np.array([_signs(b).ravel() for _, b in pairs])
     together = seen.T @ paid  # [pairs, where an order puts them]: one sum over benchmarks serves every order
     null = together[np.arange(len(first)), order[:, first] * m + order[:, second]].sum(axis=1)
     null /= 2 * len(pairs) * len(first)
-    p, smallest = rs.Orders(order, False, "").p_value(np.array(value - 0.5), [null])
-    return Estimate(
-        value=value,
-        low=None if math.isnan(low) else low,
-        high=None if math.isnan(high) else high,
+    return tested_estimate(
+        value,
+        resampling.percentile_interval(_over_pairs(agreements, resampling.bootstrap_counts(m))),
+        resampling.Orders(order, False, "").p_value(np.array(value - 0.5), [null]),
         interval="percentile bootstrap over mixtures",
-        p=float(p),
-        null=f"mixtures shuffled, alike for all benchmarks ({rs.DRAWS:,} draws)",
+        null=f"mixtures shuffled, alike for all benchmarks ({resampling.DRAWS:,} draws)",
         arrangements=math.factorial(m),
-        smallest_p=float(smallest),
-        **known,  # type: ignore[arg-type]
+        **known,
     )
 
 
@@ -185,7 +178,7 @@ def _chance(value: float, ties_early: tuple[int, ...], ties_late: tuple[int, ...
     counts = _margins(*sorted((ties_early, ties_late), key=lambda ties: (-len(ties), ties)))
     margin = round(abs(2 * value - 1) * (mixtures * (mixtures - 1) // 2))
     extreme, most, total = int(counts[margin:].sum()), int(counts[np.flatnonzero(counts)[-1]]), int(counts.sum())
-    if rs.all_orders(mixtures).exact:
+    if resampling.all_orders(mixtures).exact:
         return extreme / total, most / total
     return (extreme + 1) / (total + 1), 1 / (total + 1)
 
@@ -204,13 +197,13 @@ def _margins(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndar
 
     Where the ties are is all it depends on, and not on which side.
     """
-    if rs.all_orders(sum(ties_early)).exact:
+    if resampling.all_orders(sum(ties_early)).exact:
         net = _counted(ties_early, ties_late)
         middle = len(net) // 2
         return np.concatenate([net[middle : middle + 1], net[middle + 1 :] + net[:middle][::-1]])
     early = np.repeat(np.arange(len(ties_early)), ties_early).astype(float)
     first, second = np.triu_indices(len(early), 1)
-    late = np.repeat(np.arange(len(ties_late), dtype=np.int16), ties_late)[rs.all_orders(len(early)).index].T
+    late = np.repeat(np.arange(len(ties_late), dtype=np.int16), ties_late)[resampling.all_orders(len(early)).index].T
     total = np.zeros(late.shape[1], np.int16)
     for i, j, seen in zip(first, second, _signs(early)[first, second], strict=True):
         if seen:

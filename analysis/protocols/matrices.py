@@ -20,9 +20,9 @@ import numpy as np
 
 from analysis.panel.panel import STAGES, Panel
 from analysis.protocols.complete_cases import complete_scores
-from analysis.stats import resampling as rs
-from analysis.stats.association import DUST, pearson, pearson_matrix, unit
-from analysis.stats.estimates import Estimate, absent
+from analysis.stats import resampling
+from analysis.stats.association import DUST, every_pair, pearson, pearson_matrix, unit
+from analysis.stats.estimates import Estimate, absent, tested_estimate
 
 METRICS = ("accuracy", "confidence")
 SIDES = {"PT": ("PT", "PT"), "SFT": ("SFT", "SFT"), "cross": ("PT", "SFT")}
@@ -56,22 +56,6 @@ def matrix(panel: Panel, scale: str, protocol: str, metric: str) -> Matrix:
     return Matrix(scale, protocol, metric, panel.benchmarks, *every_pair(rows, columns))
 
 
-def every_pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pearson's r of x [a, points] with y [b, points] over the points that both have, and their number; [a, b] each."""
-    in_x, in_y = np.isfinite(x), np.isfinite(y)
-    n = in_x.astype(int) @ in_y.T.astype(int)
-    r = np.full(n.shape, np.nan)
-    for kept_x in np.unique(in_x, axis=0):
-        rows = np.flatnonzero((in_x == kept_x).all(axis=1))
-        for kept_y in np.unique(in_y, axis=0):
-            columns = np.flatnonzero((in_y == kept_y).all(axis=1))
-            both = kept_x & kept_y
-            if both.sum() >= 3:
-                whole = np.ones((1, int(both.sum())))
-                r[np.ix_(rows, columns)] = pearson_matrix(x[rows][:, both], y[columns][:, both], whole)[0]
-    return r, n
-
-
 # ---------------------------------------------------------------------------------------------- similarity
 
 
@@ -89,17 +73,13 @@ def similarity(panel: Panel, scale: str, metric: str) -> Estimate:
     value, p, smallest = mantel(pearson_matrix(x, x, whole)[0], pearson_matrix(y, y, whole)[0])
     if math.isnan(value):
         return absent("no variation", **known)
-    drawn = resampled_similarity(x, y, rs.bootstrap_counts(x.shape[1]))
-    low, high = map(float, rs.percentile_interval(drawn))
-    return Estimate(
-        value=value,
-        low=None if math.isnan(low) else low,
-        high=None if math.isnan(high) else high,
-        interval="" if math.isnan(low) else "percentile bootstrap over mixtures, alike in both stages",
-        p=p,
-        null=f"benchmark labels of one stage shuffled ({rs.all_orders(len(x)).words}; Mantel)",
+    return tested_estimate(
+        value,
+        resampling.percentile_interval(resampled_similarity(x, y, resampling.bootstrap_counts(x.shape[1]))),
+        (p, smallest),
+        interval="percentile bootstrap over mixtures, alike in both stages",
+        null=f"benchmark labels of one stage shuffled ({resampling.all_orders(len(x)).words}; Mantel)",
         arrangements=math.factorial(len(x)),
-        smallest_p=smallest,
         **known,
     )
 
@@ -118,23 +98,19 @@ def unrelated_similarity(panel: Panel, scale: str, metric: str) -> Estimate:
     value = float(resampled_similarity(x, y, np.ones((1, m)))[0])
     if math.isnan(value):
         return absent("no variation", **known)
-    order, rows = rs.independent_orders(m, b), np.arange(b)[:, None]
+    order, rows = resampling.independent_orders(m, b), np.arange(b)[:, None]
     first, second = np.triu_indices(b, 1)
     shuffled = (unit(side)[rows, order] for side in (x, y))  # [draws, benchmarks, mixtures]
     null = _across((side @ side.swapaxes(1, 2))[:, first, second] for side in shuffled)
     null = null[np.isfinite(null)]
     centre = float(null.mean())
-    p, smallest = rs.Orders(order, False, "").p_value(np.array(value - centre), [null - centre])
-    low, high = map(float, rs.percentile_interval(null))
-    return Estimate(
-        value=centre,
-        low=low,
-        high=high,
+    return tested_estimate(
+        centre,
+        resampling.percentile_interval(null),
+        resampling.Orders(order, False, "").p_value(np.array(value - centre), [null - centre]),
         interval="central 95 % of the null",
-        p=float(p),
-        null=f"mixtures of each benchmark shuffled on their own, alike in both stages ({rs.DRAWS:,} draws)",
+        null=f"mixtures of each benchmark shuffled on their own, alike in both stages ({resampling.DRAWS:,} draws)",
         arrangements=math.factorial(m) ** (b - 1),
-        smallest_p=float(smallest),
         **known,
     )
 
@@ -152,8 +128,8 @@ def mantel(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
         return math.nan, math.nan, math.nan
     square = np.zeros(b.shape)
     square[first, second] = square[second, first] = v  # mean and length of the triangle are those of every order
-    orders = rs.all_orders(len(a))
-    parts = np.array_split(orders.index, -(-len(orders.index) * len(first) // rs.CELLS_AT_ONCE))
+    orders = resampling.all_orders(len(a))
+    parts = np.array_split(orders.index, -(-len(orders.index) * len(first) // resampling.CELLS_AT_ONCE))
     p, smallest = orders.p_value(observed, (square[part[:, first], part[:, second]] @ u for part in parts))
     return float(np.clip(observed, -1.0, 1.0)), float(p), float(smallest)
 

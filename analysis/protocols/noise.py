@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.panel.items import Items
 from analysis.panel.panel import STAGES, Panel
-from analysis.protocols.correlations import seed_freedom, seed_spread
+from analysis.protocols.correlations import seed_covariance, seed_freedom
 from analysis.stats.estimates import Z95, mean_measured
 from analysis.stats.resampling import SEED
 
@@ -120,18 +121,32 @@ class Noise(Errors):
 
 
 def noise(panel: Panel, scale: str, stage: str, metric: str) -> Noise:
-    values = panel.matrix(scale, stage, metric)
-    observed = np.array([_variance(column) for column in values.T])
-    examples = np.full(len(panel.benchmarks), np.nan)
+    """Noise of the differences between mixtures, as variances."""
+    observed = np.array([_variance(column) for column in panel.matrix(scale, stage, metric).T])
+    found = _errors(panel, scale, (stage, stage), metric)
+    # A variance is not negative, whatever its estimate; the seed's part of the examples' noise is at most all of it.
+    crossed = np.clip(found.crossed, 0.0, np.nan_to_num(found.examples))
+    repeats = _repeats(panel, scale, stage, metric)
+    return Noise(found.examples, crossed, np.maximum(found.seeds, 0.0), observed, repeats)
+
+
+def shared_errors(panel: Panel, scale: str, metric: str) -> Errors:
+    """Covariances of the errors of PT and SFT: of the same runs and examples; of other examples they are 0."""
+    return _errors(panel, scale, (STAGES[0], STAGES[1]), metric)
+
+
+def _errors(panel: Panel, scale: str, stages: tuple[str, str], metric: str) -> Errors:
+    """Covariances of the errors after two stages; with one stage twice they are variances."""
+    examples, crossed = np.zeros((2, len(panel.benchmarks)))
     for b, slug in enumerate(panel.benchmarks):
-        table = panel.answers(scale, stage, slug, metric)
-        table = table[np.isfinite(table).all(axis=1)]
-        examples[b] = residual_covariance(table, table)
-    within = _seeds_by_examples(panel, scale, stage, metric)
-    spread = seed_spread(panel, scale, stage, metric) ** 2
-    share = _share_of_a_seed(panel, np.isfinite(panel.over_seeds(scale, stage, metric)))
-    seeds, crossed = np.maximum(share * (spread - within), 0.0), np.clip(share * within, 0.0, np.nan_to_num(examples))
-    return Noise(examples, crossed, seeds, observed, _repeats(panel, scale, stage, metric))
+        if stages[0] == stages[1] or _same_examples(panel, scale, slug):
+            tables = [panel.answers(scale, stage, slug, metric) for stage in stages]
+            known = np.isfinite(tables).all(axis=(0, 2))
+            examples[b] = residual_covariance(tables[0][known], tables[1][known])
+            crossed[b] = _seeds_by_examples(panel, scale, stages, slug, metric)
+    there = [np.isfinite(panel.over_seeds(scale, stage, metric)) for stage in stages]
+    share = _share_of_a_seed(panel, there[0] & there[1])
+    return Errors(examples, share * crossed, share * (seed_covariance(panel, scale, stages, metric) - crossed))
 
 
 def _repeats(panel: Panel, scale: str, stage: str, metric: str) -> tuple[Repeats, ...]:
@@ -144,18 +159,16 @@ def _repeats(panel: Panel, scale: str, stage: str, metric: str) -> tuple[Repeats
     )
 
 
-def _seeds_by_examples(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:
-    """Variance that the residual of seeds x examples gives one seed, [benchmarks]; 0 where it is not known."""
-    tables = (panel.answers_over_seeds(scale, stage, slug, metric) for slug in panel.benchmarks)
-    return np.nan_to_num(np.array([_within_mixtures(table, table) for table in tables]))
+def _seeds_by_examples(panel: Panel, scale: str, stages: tuple[str, str], slug: str, metric: str) -> float:
+    """Covariance that the residual of seeds x examples gives one seed, pooled over mixtures with several.
 
-
-def _within_mixtures(first: np.ndarray, second: np.ndarray) -> float:
-    """Residual covariance of seeds x examples, pooled over mixtures with several; [seeds, mixtures, examples] each."""
+    0 where it is not known.
+    """
+    first, second = (panel.answers_over_seeds(scale, stage, slug, metric) for stage in stages)
     whole = np.isfinite(first).all(axis=2) & np.isfinite(second).all(axis=2)  # [seeds, mixtures]
     several = np.flatnonzero(whole.sum(axis=0) > 1)
     found = [residual_covariance(*(values[whole[:, m], m] for values in (first, second))) for m in several]
-    return float(np.average(found, weights=whole.sum(axis=0)[several] - 1)) if found else math.nan
+    return float(np.nan_to_num(np.average(found, weights=whole.sum(axis=0)[several] - 1))) if found else 0.0
 
 
 def _share_of_a_seed(panel: Panel, there: np.ndarray) -> np.ndarray | float:
@@ -223,30 +236,6 @@ def corrected(panel: Panel, scale: str, metric: str) -> list[Corrected]:
     return found
 
 
-def shared_errors(panel: Panel, scale: str, metric: str) -> Errors:
-    """Covariances of the errors of PT and SFT: of the same runs and examples; of other examples they are 0."""
-    pt, sft = (panel.over_seeds(scale, stage, metric) for stage in STAGES)
-    both = np.isfinite(pt) & np.isfinite(sft)
-    n = both.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = [np.where(both, values, 0).sum(axis=0) / n for values in (pt, sft)]
-        products = np.where(both, (pt - means[0]) * (sft - means[1]), 0).sum(axis=0)
-        freedom = np.where(n > 1, n - 1, 0).sum(axis=0)
-        pooled = np.where(freedom > 0, np.where(n > 1, products, 0).sum(axis=0) / freedom, np.nan)
-    examples, crossed = np.zeros((2, len(panel.benchmarks)))
-    for b, slug in enumerate(panel.benchmarks):
-        if not _same_examples(panel, scale, slug):
-            continue
-        tables = [panel.answers(scale, stage, slug, metric) for stage in STAGES]
-        known = np.isfinite(tables).all(axis=(0, 2))
-        examples[b] = residual_covariance(tables[0][known], tables[1][known])
-        crossed[b] = np.nan_to_num(
-            _within_mixtures(*(panel.answers_over_seeds(scale, stage, slug, metric) for stage in STAGES))
-        )
-    share = _share_of_a_seed(panel, both)
-    return Errors(examples, share * crossed, share * (pooled - crossed))
-
-
 def _same_examples(panel: Panel, scale: str, slug: str) -> bool:
     """Were both stages asked the same?"""
     asked = {panel.items.examples.get((scale, stage, slug)) if panel.items else None for stage in STAGES}
@@ -298,22 +287,28 @@ def draw(panel: Panel, metrics: tuple[str, ...] = ("accuracy", "confidence"), dr
         return None
     random = np.random.default_rng([SEED, draws])
     sides = [(scale, stage, metric) for scale in panel.scales for stage in STAGES for metric in metrics]
-    shape = draws, len(panel.mixtures), len(panel.benchmarks)
-    values = {side: np.full(shape, np.nan) for side in sides}
-    for b, slug in enumerate(panel.benchmarks):
-        tables = {(scale, stage, metric): panel.answers(scale, stage, slug, metric) for scale, stage, metric in sides}
-        known = [side for side in sides if tables[side].shape[1]]
-        asked = {side: panel.items.examples.get((*side[:2], slug)) for side in known}
-        for same in dict.fromkeys(filter(None, asked.values())):
-            mine = [side for side in known if asked[side] == same]
-            columns = np.concatenate([tables[side] for side in mine]).T  # [examples, checkpoints]
-            means = _resampled_means(columns, random, draws)
-            for side, part in zip(mine, np.split(means, len(mine), axis=1), strict=True):
-                values[side][:, :, b] = part
+    values = {side: np.full((draws, len(panel.mixtures), len(panel.benchmarks)), np.nan) for side in sides}
+    for b in range(len(panel.benchmarks)):
+        _draw_examples(panel, panel.items, b, values, random)
     seeded = _add_seeds(panel, values, random)
     repeated = (repeats for side in sides for repeats in _repeats(panel, *side) if repeats.freedom)
     few = min((some for some in repeated if not some.enough), key=lambda some: some.freedom, default=None)
     return Draws(values, "examples and seeds" if seeded else "examples", few)
+
+
+def _draw_examples(
+    panel: Panel, items: Items, b: int, values: dict[tuple[str, str, str], np.ndarray], random: np.random.Generator
+) -> None:
+    """Fill in benchmark b of values[scale, stage, metric]; sides that were asked the same share their draws."""
+    slug = panel.benchmarks[b]
+    tables = {(scale, stage, metric): panel.answers(scale, stage, slug, metric) for scale, stage, metric in values}
+    asked = {side: items.examples.get((*side[:2], slug)) for side, table in tables.items() if table.shape[1]}
+    for same in dict.fromkeys(filter(None, asked.values())):
+        mine = [side for side in asked if asked[side] == same]
+        columns = np.concatenate([tables[side] for side in mine]).T  # [examples, checkpoints]
+        means = _resampled_means(columns, random, len(values[mine[0]]))
+        for side, part in zip(mine, np.split(means, len(mine), axis=1), strict=True):
+            values[side][:, :, b] = part
 
 
 def _resampled_means(columns: np.ndarray, random: np.random.Generator, draws: int) -> np.ndarray:
@@ -350,8 +345,10 @@ def _add_seeds(panel: Panel, values: dict[tuple[str, str, str], np.ndarray], ran
         picks = random.integers(0, len(chosen), (draws, mixtures))
         share = 1 / np.sqrt(np.maximum(there.sum(axis=0), 1)) if panel.average_seeds else np.ones(mixtures)
         for side, run in zip(sides, runs, strict=True):
-            spread = seed_spread(panel, *side) ** 2
-            own = np.clip(1 - _seeds_by_examples(panel, *side) / np.where(spread > 0, spread, np.nan), 0.0, 1.0)
+            scale, stage, metric = side
+            spread = seed_covariance(panel, scale, (stage, stage), metric)
+            crossed = np.array([_seeds_by_examples(panel, scale, (stage, stage), s, metric) for s in panel.benchmarks])
+            own = np.clip(1 - crossed / np.where(spread > 0, spread, np.nan), 0.0, 1.0)
             deviations = []
             for seed, mixture in chosen:
                 mine = run[there[:, mixture], mixture]

@@ -20,9 +20,9 @@ import numpy as np
 
 from analysis.panel.panel import STAGES, Panel
 from analysis.protocols.complete_cases import complete_scores, mean_of_groups
-from analysis.stats import resampling as rs
+from analysis.stats import resampling
 from analysis.stats.association import pearson, unit
-from analysis.stats.estimates import Estimate, absent
+from analysis.stats.estimates import Estimate, absent, tested_estimate
 
 NEARLY_ONE = 1 - 1e-6
 """The largest |r| whose Fisher z is taken: a resample of two different mixtures has |r| = 1."""
@@ -59,57 +59,44 @@ def category_means(panel: Panel, scale: str, metric: str) -> dict[str, Pooled]:
     def pool(r: np.ndarray) -> Pooling:
         return partial_pooling(fisher_z(r), 1 / (m - 3), groups)
 
-    r, drawn = pearson(x, y, np.ones((1, m))), pearson(x, y, rs.bootstrap_counts(m))
+    r, drawn = pearson(x, y, np.ones((1, m))), pearson(x, y, resampling.bootstrap_counts(m))
     u, v = unit(x), unit(y)
-    orders, order = rs.all_orders(m), rs.independent_orders(m, 1)[:, 0]
-    draws = rs.Orders(order, False, f"{rs.DRAWS:,} draws")
+    orders, order = resampling.all_orders(m), resampling.independent_orders(m, 1)[:, 0]
+    draws = resampling.Orders(order, False, f"{resampling.DRAWS:,} draws")
     share = every / np.maximum(every.sum(axis=1, keepdims=True), 1)
     plain, pooled = mean_of_groups(r, every)[0], pool(r)
-    plain_ends = rs.percentile_interval(mean_of_groups(drawn, every))
-    left_out = pool(pearson(x, y, rs.without_one(m))).means
+    plain_ends = resampling.percentile_interval(mean_of_groups(drawn, every))
+    left_out = pool(pearson(x, y, resampling.without_one(m))).means
     plain_p = orders.p_value(plain, orders.sums(np.tensordot(share, u[:, :, None] * v[:, None], axes=1)))
-    pooled_ends = rs.bca_interval(pooled.means[0], pool(drawn).means, left_out)
+    pooled_ends = resampling.bca_interval(pooled.means[0], pool(drawn).means, left_out)
     pooled_p = draws.p_value(pooled.means[0], [pool(np.einsum("bi,bdi->db", u, v[:, order])).means])
 
     found = {}
     for g, name in enumerate(names):
         size = int(every[g].sum())
-        known = {"n": m, "points": f"mixtures, mean of {size} benchmarks", "missing": missing[g]}
+        known: dict[str, Any] = {"n": m, "points": f"mixtures, mean of {size} benchmarks", "missing": missing[g]}
         if not size:
             gone = absent("no benchmark measured on all mixtures", **known)
             found[name] = Pooled(gone, gone)
             continue
-        found[name] = Pooled(
-            _estimate(plain[g], plain_ends, "percentile", plain_p, g, orders.words, known),
-            _estimate(np.tanh(pooled.means[0, g]), np.tanh(pooled_ends), "BCa", pooled_p, g, draws.words, known),
-            float(pooled.spread[0]),
-            None if name == "all" else float(pooled.weight[0, g]),
+        plain_estimate, pooled_estimate = (
+            tested_estimate(
+                value[g],
+                (ends[0][g], ends[1][g]),
+                (p[0][g], p[1][g]),
+                interval=f"{kind} bootstrap over mixtures",
+                null=f"mixtures shuffled, alike for all benchmarks ({null.words})",
+                arrangements=math.factorial(m),
+                **known,
+            )
+            for value, ends, kind, p, null in (
+                (plain, plain_ends, "percentile", plain_p, orders),
+                (np.tanh(pooled.means[0]), np.tanh(pooled_ends), "BCa", pooled_p, draws),
+            )
         )
+        weight = None if name == "all" else float(pooled.weight[0, g])
+        found[name] = Pooled(plain_estimate, pooled_estimate, float(pooled.spread[0]), weight)
     return found
-
-
-def _estimate(
-    value: float,
-    ends: tuple[np.ndarray, np.ndarray] | np.ndarray,
-    kind: str,
-    p: tuple[np.ndarray, np.ndarray],
-    g: int,
-    words: str,
-    known: dict[str, Any],
-) -> Estimate:
-    """Of group g; ends: low and high, p: two-sided and smallest possible, [groups] each."""
-    bounded = math.isfinite(ends[0][g])
-    return Estimate(
-        value=float(value),
-        low=float(ends[0][g]) if bounded else None,
-        high=float(ends[1][g]) if bounded else None,
-        interval=f"{kind} bootstrap over mixtures" if bounded else "",
-        p=float(p[0][g]),
-        null=f"mixtures shuffled, alike for all benchmarks ({words})",
-        arrangements=math.factorial(known["n"]),
-        smallest_p=float(p[1][g]),
-        **known,
-    )
 
 
 # ---------------------------------------------------------------------------------------------- random effects

@@ -20,9 +20,9 @@ import numpy as np
 
 from analysis.panel.panel import STAGES, Panel
 from analysis.protocols.complete_cases import complete_scores, mean_of_groups
-from analysis.stats import resampling as rs
+from analysis.stats import resampling
 from analysis.stats.association import pearson, unit
-from analysis.stats.estimates import Estimate, absent
+from analysis.stats.estimates import Estimate, absent, tested_estimate
 
 EVERY_SWAP_UP_TO = 12
 """Mixtures whose exchanges are enumerated: 4,096."""
@@ -56,14 +56,14 @@ def scale_differences(
         pt, sft = sides
         return mean_of_groups(pearson(pt, sft, counts), member)
 
-    whole, counts = np.ones((1, m)), rs.bootstrap_counts(m)
+    whole, counts = np.ones((1, m)), resampling.bootstrap_counts(m)
     at_small, at_large = means(before, whole)[0], means(after, whole)[0]
-    lows, highs = rs.percentile_interval(means(after, counts) - means(before, counts))
+    lows, highs = resampling.percentile_interval(means(after, counts) - means(before, counts))
     swaps, words = every_swap(m)
     stay, go = np.hstack([swaps, 1 - swaps]), np.hstack([1 - swaps, swaps])
     both = np.array([np.hstack([unit(first), unit(second)]) for first, second in zip(before, after, strict=True)])
     null = means(both, stay) - means(both, go)
-    orders = rs.Orders(swaps, len(swaps) == 2**m, words)
+    orders = resampling.Orders(swaps, len(swaps) == 2**m, words)
     ps, smallest = orders.p_value(at_large - at_small, [null])
 
     found = []
@@ -73,16 +73,13 @@ def scale_differences(
         if math.isnan(at_small[g]):
             found.append(Difference(absent("not measured on all mixtures, or no variation", **known)))
             continue
-        bounded = math.isfinite(lows[g])
-        estimate = Estimate(
-            value=float(at_large[g] - at_small[g]),
-            low=float(lows[g]) if bounded else None,
-            high=float(highs[g]) if bounded else None,
-            interval="percentile bootstrap over mixtures, alike at both scales" if bounded else "",
-            p=float(ps[g]),
+        estimate = tested_estimate(
+            at_large[g] - at_small[g],
+            (lows[g], highs[g]),
+            (ps[g], smallest[g]),
+            interval="percentile bootstrap over mixtures, alike at both scales",
             null=f"standardised scores of each mixture exchanged between the scales ({words})",
             arrangements=2**m,
-            smallest_p=float(smallest[g]),
             **known,
         )
         found.append(Difference(estimate, float(at_small[g]), float(at_large[g])))
@@ -93,5 +90,5 @@ def every_swap(points: int) -> tuple[np.ndarray, str]:
     """Which points are exchanged, 0 or 1, float64 [swaps, points]: every set of them, or random ones; and in words."""
     if points <= EVERY_SWAP_UP_TO:
         return np.array(list(itertools.product((0.0, 1.0), repeat=points))), f"all {2**points:,} sets of mixtures"
-    random = np.random.default_rng([rs.SEED, points])
-    return random.integers(0, 2, (rs.DRAWS, points)).astype(float), f"{rs.DRAWS:,} draws"
+    random = np.random.default_rng([resampling.SEED, points])
+    return random.integers(0, 2, (resampling.DRAWS, points)).astype(float), f"{resampling.DRAWS:,} draws"

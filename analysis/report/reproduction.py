@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow.parquet as pq
 
-from analysis.panel.collect import lacks
+from analysis.panel.collect import format_benchmarks
 from analysis.panel.panel import Panel
 from analysis.scores.score_files import read_metadata, score_files
 from configs.layout import StudyFolder
@@ -26,7 +26,7 @@ def missing_cells(panel: Panel) -> list[tuple[str, str]]:
         values = panel.over_seeds(scale, stage)[panel.seeds.index(seed), panel.mixtures.index(mixture)]
         names = [panel.displays[slug] for slug, value in zip(panel.benchmarks, values, strict=True) if np.isnan(value)]
         if names:
-            found.append((f"{scale} {stage} {mixture} seed {seed}", lacks(names, len(panel.benchmarks))))
+            found.append((f"{scale} {stage} {mixture} seed {seed}", format_benchmarks(names, len(panel.benchmarks))))
     return found
 
 

@@ -19,7 +19,7 @@ from analysis.scores.answers import Answers
 from analysis.scores.consistency import check
 from analysis.scores.measures import Measured, measure
 from analysis.scores.score_files import ScoreFile
-from analysis.stats import calibration as ca
+from analysis.stats import calibration
 from analysis.stats.temperature import Curves, fold_of, temperatures
 from configs.artifacts import fingerprint
 from configs.metrics import KEYS
@@ -126,10 +126,10 @@ def _scale(head: pd.DataFrame, curves: Curves, parts: list[_Part]) -> None:
                 continue
             with np.errstate(invalid="ignore"):
                 logprob = some.relative / temperature.astype(np.float32)[:, None]
-                probability, nll = ca.softmax_and_nll(logprob, some.gold)
+                probability, nll = calibration.softmax_and_nll(logprob, some.gold)
             some.values[f"confidence_{suffix}", "sum"] = probability.max(axis=1)
             some.values[f"nll_{suffix}", "sum"] = nll
-            some.values[f"brier_{suffix}", "sum"] = ca.brier(probability, some.gold)
+            some.values[f"brier_{suffix}", "sum"] = calibration.brier(probability, some.gold)
         part.measured = replace(some, relative=np.empty((0, 0), np.float32))
 
 

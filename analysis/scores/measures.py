@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.stats import calibration as ca
+from analysis.stats import calibration
 
 LENGTHS = {"char": "num_chars", "token": "num_tokens", "byte": "num_bytes"}
 
@@ -93,21 +93,21 @@ def _measures(
     lists: dict[str, Lists], rows: np.ndarray, logprob: np.ndarray, gold: np.ndarray
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
     """Of some rows of a file, as `Measures` has them; logprob: [rows, K]."""
-    probability, nll = ca.softmax_and_nll(logprob, gold)
+    probability, nll = calibration.softmax_and_nll(logprob, gold)
     others = np.where(gold == np.arange(logprob.shape[1])[:, None], -np.inf, logprob.T).max(axis=0)
     yield ("confidence", "sum"), probability.max(axis=1)
     yield ("confidence_joint", "sum"), np.exp(logprob.max(axis=1))
-    yield ("gold_probability", "sum"), ca.of_candidate(probability, gold)
+    yield ("gold_probability", "sum"), calibration.of_candidate(probability, gold)
     yield ("nll", "sum"), nll
-    yield ("brier", "sum"), ca.brier(probability, gold)
-    yield ("margin", "sum"), ca.of_candidate(logprob, gold) - others
+    yield ("brier", "sum"), calibration.brier(probability, gold)
+    yield ("margin", "sum"), calibration.of_candidate(logprob, gold) - others
     yield ("uniform", ""), np.full(len(gold), 1.0 / logprob.shape[1])
     for name, score, there in _normalised(lists, rows, logprob):
         picked, tied = select(score)
         yield ("accuracy", name), _where(there, picked == gold)
         yield ("ties", name), _where(there, tied)
         if name == "byte":
-            yield ("gold_logprob_per_byte", name), np.where(there, ca.of_candidate(score, gold), np.nan)
+            yield ("gold_logprob_per_byte", name), np.where(there, calibration.of_candidate(score, gold), np.nan)
 
 
 def _normalised(

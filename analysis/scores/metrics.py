@@ -13,20 +13,24 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.scores.answers import Answers, as_table
+from analysis.scores.gather import gather
+from analysis.scores.score_files import files_fingerprint, read_scores, score_files
+from analysis.stats import calibration
+from analysis.stats.example_bootstrap import calibration_errors, counts, f1_errors, macro_f1
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError, unprintable
 from configs.layout import StudyFolder
+from configs.load import BENCHMARKS, load_benchmark
 from configs.metrics import COLUMNS, F1_BENCHMARKS, KEYS, METRICS, NORMALISATIONS, VERSION
 from configs.untrusted.checks import parse_json, understood
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import pyarrow as pa
-
-    from analysis.scores.answers import Answers
+from configs.untrusted.parquet import metadata_of, read_parquet, read_schema
 
 LARGEST = 20_000_000
 """Numbers of a bootstrap that are in memory at once."""
@@ -40,9 +44,6 @@ def compute(answers: Answers) -> pd.DataFrame:
     stderr is the sample standard deviation over examples / sqrt(n), as lm-evaluation-harness reports it; of AUROC it is
     DeLong's, of calibration errors and F1 a bootstrap's over examples.
     """
-    import numpy as np
-    import pandas as pd
-
     head = answers.cells.drop(columns=["checkpoint", "temperature"])
     out = []
     for metric, name, value, stderr in _metrics(answers):
@@ -55,8 +56,6 @@ def compute(answers: Answers) -> pd.DataFrame:
 
 def _metrics(answers: Answers) -> Iterator[tuple[str, str, np.ndarray, np.ndarray | float]]:
     """Yield (metric, normalisation, value [cells], stderr [cells]); NaN: not derivable."""
-    import numpy as np
-
     starts, n = answers.starts, answers.cells["n"].to_numpy()
     for (metric, name), values in answers.values.items():
         total, square = _sums(values, starts, n)
@@ -73,8 +72,6 @@ def _metrics(answers: Answers) -> Iterator[tuple[str, str, np.ndarray, np.ndarra
 
 def _sums(values: np.ndarray, starts: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(sum, sum of squared deviations from the mean) of each cell, [cells] each; values: [rows], starts, n: [cells]."""
-    import numpy as np
-
     total, square = np.empty((2, len(n)))
     edges = np.unique(np.searchsorted(starts, np.arange(0, len(values), ROWS_AT_ONCE)))
     for first, last in itertools.pairwise([*edges.tolist(), len(n)]):
@@ -88,9 +85,6 @@ def _sums(values: np.ndarray, starts: np.ndarray, n: np.ndarray) -> tuple[np.nda
 
 def _chance(answers: Answers) -> np.ndarray:
     """`uniform`, or a larger share of the majority class where all rows have the same candidates; [cells]."""
-    import numpy as np
-
-    from configs.load import BENCHMARKS, load_benchmark
 
     cells, n = answers.cells, answers.cells["n"].to_numpy()
     fixed = {
@@ -107,30 +101,27 @@ def _chance(answers: Answers) -> np.ndarray:
 
 def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndarray | float]]:
     """Yield (metric, value [cells], stderr [cells]) of what is no mean over examples; NaN where it does not apply."""
-    import numpy as np
-
-    from analysis.stats import calibration as ca
 
     cells, cell, slugs = len(answers.cells), answers.cell, answers.cells["benchmark"]
     sure, right = answers.values["confidence", "sum"], answers.values["accuracy", "sum"] > 0
-    order = ca.ascending(sure, cell)
-    bins = {"ece": ca.width_bins(sure), "ece_mass": ca.mass_bins(order, cell)}
+    order = calibration.ascending(sure, cell)
+    bins = {"ece": calibration.width_bins(sure), "ece_mass": calibration.mass_bins(order, cell)}
     errors = _calibration_errors(answers, right - sure, bins)
     for metric, bin_ in bins.items():
-        diagram = ca.diagram(sure, right, cell, cells, bin_)
+        diagram = calibration.diagram(sure, right, cell, cells, bin_)
         yield metric, diagram.expected_error, errors[metric]
         if metric == "ece":
-            parts = ca.brier_parts(diagram)
+            parts = calibration.brier_parts(diagram)
             yield "brier_calibration", parts.calibration, np.nan
             yield "brier_resolution", parts.resolution, np.nan
             yield "brier_uncertainty", parts.uncertainty, np.nan
     for suffix in ("scaled", "pt_scaled"):
         scaled = answers.values[f"confidence_{suffix}", "sum"]
         known = np.isfinite(np.add.reduceat(scaled, answers.starts))
-        error = ca.reliability(np.nan_to_num(scaled), right, cell, cells).expected_error
+        error = calibration.reliability(np.nan_to_num(scaled), right, cell, cells).expected_error
         yield f"ece_{suffix}", np.where(known, error, np.nan), np.nan
     yield "temperature", answers.cells["temperature"].to_numpy(), np.nan
-    yield "auroc", *ca.auroc(sure, right, cell, cells, order)
+    yield "auroc", *calibration.auroc(sure, right, cell, cells, order)
     f1, stderr = f1_macro(answers)
     yield "f1_macro", f1, stderr
     share = np.bincount(cell, answers.chosen == 1 - answers.gold, cells) / answers.cells["n"].to_numpy()
@@ -139,29 +130,22 @@ def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndar
 
 def _calibration_errors(answers: Answers, gap: np.ndarray, bins: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Standard errors of calibration errors, [cells] each; gap (right - confidence) and ways to bin it: [rows]."""
-    import numpy as np
-
-    from analysis.stats.calibration import BINS
-    from analysis.stats.example_bootstrap import calibration_errors, counts
 
     out = {metric: np.empty(len(answers.cells)) for metric in bins}
     for (slug, _), group in answers.cells.groupby(["benchmark", "variant"], sort=False):
         n = int(group["n"].iloc[0])  # the same for all checkpoints, or they would have been refused
         drawn = counts(n, zlib.crc32(str(slug).encode()))
-        some = max(1, LARGEST // (n * BINS))
+        some = max(1, LARGEST // (n * calibration.BINS))
         for start in range(0, len(group), some):
             mine = group.index[start : start + some].to_numpy()
             rows = answers.starts[mine][:, None] + np.arange(n)
             for metric, bin_ in bins.items():
-                out[metric][mine] = calibration_errors(drawn, gap[rows], bin_[rows], BINS)
+                out[metric][mine] = calibration_errors(drawn, gap[rows], bin_[rows], calibration.BINS)
     return out
 
 
 def f1_macro(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     """(macro-F1, its standard error), [cells] each; NaN but for `F1_BENCHMARKS`."""
-    import numpy as np
-
-    from analysis.stats.example_bootstrap import f1_errors, macro_f1
 
     classes = int(max(answers.chosen.max(), answers.gold.max())) + 1
     at = (answers.cell * classes + answers.gold) * classes + answers.chosen
@@ -174,11 +158,6 @@ def f1_macro(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
 
 def write_metrics(study: StudyFolder) -> Path:
     """Derive metrics.parquet and answers.parquet from the study's score files, unless they are made from these."""
-    import pyarrow as pa
-
-    from analysis.scores.answers import as_table
-    from analysis.scores.gather import gather
-    from analysis.scores.score_files import files_fingerprint, read_scores, score_files
 
     path, beside = study.metrics, study.answers
     if all(_made_from(file) is not None for file in (path, beside)):
@@ -196,8 +175,6 @@ def write_given(
     frame: pd.DataFrame, path: Path, study: str, categories: dict[str, str], groups: dict[str, str]
 ) -> None:
     """Metrics that were not derived here; categories: of the benchmarks, groups: of the mixtures, "" where unknown."""
-    import pyarrow as pa
-
     described = {"categories": json.dumps(categories), "groups": json.dumps(groups)}
     table = pa.Table.from_pandas(frame, _schema(), preserve_index=False)
     _write(table, path, {"schema_version": VERSION, "study": study} | described)
@@ -205,8 +182,6 @@ def write_given(
 
 def read_described(study: StudyFolder) -> tuple[dict[str, str], dict[str, str]]:
     """(categories, groups) as `write_given` has them; empty for metrics that were derived from scores."""
-    from configs.untrusted.parquet import metadata_of, read_schema
-
     path = study.metrics
     metadata = metadata_of(read_schema(path, ArtifactError, hint="delete it"))
     with understood(path, hint="delete it"):
@@ -220,7 +195,6 @@ def read_described(study: StudyFolder) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _write(table: pa.Table, path: Path, metadata: dict[str, str]) -> None:
-    import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", write_page_checksum=True)
@@ -233,9 +207,6 @@ def read_metrics(study: StudyFolder) -> pd.DataFrame:
 
     Raises ArtifactError where neither exists or the file is damaged.
     """
-    from analysis.scores.score_files import score_files
-    from configs.untrusted.parquet import read_parquet
-
     path = write_metrics(study) if score_files(study) else study.metrics
     if not path.is_file():
         raise ArtifactError("no scores and no metrics.parquet", where=path.parent, hint="python study.py run <study>")
@@ -251,8 +222,6 @@ def read_metrics(study: StudyFolder) -> pd.DataFrame:
 
 def _check(frame: pd.DataFrame, path: Path) -> None:
     """Refuse what no version of this program writes: a published file may have been altered."""
-    import numpy as np
-
     texts = [name for name in COLUMNS if name not in ("seed", "step", "tokens", "value", "n", "stderr")]
     problems = {
         "no row": frame.empty,
@@ -271,10 +240,6 @@ def _check(frame: pd.DataFrame, path: Path) -> None:
 
 def _made_from(path: Path) -> str | None:
     """Fingerprint of the score files that a file of this version was made from."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from configs.untrusted.parquet import metadata_of
 
     try:
         metadata = metadata_of(pq.read_schema(path))
@@ -283,8 +248,7 @@ def _made_from(path: Path) -> str | None:
     return metadata.get("scores") if metadata.get("schema_version") == VERSION else None
 
 
-def _schema() -> Any:
-    import pyarrow as pa
+def _schema() -> pa.Schema:
 
     kinds = {"seed": pa.int32(), "step": pa.int64(), "tokens": pa.int64(), "n": pa.int64()}
     kinds |= {"value": pa.float64(), "stderr": pa.float64()}

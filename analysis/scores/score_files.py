@@ -7,9 +7,11 @@ name. What takes all files to see (doubled rows, missing examples) `analysis.sco
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -120,57 +122,80 @@ def _encode(column: pa.ChunkedArray) -> pa.ChunkedArray:
     )
 
 
+class _Problem(NamedTuple):
+    """Why a file is refused."""
+
+    text: str
+    rows: np.ndarray | None = None
+    """Which rows show it, bool [rows]; None: the file as a whole."""
+    valid: str | None = None
+
+
 def _check_rows(table: pa.Table, path: Path, study: str | None) -> None:
     """Refuse the first impossible row of one file."""
+    # Later checks rely on earlier ones: numbers are compared only where none is missing.
+    for check in (_missing_values, functools.partial(_wrong_names, study=study), _wrong_descriptions, _wrong_numbers):
+        for text, rows, valid in check(table):
+            row = "" if rows is None else f", row {int(np.flatnonzero(rows)[0])}"
+            raise ArtifactError(text, where=f"{path}{row}", valid=valid, hint=RESCORE)
 
-    def refuse(problem: str, bad: np.ndarray | None = None) -> None:
-        row = "" if bad is None else f", row {int(np.flatnonzero(bad)[0])}"
-        raise ArtifactError(problem, where=f"{path}{row}", hint=RESCORE)
 
+def _missing_values(table: pa.Table) -> Iterator[_Problem]:
     if len(table) == 0:
-        refuse("holds no row")
+        yield _Problem("holds no row")
     for name in TYPES:
         column = table.column(name)
         if name not in NULLABLE and column.null_count:
-            refuse(f"{name} is null", column.is_null().to_numpy())
+            yield _Problem(f"{name} is null", column.is_null().to_numpy())
 
-    expected = {"stage": {"PT", "SFT"}} | ({"study": {study}} if study else {})
-    for name, valid in expected.items():
-        found = set(table.column(name).unique().to_pylist())
-        if wrong := sorted(found - valid):
-            refuse(f"{name} is {wrong[0]!r}, expected {' or '.join(sorted(valid))}")
+
+def _wrong_names(table: pa.Table, study: str | None) -> Iterator[_Problem]:
+    """Texts that become parts of paths, tables and pages."""
+    texts = {name: table.column(name).unique().to_pylist() for name in (*NAMES, "stage", "variant", "checkpoint")}
+    for name, valid in (("stage", {"PT", "SFT"}), ("study", {study} if study else set(texts["study"]))):
+        if wrong := sorted(set(texts[name]) - valid):
+            yield _Problem(f"{name} is {wrong[0]!r}, expected {' or '.join(sorted(valid))}")
     for name in NAMES:
-        for text in table.column(name).unique().to_pylist():
+        for text in texts[name]:
             if not is_name(text) and (text or name != "recipe"):
-                raise ArtifactError(f"{name} is {text!r:.120}", where=path, valid=NAME_RULE, hint=RESCORE)
+                yield _Problem(f"{name} is {text!r:.120}", valid=NAME_RULE)
     for name in ("variant", "checkpoint"):
-        if bad := [text for text in table.column(name).unique().to_pylist() if unprintable(text)]:
-            refuse(f"{name} holds a control character: {bad[0]!r:.120}")
-    described = ["benchmark", "category", "stage", "recipe"]
-    pairs = table.group_by(described, use_threads=False).aggregate([]).to_pandas()
-    for pair in pairs.itertuples(index=False):
-        category = category_of().get(pair.benchmark)  # None: a benchmark of the user's own, which names its own
-        if category is not None and pair.category != category.lower():
-            refuse(f"category of {pair.benchmark} is {pair.category!r}, expected {category.lower()!r}")
-        if (pair.stage == "SFT") != bool(pair.recipe):
-            refuse(f"stage {pair.stage} with recipe {pair.recipe!r}: a recipe belongs to SFT and only to SFT")
+        if bad := [text for text in texts[name] if unprintable(text)]:
+            yield _Problem(f"{name} holds a control character: {bad[0]!r:.120}")
 
+
+def _wrong_descriptions(table: pa.Table) -> Iterator[_Problem]:
+    """Columns that contradict each other."""
+    columns = ["benchmark", "category", "stage", "recipe"]
+    distinct = table.group_by(columns, use_threads=False).aggregate([]).to_pandas()
+    for found in distinct.itertuples(index=False):
+        category = category_of().get(found.benchmark)  # None: a benchmark of the user's own, which names its own
+        if category is not None and found.category != category.lower():
+            yield _Problem(f"category of {found.benchmark} is {found.category!r}, expected {category.lower()!r}")
+        if (found.stage == "SFT") != bool(found.recipe):
+            yield _Problem(f"stage {found.stage} with recipe {found.recipe!r}: a recipe belongs to SFT and only to SFT")
+
+
+def _wrong_numbers(table: pa.Table) -> Iterator[_Problem]:
+    """Lists of different lengths, impossible numbers in them, and a gold that is no candidate."""
     lengths = {name: pc.list_value_length(table.column(name)).to_numpy() for name in LISTS}
     candidates = lengths["logprob_sum"]
     if (candidates < 2).any():
-        refuse("fewer than two candidates", candidates < 2)
+        yield _Problem("fewer than two candidates", candidates < 2)
     for name, length in lengths.items():
         wrong_length = ~np.isnan(length) & (length != candidates)
         if wrong_length.any():
-            refuse(f"{name} and logprob_sum differ in length", wrong_length)
-        values = pc.list_flatten(table.column(name))
-        flat = values.to_numpy()
+            yield _Problem(f"{name} and logprob_sum differ in length", wrong_length)
+        values = pc.list_flatten(table.column(name)).to_numpy()
+        is_logprob = pa.types.is_floating(LISTS[name])
         # NaN fails both comparisons, a null inside a list reads as NaN.
-        good = (flat <= ROUNDING_NATS) & (flat > -np.inf) if pa.types.is_floating(values.type) else flat >= 1
+        good = (values <= ROUNDING_NATS) & (values > -np.inf) if is_logprob else values >= 1
         if not good.all():
-            owner = pc.list_parent_indices(table.column(name)).to_numpy()
-            meaning = "a finite log-probability" if pa.types.is_floating(values.type) else "at least 1"
-            refuse(f"{name} holds {flat[~good][0]}, expected {meaning}", np.isin(np.arange(len(table)), owner[~good]))
+            rows = np.zeros(len(table), bool)
+            rows[pc.list_parent_indices(table.column(name)).to_numpy()[~good]] = True
+            expected = "a finite log-probability" if is_logprob else "at least 1"
+            yield _Problem(f"{name} holds {values[~good][0]}, expected {expected}", rows)
     gold = table.column("gold").to_numpy()
-    if ((gold < 0) | (gold >= candidates)).any():
-        refuse("gold is not the index of a candidate", (gold < 0) | (gold >= candidates))
+    wrong_gold = (gold < 0) | (gold >= candidates)
+    if wrong_gold.any():
+        yield _Problem("gold is not the index of a candidate", wrong_gold)

@@ -1,25 +1,25 @@
-"""Pearson's r, Spearman's rho and Kendall's tau of many pairs of vectors at once, and of all their resamples.
+"""Pearson's r of many pairs of vectors at once and of all their resamples; Spearman's rho and Kendall's tau.
 
 In: vectors [pairs, points] and counts [draws, points], how often each point is in each resample. Out: coefficients
-[draws, pairs], NaN where a resample has no variation. A coefficient of a resample is the coefficient with its counts
-as weights, so that ten thousand resamples of nine points are a few small matrix products.
+[draws, pairs], NaN where a resample has no variation. The r of a resample is the r with its counts as weights, so that
+ten thousand resamples of nine points are a few small matrix products.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from analysis.stats import resampling
-from analysis.stats.estimates import CONSTANT, Estimate, absent, fisher_interval
+from analysis.stats.estimates import CONSTANT, Estimate, absent, fisher_interval, tested_estimate
 
 DUST = 1e-12
 """Share of the largest square below which a variance is rounding, not spread."""
-Coefficient = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 # ---------------------------------------------------------------------------------------------- coefficients
@@ -46,40 +46,48 @@ def pearson_matrix(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarr
     return _ratio(covariance, variance_x[:, :, None], variance_y[:, None], _dust(x, u)[:, None], _dust(y, v))
 
 
-def spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """As `pearson`, of the ranks in each resample; ties share their mean rank."""
-    ranks_x, ranks_y = _ranks(x, counts), _ranks(y, counts)  # [draws, pairs, points]
-    weights = (counts / counts.sum(axis=1, keepdims=True))[:, None]
-    ranks_x = ranks_x - (weights * ranks_x).sum(axis=2, keepdims=True)
-    ranks_y = ranks_y - (weights * ranks_y).sum(axis=2, keepdims=True)
-    covariance, variance_x, variance_y = (
-        (weights * a * b).sum(axis=2) for a, b in ((ranks_x, ranks_y), (ranks_x, ranks_x), (ranks_y, ranks_y))
-    )
-    return _ratio(covariance, variance_x, variance_y, DUST, DUST)
+def every_pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pearson's r of x [a, points] with y [b, points] over the points that both have, and their number; [a, b] each.
+
+    r is NaN for fewer than 3 points, or without variation.
+    """
+    in_x, in_y = np.isfinite(x), np.isfinite(y)
+    n = in_x.astype(int) @ in_y.T.astype(int)
+    r = np.full(n.shape, np.nan)
+    for rows, columns in itertools.product(_equal_rows(in_x), _equal_rows(in_y)):
+        both = in_x[rows[0]] & in_y[columns[0]]
+        if both.sum() >= 3:
+            whole = np.ones((1, int(both.sum())))
+            r[np.ix_(rows, columns)] = pearson_matrix(x[rows][:, both], y[columns][:, both], whole)[0]
+    return r, n
 
 
-def kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """tau-b; shapes as `pearson`. A point that was drawn twice is tied with itself."""
+def _equal_rows(mask: np.ndarray) -> list[list[int]]:
+    """Numbers of the rows of a bool matrix, grouped by their content."""
+    groups: dict[bytes, list[int]] = {}
+    for number, row in enumerate(mask):
+        groups.setdefault(row.tobytes(), []).append(number)
+    return list(groups.values())
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's rho of each pair of vectors [pairs, points], [pairs]; ties share their mean rank."""
+    return pearson(ranks(x), ranks(y), np.ones((1, x.shape[1])))[0]
+
+
+def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of each pair of vectors [pairs, points], [pairs]."""
     signs_x, signs_y = (np.sign(v[:, :, None] - v[:, None]) for v in (x, y))  # [pairs, points, points]
-
-    def pairs(signs: np.ndarray) -> np.ndarray:
-        """Sum over ordered pairs of the points drawn; [draws, pairs]."""
-        return np.einsum("di,pij,dj->dp", counts, signs, counts, optimize=True)
-
-    untied_x, untied_y = pairs(np.abs(signs_x)), pairs(np.abs(signs_y))
-    return _ratio(pairs(signs_x * signs_y), untied_x, untied_y, 0.5, 0.5)
+    products, untied_x, untied_y = (
+        (a * b).sum(axis=(1, 2)) for a, b in ((signs_x, signs_y), (signs_x, signs_x), (signs_y, signs_y))
+    )
+    return _ratio(products, untied_x, untied_y, 0.5, 0.5)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
     """Ranks from 1 along the last axis; ties share their mean rank."""
-    flat = values.reshape(-1, values.shape[-1])
-    return _ranks(flat, np.ones((1, values.shape[-1])))[0].reshape(values.shape)
-
-
-def _ranks(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mean rank of each point in each resample, [draws, pairs, points]; points that were not drawn have one too."""
-    before = (x[:, None] < x[:, :, None]) + 0.5 * (x[:, None] == x[:, :, None])  # [pairs, point, others]
-    return np.einsum("dj,pij->dpi", counts, before, optimize=True) + 0.5
+    own, others = values[..., :, None], values[..., None, :]
+    return np.asarray(((others < own) + 0.5 * (others == own)).sum(axis=-1) + 0.5)
 
 
 def _centred(x: np.ndarray) -> np.ndarray:
@@ -101,9 +109,6 @@ def _ratio(
     defined = (variance_x > dust_x) & (variance_y > dust_y)
     size = np.sqrt(np.where(defined, variance_x, 1.0)) * np.sqrt(np.where(defined, variance_y, 1.0))
     return np.where(defined, np.clip(covariance / size, -1.0, 1.0), np.nan)
-
-
-COEFFICIENTS: dict[str, Coefficient] = {"pearson": pearson, "spearman": spearman, "kendall": kendall}
 
 
 # ---------------------------------------------------------------------------------------------- with uncertainty
@@ -133,7 +138,7 @@ class Association:
         return max(changes) if changes and not any(map(math.isnan, changes)) else None
 
 
-def associate(
+def correlate(
     x: np.ndarray, y: np.ndarray, points: str, blocks: Sequence[int] | None = None, draws: int = resampling.DRAWS
 ) -> list[Association]:
     """One association for each pair of vectors x, y [pairs, points]; NaN: not measured.
@@ -143,21 +148,21 @@ def associate(
     assert x.shape == y.shape
     measured = np.isfinite(x) & np.isfinite(y)
     found: list[Association | None] = [None] * len(x)
-    for kept in np.unique(measured, axis=0):
-        rows = np.flatnonzero((measured == kept).all(axis=1))
+    for rows in _equal_rows(measured):
+        kept = measured[rows[0]]
         mine = None if blocks is None else tuple(int(b) for b in np.asarray(blocks)[kept])
-        some = _associate(x[rows][:, kept], y[rows][:, kept], points, int((~kept).sum()), mine, draws)
+        some = _correlate_complete(x[rows][:, kept], y[rows][:, kept], points, int((~kept).sum()), mine, draws)
         for row, association in zip(rows, some, strict=True):
             found[row] = association
     return [association for association in found if association is not None]
 
 
-def associate_one(x: np.ndarray, y: np.ndarray, points: str, blocks: Sequence[int] | None = None) -> Association:
-    """`associate` for one pair of vectors [points]."""
-    return associate(x[None], y[None], points, blocks)[0]
+def correlate_one(x: np.ndarray, y: np.ndarray, points: str, blocks: Sequence[int] | None = None) -> Association:
+    """`correlate` for one pair of vectors [points]."""
+    return correlate(x[None], y[None], points, blocks)[0]
 
 
-def _associate(
+def _correlate_complete(
     x: np.ndarray, y: np.ndarray, points: str, missing: int, blocks: tuple[int, ...] | None, draws: int
 ) -> list[Association]:
     """Of complete vectors."""
@@ -165,8 +170,7 @@ def _associate(
     known: dict[str, Any] = {"n": n, "points": points, "missing": missing}
     if n < 3:
         return [Association(absent(f"only {n} {points}", **known))] * len(x)
-    whole = np.ones((1, n))
-    r, rho, tau = (coefficient(x, y, whole)[0] for coefficient in COEFFICIENTS.values())
+    r, rho, tau = pearson(x, y, np.ones((1, n)))[0], spearman(x, y), kendall(x, y)
     without = pearson(x, y, resampling.without_one(n))
     low, high = resampling.bca_interval(r, pearson(x, y, resampling.bootstrap_counts(n, draws)), without)
     every = resampling.all_orders(n)
@@ -177,16 +181,13 @@ def _associate(
         if np.isnan(r[i]):
             out.append(Association(absent(CONSTANT, **known)))
             continue
-        fisher = fisher_interval(float(r[i]), n)
-        estimate = Estimate(
-            value=float(r[i]),
-            low=fisher[0],
-            high=fisher[1],
-            interval=f"Fisher z over {points}" if n > 3 else "",
-            p=float(p[i]),
+        estimate = tested_estimate(
+            r[i],
+            fisher_interval(float(r[i]), n),
+            (p[i], smallest[i]),
+            interval=f"Fisher z over {points}",
             null=f"{points} shuffled ({every.words})",
             arrangements=resampling.distinct_arrangements(y[i]),
-            smallest_p=float(smallest[i]),
             **known,
         )
         out.append(

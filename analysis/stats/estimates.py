@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -52,8 +53,37 @@ class Estimate:
         return None if self.low is None or self.high is None else self.low <= other <= self.high
 
 
-def absent(reason: str, **known: object) -> Estimate:
-    return replace(Estimate(None, reason=reason), **known)  # type: ignore[arg-type]
+def absent(reason: str, **known: Any) -> Estimate:
+    """An estimate without a value."""
+    return Estimate(None, reason=reason, **known)
+
+
+def tested_estimate(
+    value: float | np.ndarray,
+    ends: tuple[Any, Any] | np.ndarray,
+    p: tuple[Any, Any],
+    *,
+    interval: str,
+    null: str,
+    arrangements: int | None,
+    **known: Any,
+) -> Estimate:
+    """A number with an interval and a permutation test.
+
+    ends: low and high, NaN or None where there is no interval. p: two-sided, and the smallest possible.
+    """
+    low, high = (None if end is None or math.isnan(end) else float(end) for end in ends)
+    return Estimate(
+        value=float(value),
+        low=low,
+        high=high,
+        interval="" if low is None else interval,
+        p=float(p[0]),
+        null=null,
+        arrangements=arrangements,
+        smallest_p=float(p[1]),
+        **known,
+    )
 
 
 def fisher_interval(r: float, n: int) -> tuple[float | None, float | None]:
@@ -79,57 +109,58 @@ def paired_difference(differences: np.ndarray, points: str) -> Estimate:
     """Mean of paired differences [n] (NaN: a pair lacks a side), t interval, p by flipping signs (2^n, all of them)."""
     values = differences[np.isfinite(differences)]
     n = len(values)
-    known = {"n": n, "points": points, "missing": len(differences) - n}
+    known: dict[str, Any] = {"n": n, "points": points, "missing": len(differences) - n}
     if n == 0:
         return absent("no pair measured", **known)
     signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
     size = np.abs(signs @ values / n)
-    p, smallest = (float(np.mean(size >= least - TOLERANCE)) for least in (abs(values.mean()), size.max()))
-    low, high = t_interval(values)
-    return Estimate(
-        value=float(values.mean()),
-        low=low,
-        high=high,
-        interval=f"t over {points}" if n > 1 else "",
-        p=p,
+    p, smallest = (np.mean(size >= least - TOLERANCE) for least in (abs(values.mean()), size.max()))
+    return tested_estimate(
+        values.mean(),
+        t_interval(values),
+        (p, smallest),
+        interval=f"t over {points}",
         null=f"signs of {points} flipped (all)",
         arrangements=len(signs),
-        smallest_p=smallest,
-        **known,  # type: ignore[arg-type]
+        **known,
     )
 
 
-def mean_measured(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is not NaN; NaN where nothing is."""
-    count = np.isfinite(values).sum(axis=0)
-    return np.divide(np.nansum(values, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
+def mean_measured(values: np.ndarray, axis: int | tuple[int, int] = 0, least: int = 1) -> np.ndarray:
+    """Mean over an axis of the values that are not NaN; NaN where there are fewer than `least`."""
+    measured = np.isfinite(values)
+    count = measured.sum(axis=axis)
+    total = np.where(measured, values, 0.0).sum(axis=axis)
+    return np.divide(total, count, out=np.full(np.shape(count), np.nan), where=count >= least)
 
 
-def mean_over_benchmarks(values: np.ndarray) -> np.ndarray:
-    """Of values [mixtures, benchmarks], over the benchmarks that any mixture has; NaN for a mixture that lacks one."""
+def mean_over_benchmarks(values: np.ndarray, least: int = 1) -> np.ndarray:
+    """Mean of values [mixtures, benchmarks] over the benchmarks that any mixture has, [mixtures].
+
+    NaN for a mixture that lacks one, and where there are fewer than `least` benchmarks.
+    """
     values = values[:, np.isfinite(values).any(axis=0)]
-    return values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
+    return values.mean(axis=1) if values.shape[1] >= least else np.full(len(values), np.nan)
 
 
 def mean_estimate(values: np.ndarray, points: str) -> Estimate:
     """Mean of measured values [n] with its t interval; no test."""
     measured = values[np.isfinite(values)]
-    known = {"n": len(measured), "points": points, "missing": len(values) - len(measured)}
+    known: dict[str, Any] = {"n": len(measured), "points": points, "missing": len(values) - len(measured)}
     if len(measured) == 0:
         return absent("not measured", **known)
     low, high = t_interval(measured)
     interval = f"t over {points}" if low is not None else ""
-    return Estimate(float(measured.mean()), low=low, high=high, interval=interval, **known)  # type: ignore[arg-type]
+    return Estimate(float(measured.mean()), low=low, high=high, interval=interval, **known)
 
 
 def benjamini_hochberg(p: Sequence[float | None]) -> list[float | None]:
     """q-values of a table: q_(i) = min over j >= i of p_(j) m / j. Missing p-values stay missing, uncounted."""
-    present = [i for i, value in enumerate(p) if value is not None]
-    values = np.array([p[i] for i in present], dtype=float)
+    # scipy.stats has this function too, but importing it takes every command another second.
+    values = np.array([value for value in p if value is not None], dtype=float)
     rank = np.argsort(values, kind="stable")
     scaled = values[rank] * len(values) / np.arange(1, len(values) + 1)
-    q = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    out: list[float | None] = [None] * len(p)
-    for position, value in zip(rank, q, strict=True):
-        out[present[position]] = float(value)
-    return out
+    q = np.empty(len(values))
+    q[rank] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    present = iter(q.tolist())
+    return [None if value is None else next(present) for value in p]

@@ -39,7 +39,7 @@ import pyarrow.parquet as pq
 from scipy import stats
 from simulated_study import paper_sizes, write_simulated
 
-from analysis.stats.association import associate
+from analysis.stats.association import correlate
 from analysis.stats.resampling import DRAWS, all_orders, bootstrap_counts
 from configs.artifacts import write_json
 from configs.errors import user_errors
@@ -96,7 +96,7 @@ def correlations(rounds: int, share: float) -> dict[str, Any]:
     def ours() -> None:
         bootstrap_counts.cache_clear()
         all_orders.cache_clear()
-        associate(x, y, "mixtures")
+        correlate(x, y, "mixtures")
 
     def loop() -> None:
         random = np.random.default_rng(1)

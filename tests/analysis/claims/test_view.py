@@ -11,31 +11,36 @@ import pytest
 from made_views import MEMBERS, panel_of, transfer_view
 from scipy import stats
 
-from analysis.claims.view import METRICS, contrast, pearson_along
+from analysis.claims.view import METRICS, contrast
 from analysis.paper.numbers import CATEGORIES
 from analysis.protocols import correlations as co
+from analysis.stats.association import every_pair
 from analysis.tables.paper import table7
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 
-def test_pearson_along_against_pandas_with_missing_cells() -> None:
+def test_every_pair_against_pandas_with_missing_cells() -> None:
     random = np.random.default_rng(3)
     table = random.random((9, 6))
     table[random.random((9, 6)) < 0.3] = np.nan
     table[:, 5] = 0.1
     expected = pd.DataFrame(table).corr(min_periods=3).to_numpy()
-    found = pearson_along(table.T[:, None], table.T[None])
+    found = every_pair(table.T, table.T)[0]
     varies = np.arange(5)
     assert found[np.ix_(varies, varies)] == pytest.approx(expected[np.ix_(varies, varies)], nan_ok=True)
     assert np.isnan(found[5]).all() and np.isnan(found[:, 5]).all()
 
 
-def test_pearson_along_of_tiny_and_of_few_values() -> None:
+def test_every_pair_of_tiny_and_of_few_values() -> None:
     """Joint probabilities may be as small as 1e-60; rounding around 0.3 is no spread."""
     x, y = np.random.default_rng(4).random((2, 9))
-    assert pearson_along(1e-60 * x, y) == pytest.approx(stats.pearsonr(x, y).statistic)
-    assert np.isnan(pearson_along(np.array([0.3, 0.1 + 0.2, 0.3]), y[:3]))
-    assert np.isnan(pearson_along(x[:2], y[:2])) and np.isfinite(pearson_along(x[:3], y[:3]))
+    assert _r(1e-60 * x, y) == pytest.approx(stats.pearsonr(x, y).statistic)
+    assert np.isnan(_r(np.array([0.3, 0.1 + 0.2, 0.3]), y[:3]))
+    assert np.isnan(_r(x[:2], y[:2])) and np.isfinite(_r(x[:3], y[:3]))
+
+
+def _r(x: np.ndarray, y: np.ndarray) -> float:
+    return float(every_pair(x[None], y[None])[0][0, 0])
 
 
 def test_a_view_against_scipy() -> None:
@@ -102,7 +107,7 @@ def test_a_missing_cell_takes_its_mixture_out_of_what_needs_it_and_nothing_else(
 
 def test_contrasts_stay_balanced_when_a_mixture_is_missing() -> None:
     """Groups differ by hundreds, the treatment by one; without a partner a mixture says nothing."""
-    groups = [25, 25, 35, 35, 45, 45]
+    groups = np.array([25, 25, 35, 35, 45, 45])
     treated = np.array([False, True] * 3)
     values = np.array([0.0, 1.0, 100.0, 101.0, 200.0, 201.0])
     assert contrast(values, treated, ~treated, groups) == pytest.approx(1.0)

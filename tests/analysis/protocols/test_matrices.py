@@ -16,7 +16,6 @@ from scipy import stats
 
 from analysis.protocols import correlations as co
 from analysis.protocols.matrices import (
-    every_pair,
     mantel,
     matrices,
     matrix,
@@ -25,6 +24,7 @@ from analysis.protocols.matrices import (
     unrelated_similarity,
 )
 from analysis.stats import resampling as rs
+from analysis.stats.association import every_pair
 
 HALVES = arrays(np.float64, (9, 4), elements=st.integers(-6, 6).map(lambda v: v / 2))
 

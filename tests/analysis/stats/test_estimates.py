@@ -11,13 +11,13 @@ from hypothesis import strategies as hs
 from scipy import stats
 
 from analysis.stats import estimates as st
-from analysis.stats.association import associate_one
+from analysis.stats.association import correlate_one
 
 NUMBERS = hs.floats(-1e3, 1e3).map(lambda v: round(v, 3))
 
 
 def pearson(x: np.ndarray, y: np.ndarray, points: str) -> st.Estimate:
-    return associate_one(x, y, points).estimate
+    return correlate_one(x, y, points).estimate
 
 
 def test_pearson_against_scipy_pearsonr() -> None:
