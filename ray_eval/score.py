@@ -22,6 +22,7 @@ from configs.arguments import count
 from configs.clock import clock
 from configs.errors import ArtifactError, ConfigError, ResourceError, user_errors
 from configs.layout import data_root, runs_root
+from configs.progress import ProgressDisplay
 from ray_eval.options import check_found, check_together
 
 if TYPE_CHECKING:
@@ -152,11 +153,8 @@ def settings(runs: Path, study: str, given: argparse.Namespace) -> dict[str, Any
     return {"documents_root": root, "benchmarks": benchmarks, "scoring": scoring}
 
 
-class Display:
-    """One line, rewritten in place on a terminal; elsewhere one for each checkpoint, and one now and then."""
-
-    def __init__(self) -> None:
-        self._said_s = 0.0
+class Display(ProgressDisplay):
+    """A bar on a terminal; elsewhere a line for each checkpoint, and one now and then."""
 
     def __call__(self, progress: Progress) -> None:
         eta = "" if progress.eta_s is None else f" | ETA {clock(progress.eta_s)}"
@@ -167,12 +165,10 @@ class Display:
         )
         step = progress.step
         if step and step.error:
-            print(f"\nfailed: {step.job.checkpoint.folder}", file=sys.stderr)
-        if sys.stdout.isatty():
-            print(f"\r{line:<110}", end="" if progress.done < progress.total else "\n", flush=True)
-        elif step is None or step.finished or step.error or progress.seconds - self._said_s > LINE_EVERY_S:
-            self._said_s = progress.seconds
-            print(line, flush=True)
+            print(f"failed: {step.job.checkpoint.folder}", file=sys.stderr)
+        self.show(line, progress.share, 1.0, at_once=step is None or bool(step.finished or step.error))
+        if progress.done == progress.total:
+            self.close()
 
 
 def work_done(summary: Summary) -> str:
@@ -254,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 use_ray=not given.no_ray,
                 limit=given.checkpoints,
                 replace=given.replace,
-                progress=Display(),
+                progress=Display(LINE_EVERY_S),
                 data=data,
             )
         except ArtifactError as error:  # of some checkpoints; those of the next study can still be scored

@@ -215,12 +215,12 @@ def study_plan(
     say: Callable[[str], None] = print,
 ) -> Plan:
     """The plan for checkpoints with this encoding and context length, from <runs>/<study>/plans or compiled now."""
-    from mixtures.sources.benchmark_rows import on_hub, pinned, source_identity
+    from mixtures.sources.benchmark_rows import on_hub, resolve_revision, source_identity
     from ray_eval.benchmarks import load_examples, variant
     from ray_eval.plans.plan import compile_plan, load_plan, save_plan
     from ray_eval.results import versions_of
 
-    specs = [pinned(spec, documents_root, data_root(data), say) for spec in load_benchmarks(benchmarks)]
+    specs = [resolve_revision(spec, documents_root, data_root(data), say) for spec in load_benchmarks(benchmarks)]
     key = fingerprint(
         {
             "encoding": checkpoint.encoding_sha256,

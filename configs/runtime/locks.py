@@ -22,7 +22,7 @@ from configs.layout import RunFolder
 
 POLL_S = 0.1
 RUN_WAIT_S = 3.0
-"""For the lock of a training that was just killed and is being taken down."""
+"""How long to wait for the lock of a training that was just killed and is being taken down."""
 
 _held: set[int] = set()
 """Descriptors of the locks that this process holds."""
