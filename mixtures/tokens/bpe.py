@@ -82,17 +82,17 @@ def _found_alike(added: Sequence[tokenizers.AddedToken]) -> bool:
     inside it and `tokenizers` after it. And `tokenizers` looks for tokens that are `normalized` after all the others.
     """
     given = [token for token in added if not token.special]
-    if any(token.single_word or token.lstrip or token.rstrip for token in given):
+    conditional = any(token.single_word or token.lstrip or token.rstrip for token in given)
+    if conditional or len({token.normalized for token in given}) > 1:
         return False
-    if len({token.normalized for token in given}) > 1:
-        return False
-    for token in given:
-        for other in added:
-            starts = (0,) if not other.special else range(len(other.content))
-            tails = (other.content[start:] for start in starts if other.content != token.content)
-            if any(tail.startswith(token.content) or token.content.startswith(tail) for tail in tails):
-                return False
-    return True
+    return not any(_overlap(token, other) for token in given for other in added if other.content != token.content)
+
+
+def _overlap(token: tokenizers.AddedToken, other: tokenizers.AddedToken) -> bool:
+    """Could one of them begin where the other does or, if that is special, inside its spelling?"""
+    starts = range(len(other.content)) if other.special else (0,)
+    tails = (other.content[start:] for start in starts)
+    return any(tail.startswith(token.content) or token.content.startswith(tail) for tail in tails)
 
 
 def _probes_of(tokens: Sequence[str]) -> Iterator[str]:
