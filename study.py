@@ -57,9 +57,9 @@ from configs.workflow.records.study_file import open_study, save_study
 from configs.workflow.status.page import Page, write_page
 from configs.workflow.status.survey import survey
 from configs.workflow.status.terminal import show, watch
-from configs.workflow.units import KINDS, Unit, study_units
+from configs.workflow.units import KINDS, TRAININGS, Unit, study_units
 from configs.workflow.workers import slurm
-from configs.workflow.workers.dispatch import WorkerDied, Workers, in_words, may_pass
+from configs.workflow.workers.dispatch import WorkerDied, Workers, format_error, may_pass
 from configs.workflow.workers.local import LocalWorkers
 from configs.workflow.workers.on_ray import RayWorkers
 from configs.workflow.workers.processes import end_with_parent
@@ -81,11 +81,10 @@ class Work:
 
     def __call__(self, unit: Unit) -> str:
         """Do it, or skip what of it is there; returns its product. Its log gets what it prints, and how it failed."""
-        main_rank = os.environ.get("RANK", "0") == "0"
         log = units_dir(self.folder.path) / f"{unit.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
-            hold_lease(self.folder.path, unit.name) if main_rank else contextlib.nullcontext(),
+            hold_lease(self.folder.path, unit.name) if _is_main_rank() else contextlib.nullcontext(),
             log.open("a", buffering=1) as stream,
             contextlib.redirect_stdout(stream),
             contextlib.redirect_stderr(stream),
@@ -102,7 +101,7 @@ class Work:
         return Products(self.folder, self.data, self.documents if self.study.synthetic else None)
 
     def outcome(self, unit: Unit, code: int) -> str:
-        """Of `command`, which has ended with this exit code: the product. Raises what ended it."""
+        """The product of a unit whose `command` has ended with this exit code. Raises what ended it."""
         if not code:
             return self.products.product(unit)
         failed = read_failure(self.folder.path, unit.name)
@@ -117,7 +116,7 @@ class Work:
         """
         if unit.kind == "score" and unit.folder is not None and unit.folder.done.is_file():
             self.products.score_file(unit).unlink(missing_ok=True)
-        elif unit.kind in ("pretrain", "finetune") and unit.folder is not None:
+        elif unit.kind in TRAININGS and unit.folder is not None:
             with run_lock(unit.folder):
                 unit.folder.done.unlink(missing_ok=True)  # first: half of a folder must not seem whole
                 shutil.rmtree(unit.folder.path, ignore_errors=True)
@@ -243,39 +242,44 @@ def do_unit(folder: StudyFolder, name: str, data: Path, again: bool) -> None:
     """
     if "RANK" in os.environ:
         end_with_parent()
-    main_rank = os.environ.get("RANK", "0") == "0"
     try:
         with signals.raised():
-            _do_unit(folder, name, data, again, main_rank)
+            study, documents, units = _open_units(folder)
+            unit = next((unit for unit in units if unit.name == name), None)
+            if unit is None:
+                raise ConfigError(
+                    f"study {study.name} has no unit {name!r}", hint=f"python study.py status {study.name}"
+                )
+            work, found = Work(study, documents, data, folder), states(folder.path, units)
+            if again or found[name].kind != "done" or not _is_intact(work, unit, units, found):
+                _check_unit(folder, unit, found, again)
+                _do_and_record(work, unit, again)
     except Preempted as notice:
-        if main_rank:
+        if _is_main_rank():
             write_text(units_dir(folder.path) / f"{name}.stopped", f"{notice}\n")
         raise
 
 
-def _do_unit(folder: StudyFolder, name: str, data: Path, again: bool, main_rank: bool) -> None:
-    study, documents, units = _opened(folder)
-    unit = next((unit for unit in units if unit.name == name), None)
-    if unit is None:
-        raise ConfigError(f"study {study.name} has no unit {name!r}", hint=f"python study.py status {study.name}")
-    work, found = Work(study, documents, data, folder), states(folder.path, units)
-    if not again and found[name].kind == "done" and _is_intact(work, unit, units, found):
-        return
-    _check_unit(folder, unit, found, again)
-    (units_dir(folder.path) / f"{name}.stopped").unlink(missing_ok=True)
+def _do_and_record(work: Work, unit: Unit, again: bool) -> None:
+    folder = work.folder.path
+    (units_dir(folder) / f"{unit.name}.stopped").unlink(missing_ok=True)
     began = time.monotonic()
     if again:
         work.remove(unit)
-        record_file(folder.path, name).unlink(missing_ok=True)
+        record_file(folder, unit.name).unlink(missing_ok=True)
     try:
         product = work(unit)
     except Exception as error:
         # A unit that was asked to end has not failed: whoever asked starts it again.
-        if main_rank and not isinstance(error, Preempted) and signals.received() is None:
-            write_failure(folder.path, name, in_words(error), final=not may_pass(error))
+        if _is_main_rank() and not isinstance(error, Preempted) and signals.received() is None:
+            write_failure(folder, unit.name, format_error(error), final=not may_pass(error))
         raise
-    if main_rank:
-        record_done(folder.path, unit, product, time.monotonic() - began)
+    if _is_main_rank():
+        record_done(folder, unit, product, time.monotonic() - began)
+
+
+def _is_main_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _is_intact(work: Work, unit: Unit, units: Sequence[Unit], found: Mapping[str, State]) -> bool:
@@ -298,7 +302,7 @@ def _check_unit(folder: StudyFolder, unit: Unit, found: Mapping[str, State], aga
         )
 
 
-def _opened(folder: StudyFolder) -> tuple[StudyConfig, Path | None, list[Unit]]:
+def _open_units(folder: StudyFolder) -> tuple[StudyConfig, Path | None, list[Unit]]:
     """(study, folder of its documents, its units) of a study that was begun."""
     study, documents = open_study(folder)
     return study, documents, study_units(study, folder.runs, read_identities(study, documents))
@@ -342,7 +346,7 @@ def _go_on() -> None:
 
 
 def summary(seconds: Mapping[str, float], passed_s: float) -> str:
-    """Of the units done in this call: how long, by kind; units of a kind run beside each other."""
+    """How long the units of this call took, by kind; units of a kind run beside each other."""
     kinds: dict[str, list[float]] = defaultdict(list)
     for name, taken in seconds.items():
         kinds[name.partition("/")[0]].append(taken)
@@ -374,7 +378,7 @@ def _unit(args: argparse.Namespace, runs: Path) -> None:
 
 def _status(args: argparse.Namespace, runs: Path) -> None:
     study = StudyFolder.find(args.study, runs)
-    units = _opened(study)[2]
+    units = _open_units(study)[2]
     if args.html is not None:
         write_page(survey(study.path, units), args.html, study.path)
         print(args.html)
@@ -409,17 +413,17 @@ def _publish(args: argparse.Namespace, runs: Path) -> None:
     from analysis.provenance.publish import publish, said
 
     study = StudyFolder.find(args.study, runs)
-    units = _opened(study)[2] if study.config.is_file() else []
+    units = _open_units(study)[2] if study.config.is_file() else []
     print(said(publish(study, units, args.out, data_root(args.data), args.incomplete)))
 
 
 def _clean(args: argparse.Namespace, runs: Path) -> None:
-    from configs.workflow.clean import clean, removals, said
+    from configs.workflow.clean import clean, format_removals, removals
 
     study = StudyFolder.find(args.study, runs)
-    parts = study.path, _opened(study)[2], data_root(args.data), args.exports, args.all
+    parts = study.path, _open_units(study)[2], data_root(args.data), args.exports, args.all
     found = clean(*parts) if args.yes else removals(*parts)
-    print(said(found, study.path, removed=args.yes))
+    print(format_removals(found, study.path, removed=args.yes))
 
 
 COMMANDS = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -193,6 +194,18 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_unchanged(path: Path) -> str:
+    """`sha256_file`, once in a process for a file that nobody writes to: input files are asked for again and again."""
+    at = path.stat()
+    # No program can set the time of the last change of an inode (ctime), so that it tells what size and mtime may hide.
+    return _sha256_at(path, (at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns))
+
+
+@functools.cache
+def _sha256_at(path: Path, state: tuple[int, ...]) -> str:
+    return sha256_file(path)
+
+
 def sha256_files(paths: list[Path]) -> str:
     """One sha256 over the contents of `paths`, taken in name order (a checkpoint's fingerprint)."""
     digest = hashlib.sha256()
@@ -206,6 +219,12 @@ def sha256_files(paths: list[Path]) -> str:
 def fingerprint(value: Any) -> str:
     """sha256 of a JSON-serialisable value; equal values give equal fingerprints across machines."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def is_made_from(folder: Path, inputs: Any) -> bool:
+    """Does the folder's manifest say that it was made from these inputs? It keeps their fingerprint."""
+    path = folder / MANIFEST
+    return path.is_file() and read_object(path).get("inputs") == fingerprint(inputs)
 
 
 def describe_file(path: Path) -> dict[str, Any]:

@@ -5,21 +5,24 @@ In: a study, the folder that the command line names, the folder of data. Out: on
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from configs.arguments import CommandParser
 from configs.errors import ConfigError, DataError
-from configs.layout import microworld_dir
-from configs.load import load_mixture, load_sources, pretrain_config, sft_config
+from configs.grid import training_runs
+from configs.layout import data_root, microworld_dir
+from configs.load import load_mixture, load_sources, load_study, parse_overrides
 from configs.schema import StudyConfig
 
 PARTS = ("corpora", "benchmarks")
 
 
 @dataclass(frozen=True)
-class Reads:
+class ExternalInputs:
     """Fingerprints of what a study reads from outside. `mixtures.sources.identity` makes it; empty: not known."""
 
     rows: Mapping[str, str] = field(default_factory=dict)
@@ -63,6 +66,24 @@ def documents_of(study: StudyConfig, given: str | Path | None, data: Path, parts
     return root.resolve()
 
 
+def study_parser(prog: str, description: str, examples: str) -> CommandParser:
+    """The command line of what reads a study's documents: the study, where things lie, how many processes."""
+    parser = CommandParser(prog=prog, description=description, examples=examples)
+    parser.add_common("study", required=True)
+    parser.add_common("documents", "data", "workers", "ray")
+    parser.add_overrides()
+    return parser
+
+
+def read_study_arguments(
+    arguments: argparse.Namespace, parts: Sequence[str] = PARTS
+) -> tuple[StudyConfig, Path | None, Path]:
+    """(study, folder of its documents, data folder) of a command line of `study_parser`. Raises as `documents_of`."""
+    data = data_root(arguments.data)
+    study = load_study(arguments.study, parse_overrides(arguments.overrides))
+    return study, documents_of(study, arguments.documents, data, parts), data
+
+
 def sources_of(study: StudyConfig) -> list[str]:
     """Sources with a positive weight in some mixture of the study, in the order of configs/sources.yaml."""
     used = {s for mixture in study.mixtures for s, weight in load_mixture(mixture).weights.items() if weight > 0}
@@ -72,22 +93,21 @@ def sources_of(study: StudyConfig) -> list[str]:
 def sft_sets_of(study: StudyConfig) -> dict[str, int]:
     """SFT set -> longest context in tokens that any recipe of the study trains it at."""
     contexts: dict[str, int] = {}
-    for scale in study.scales:
-        for recipe in study.recipes:
-            config = sft_config(study, scale, recipe, seed=0)
+    for config in training_runs(study):
+        if config.stage == "sft":
             name = config.data.sft_set
             contexts[name] = max(contexts.get(name, 0), config.model.context_tokens)
     return contexts
 
 
-def tokens_needed(study: StudyConfig, source: str) -> int:
-    """Training tokens of `source` that no run of the study exceeds."""
-    needed = 0
-    for scale in study.scales:
-        for mixture in study.mixtures:
-            config = pretrain_config(study, scale, mixture, seed=0)
-            weight = load_mixture(mixture).weights.get(source, 0.0)
-            total = config.pretraining_steps * config.tokens_per_step
-            # The blend is exact to one sample, and a window shows one token of the next.
-            needed = max(needed, math.ceil(total * weight) + 2 * config.model.context_tokens)
+def tokens_needed(study: StudyConfig) -> dict[str, int]:
+    """Source -> training tokens of it that no run of the study exceeds."""
+    needed = dict.fromkeys(sources_of(study), 0)
+    for config in training_runs(study):
+        weights = load_mixture(config.data.mixture).weights if config.stage == "pt" else {}
+        for source, weight in weights.items():
+            if weight:
+                # The blend is exact to one sample, and a window shows one token of the next.
+                tokens = math.ceil(config.pretraining_tokens * weight) + 2 * config.model.context_tokens
+                needed[source] = max(needed[source], tokens)
     return needed

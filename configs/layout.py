@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class StudyFolder:
 
     @property
     def declared(self) -> Path:
-        """Of a synthetic study: which mixture must help which benchmark."""
+        """Which mixture must help which benchmark; only a synthetic study has this file."""
         return self.path / "declared.json"
 
     @property
@@ -125,6 +125,15 @@ def shards_dir(data: Path, tokenizer: str, source: str) -> Path:
 
 def sft_dir(data: Path, tokenizer: str, sft_set: str) -> Path:
     return data / "sft" / tokenizer / sft_set
+
+
+def tokenized_dirs(data: Path, tokenizer: str, sources: Iterable[str], sft_sets: Iterable[str]) -> dict[str, Path]:
+    """Name for messages -> folder of all that tokenizing makes: the tokenizer, the shards of sources, SFT sets."""
+    return {
+        f"tokenizer {tokenizer!r}": tokenizer_dir(data, tokenizer),
+        **{f"token shards of {source}": shards_dir(data, tokenizer, source) for source in sources},
+        **{f"SFT set {sft_set!r}": sft_dir(data, tokenizer, sft_set) for sft_set in sft_sets},
+    }
 
 
 def index_dir(data: Path) -> Path:

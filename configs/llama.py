@@ -63,7 +63,7 @@ def not_plain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def rope_base(config: dict[str, Any]) -> float:
-    """Of a plain Llama's rotary positions."""
+    """The base of a plain Llama's rotary positions."""
     return float(next(iter(_rope_bases(config)), DEFAULT_ROPE_BASE))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 VERSION = "4"
 KEYS = ("scale", "stage", "recipe", "mixture", "seed", "step", "tokens", "benchmark", "variant")
-"""Of a cell."""
+"""Columns that identify one cell."""
 COLUMNS = (*KEYS, "metric", "normalisation", "value", "n", "stderr", "fingerprint")
 
 METRICS = {

@@ -114,7 +114,7 @@ def verify(run: Path) -> None:
         sys.exit(code)
 
 
-def launch(arguments: argparse.Namespace, plan: Callable[[], None], run: Callable[[], Path]) -> None:
+def launch(arguments: argparse.Namespace, plan: Callable[[], object], run: Callable[[], Path]) -> None:
     """What a command line ends with: the plan for --dry-run, else the run, and a comparison for --verify."""
     if arguments.dry_run:
         plan()

@@ -87,8 +87,7 @@ class TrainJob:
     @property
     def milestones(self) -> list[int]:
         """Steps whose checkpoint and export are kept; the last step always."""
-        per_step = self.config.tokens_per_step
-        return sorted({tokens // per_step for tokens in self.config.checkpoint_tokens} | {self.steps})
+        return self.config.milestones(self.steps)
 
     @property
     def is_done(self) -> bool:

@@ -21,7 +21,7 @@ from configs.artifacts import MANIFEST, read_object  # noqa: E402
 from configs.cost.options import hardware_of  # noqa: E402
 from configs.cost.plan import Hardware, plan_run  # noqa: E402
 from configs.errors import user_errors  # noqa: E402
-from configs.layout import StudyFolder, shards_dir, tokenizer_dir  # noqa: E402
+from configs.layout import StudyFolder, shards_dir, tokenized_dirs, tokenizer_dir  # noqa: E402
 from configs.load import load_mixture, load_train, parse_overrides  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from megatron_train import cli  # noqa: E402
@@ -38,21 +38,14 @@ EXAMPLES = """examples:
 
 def missing_data(config: TrainConfig, data: Path) -> list[str]:
     """Inputs that mixtures.tokenize has not made yet."""
-    missing = []
-    name = config.data.tokenizer
-    if not (tokenizer_dir(data, name) / MANIFEST).is_file():
-        missing.append(f"tokenizer {name!r}: {tokenizer_dir(data, name)}")
-    for source, weight in load_mixture(config.data.mixture).weights.items():
-        folder = shards_dir(data, name, source)
-        if weight and not (folder / MANIFEST).is_file():
-            missing.append(f"token shards of {source}: {folder}")
+    sources = [source for source, weight in load_mixture(config.data.mixture).weights.items() if weight]
+    folders = tokenized_dirs(data, config.data.tokenizer, sources, ())
+    missing = [f"{name}: {folder}" for name, folder in folders.items() if not (folder / MANIFEST).is_file()]
     return missing + ([cli.TOKENIZE_HINT] if missing else [])
 
 
-def measured_tokens(config: TrainConfig, data: Path) -> dict[str, int] | None:
-    """Training tokens of each source's shards; None unless all are there."""
-    if missing_data(config, data):
-        return None
+def measured_tokens(config: TrainConfig, data: Path) -> dict[str, int]:
+    """Training tokens of each source's shards; those of every source with a weight must be there."""
     folders = {s: shards_dir(data, config.data.tokenizer, s) for s in load_mixture(config.data.mixture).weights}
     return {s: read_object(f / MANIFEST)["tokens"] for s, f in folders.items() if (f / MANIFEST).is_file()}
 
@@ -99,8 +92,8 @@ def run(
     `hardware` is what the plan's times are for. Raises ResourceError, listing what is missing, where the data or the
     device is.
     """
-    show_plan(config, data, hardware)
-    if missing := missing_data(config, data) + cli.missing_here(config):
+    missing = show_plan(config, data, hardware) + cli.missing_here(config)
+    if missing:
         cli.refuse(missing)
     from megatron_train.training.loop import train
 
@@ -109,14 +102,15 @@ def run(
     return job.folder.path
 
 
-def show_plan(config: TrainConfig, data: Path, hardware: Hardware | None = None) -> None:
-    """Print the plan and, where the shards exist, what the mixture takes from each source."""
+def show_plan(config: TrainConfig, data: Path, hardware: Hardware | None = None) -> list[str]:
+    """Print the plan and, where the shards exist, what the mixture takes from each source; returns `missing_data`."""
     from mixtures.blend.supply import supplies, table
 
-    tokens = measured_tokens(config, data)
-    cli.show_plan(
-        plan_run(config, tokens, hardware=hardware), "" if tokens is None else table(supplies(config, tokens))
-    )
+    missing = missing_data(config, data)
+    tokens = None if missing else measured_tokens(config, data)
+    supply = "" if tokens is None else table(supplies(config, tokens))
+    cli.show_plan(plan_run(config, tokens, hardware=hardware), supply)
+    return missing
 
 
 @user_errors

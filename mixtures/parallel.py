@@ -108,3 +108,17 @@ def _on_ray(work: Callable[[T], R], items: Iterable[T], workers: int | None) -> 
     finally:
         for reference in running:
             ray.cancel(reference)
+
+
+def batches_of(items: Iterable[T], size_of: Callable[[T], int], limit: int) -> Iterator[list[T]]:
+    """Successive items in lists that each end with the item that reaches the size `limit`."""
+    batch: list[T] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += size_of(item)
+        if size >= limit:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

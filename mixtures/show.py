@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from configs.arguments import CommandParser
 from configs.errors import ConfigError, user_errors
 from configs.layout import data_root, tokenizer_dir
 from configs.load import load_study, load_train, parse_overrides, pretrain_config
@@ -103,13 +104,9 @@ def _steps(arguments: argparse.Namespace, config: TrainConfig) -> range:
     return range(first, last + 1)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m mixtures.show",
-        description="Print what a mixture takes from each source, and the documents that a training step reads.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> CommandParser:
+    text = "Print what a mixture takes from each source, and the documents that a training step reads."
+    parser = CommandParser(prog="python -m mixtures.show", description=text, examples=EXAMPLES)
     run = parser.add_mutually_exclusive_group(required=True)
     run.add_argument("--study", help="a study: its name or YAML")
     run.add_argument("--config", metavar="YAML[#PRESET]", help="a training config instead, as pretrain.py takes it")
@@ -121,14 +118,14 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--steps", metavar="FIRST:LAST", help="several, both included")
     parser.add_argument("--sample", type=int, metavar="K", help="only sequence K of a step, from 0")
     parser.add_argument("--chars", type=int, default=300, metavar="N", help="characters of each text (default: 300)")
-    parser.add_argument("--data", metavar="DIR", help="token shards (default: $MAGIC_DATA or ./data)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the study or the config")
+    parser.add_common("data")
+    parser.add_overrides("of the study or the config")
     return parser
 
 
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse(argv)
     data = data_root(arguments.data)
     configs = _configs(arguments)
     steps = _steps(arguments, configs[0])

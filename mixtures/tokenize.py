@@ -9,22 +9,20 @@ killed goes on with the files it had not finished.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.arguments import count
-from configs.artifacts import MANIFEST, fingerprint, read_object
-from configs.documents import documents_of, sft_sets_of, sources_of
+from configs.artifacts import is_made_from
+from configs.documents import read_study_arguments, sft_sets_of, sources_of, study_parser
 from configs.errors import ConfigError, ResourceError, user_errors
-from configs.layout import contamination_dir, data_root, sft_dir, shards_dir, tokenizer_dir
-from configs.load import load_sources, load_study, parse_overrides
+from configs.layout import contamination_dir, sft_dir, shards_dir, tokenizer_dir
+from configs.load import load_sources
 from configs.schema import StudyConfig
 from mixtures.tokens.sampling import sample_of
 
@@ -35,13 +33,13 @@ if TYPE_CHECKING:
     from mixtures.tokens.shards import Shards
     from mixtures.tokens.tokenizer import Tokenizer
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 BYTES_PER_WORKER = 64e6
-"""Of input; where nobody says how many workers, it takes this much to make another process worth its start."""
+"""Input that makes another process worth its start, where nobody says how many workers."""
 
 SHOWN_REMARKS = 5
-"""Of a source."""
+"""Remarks on one source that are printed."""
 
 EXAMPLES = """examples:
   python -m mixtures.tokenize --study mini
@@ -55,7 +53,7 @@ def tokenize_study(
     study: StudyConfig,
     documents: Path | None,
     data: Path,
-    progress: Say | None = None,
+    progress: Log | None = None,
     workers: int | None = None,
     use_ray: bool = False,
 ) -> None:
@@ -69,8 +67,8 @@ def tokenize_study(
     Raises DataError for missing or malformed documents, ArtifactError for damaged artefacts (which stay untouched),
     ResourceError for a full disk or where another process is at work on the same source.
     """
+    from configs.progress import Progress
     from configs.runtime.cluster import cluster
-    from mixtures.progress import Progress
     from mixtures.sources.source import Source
     from mixtures.tokens.assembly import Assembly, assemble
     from mixtures.tokens.meter import metered
@@ -78,10 +76,10 @@ def tokenize_study(
     root = None if study.data.kind == "hub" else documents
     sources = [Source(name, load_sources().sources[name], root) for name in sources_of(study)]
     sft_sets = [(_sft_source(name, root), context) for name, context in sft_sets_of(study).items()]
-    with _disk_full(data), Progress(None, say=progress) as show:
+    with _disk_full(data), Progress(None, print_line=progress) as show:
         show.line(f"reading {len(sources)} sources and {len(sft_sets)} SFT sets")
-        sources = [source.pinned(data, show.line) for source in sources]
-        sft_sets = [(source.pinned(data, show.line), context) for source, context in sft_sets]
+        sources = [source.resolve_revision(data, show.line) for source in sources]
+        sft_sets = [(source.resolve_revision(data, show.line), context) for source, context in sft_sets]
         # What is missing ends the run before anything is written.
         for line in _remarks([*sources, *(source for source, _ in sft_sets)]):
             show.line(line)
@@ -143,7 +141,7 @@ def summary(shards: Shards) -> str:
 # ---------------------------------------------------------------------------------------------- steps
 
 
-def _tokenizer(study: StudyConfig, sources: Sequence[Source], data: Path, say: Say) -> Tokenizer:
+def _tokenizer(study: StudyConfig, sources: Sequence[Source], data: Path, log: Log) -> Tokenizer:
     from mixtures.tokens.new_tokenizer import make_tokenizer, sample_units, tokenizer_inputs
     from mixtures.tokens.tokenizer import Tokenizer
 
@@ -151,36 +149,36 @@ def _tokenizer(study: StudyConfig, sources: Sequence[Source], data: Path, say: S
     folder = tokenizer_dir(data, name)
     sampled = [] if study.tokenizer.file else sources
     inputs = tokenizer_inputs(study.tokenizer, {source.name: _inputs(sample_units(source)) for source in sampled})
-    if _unchanged(folder, inputs):
-        say(f"tokenizer {name}: unchanged")
+    if is_made_from(folder, inputs):
+        log(f"tokenizer {name}: unchanged")
         return Tokenizer.load(folder)
-    say(f"tokenizer {name}: making it")
+    log(f"tokenizer {name}: making it")
     return make_tokenizer(study.tokenizer, sources, inputs, folder)
 
 
-def _contamination_filter(study: StudyConfig, root: Path | None, data: Path, say: Say) -> ContaminationFilter | None:
+def _contamination_filter(study: StudyConfig, root: Path | None, data: Path, log: Log) -> ContaminationFilter | None:
     """What `data.decontaminate` leaves out: documents with items of the benchmarks that the study is scored on."""
     if study.data.decontaminate is None:
         return None
     from mixtures.contamination.clean import contamination_filter
     from mixtures.contamination.study import benchmarks_of
 
-    benchmarks = benchmarks_of(study, root, data, say)
+    benchmarks = benchmarks_of(study, root, data, log)
     return contamination_filter(benchmarks, root, contamination_dir(data, study.name), study.data.decontaminate)
 
 
-def _sft(study: StudyConfig, source: Source, tokenizer: Tokenizer, context_tokens: int, data: Path, say: Say) -> None:
+def _sft(study: StudyConfig, source: Source, tokenizer: Tokenizer, context_tokens: int, data: Path, log: Log) -> None:
     from mixtures.tokens.sft import SFT_VERSION, SftDataset, prepare_sft
 
     folder = sft_dir(data, study.tokenizer.name, source.name)
     rows = _inputs(source.units())
     inputs = {"version": SFT_VERSION, "rows": rows, **tokenizer.identity, "context_tokens": context_tokens}
-    if _unchanged(folder, inputs):
-        say(f"SFT set {source.name}: unchanged, {len(SftDataset.open(folder)):,} examples")
+    if is_made_from(folder, inputs):
+        log(f"SFT set {source.name}: unchanged, {len(SftDataset.open(folder)):,} examples")
         return
-    say(f"SFT set {source.name}: tokenizing")
+    log(f"SFT set {source.name}: tokenizing")
     examples = prepare_sft(source, tokenizer, folder, context_tokens=context_tokens, inputs=inputs)
-    say(
+    log(
         f"SFT set {source.name}: {len(examples):,} examples, {examples.truncated:,} cut to {context_tokens} tokens, "
         f"{examples.dropped:,} dropped"
     )
@@ -190,10 +188,6 @@ def _inputs(units: Sequence[Unit]) -> dict[str, Any]:
     """What each unit reads, hashed side by side."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip([unit.name for unit in units], pool.map(lambda unit: unit.inputs(), units), strict=True))
-
-
-def _unchanged(folder: Path, inputs: Mapping[str, Any]) -> bool:
-    return (folder / MANIFEST).is_file() and read_object(folder / MANIFEST).get("inputs") == fingerprint(inputs)
 
 
 def _sft_source(name: str, root: Path | None) -> Source:
@@ -237,23 +231,10 @@ def _disk_full(data: Path) -> Iterator[None]:
 
 
 @user_errors
-def main(argv: Iterable[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m mixtures.tokenize",
-        description="Make the tokenizer of a study and tokenize every source and SFT set it uses.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--study", required=True, metavar="NAME", help="name in configs/studies, or a YAML file")
-    parser.add_argument("--documents", type=Path, metavar="DIR", help="folder with corpora/ (default: the study's)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where artefacts go (default: MAGIC_DATA or ./data)")
-    parser.add_argument("--workers", type=count, metavar="N", help="processes at a time (default: one for each CPU)")
-    parser.add_argument("--ray", action="store_true", help="work on Ray: RAY_ADDRESS, else a cluster of this machine")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the study")
-    arguments = parser.parse_args(None if argv is None else list(argv))
-    data = data_root(arguments.data)
-    study = load_study(arguments.study, parse_overrides(arguments.overrides))
-    documents = documents_of(study, arguments.documents, data, parts=("corpora",))
+def main(argv: Sequence[str] | None = None) -> None:
+    text = "Make the tokenizer of a study and tokenize every source and SFT set it uses."
+    arguments = study_parser("python -m mixtures.tokenize", text, EXAMPLES).parse(argv)
+    study, documents, data = read_study_arguments(arguments, parts=("corpora",))
     tokenize_study(study, documents, data, workers=arguments.workers, use_ray=arguments.ray)
 
 

@@ -6,18 +6,16 @@ is wrong, and exit code 2.
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.arguments import count
+from configs.arguments import CommandParser
 from configs.errors import ConfigError, user_errors
-from configs.layout import data_root, sft_dir, shards_dir, tokenizer_dir
+from configs.layout import data_root, tokenized_dirs
 
 if TYPE_CHECKING:
-    from configs.schema import StudyConfig
     from mixtures.tokens.verification import Row
 
 EXAMPLES = """examples:
@@ -27,15 +25,6 @@ EXAMPLES = """examples:
 """
 
 
-def folders_of(study: StudyConfig, data: Path) -> list[Path]:
-    """The artefacts of a study."""
-    from configs.documents import sft_sets_of, sources_of
-
-    name = study.tokenizer.name
-    sources = [shards_dir(data, name, source) for source in sources_of(study)]
-    return [tokenizer_dir(data, name), *sources, *(sft_dir(data, name, sft_set) for sft_set in sft_sets_of(study))]
-
-
 def folders_below(data: Path) -> list[Path]:
     """Every tokenizer, source and SFT set of a data folder, the unfinished ones too (but not those in work)."""
     found = [*data.glob("tokenizers/*"), *data.glob("tokens/*/*"), *data.glob("sft/*/*")]
@@ -43,26 +32,23 @@ def folders_below(data: Path) -> list[Path]:
 
 
 @user_errors
-def main(argv: Iterable[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m mixtures.verify",
-        description="Check token shards, SFT sets and tokenizers byte for byte against their manifests.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "folders", nargs="*", type=Path, metavar="FOLDER", help="what to check (default: all of --data)"
-    )
-    parser.add_argument("--study", metavar="NAME", help="what this study uses")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="made artefacts (default: MAGIC_DATA or ./data)")
-    parser.add_argument("--workers", type=count, metavar="N", help="processes (default: one for each CPU)")
-    arguments = parser.parse_args(None if argv is None else list(argv))
+def main(argv: Sequence[str] | None = None) -> None:
+    text = "Check token shards, SFT sets and tokenizers byte for byte against their manifests."
+    parser = CommandParser(prog="python -m mixtures.verify", description=text, examples=EXAMPLES)
+    help = "what to check (default: all of --data)"
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help=help)
+    parser.add_common("study", help="what this study uses")
+    parser.add_common("data", "workers")
+    arguments = parser.parse(argv)
     data = data_root(arguments.data)
     folders = [folder.resolve() for folder in arguments.folders]
     if arguments.study:
+        from configs.documents import sft_sets_of, sources_of
         from configs.load import load_study
 
-        folders += folders_of(load_study(arguments.study), data)
+        study = load_study(arguments.study)
+        made = tokenized_dirs(data, study.tokenizer.name, sources_of(study), sft_sets_of(study))
+        folders += made.values()
     folders = folders or folders_below(data)
     if not folders:
         raise ConfigError("nothing to verify", where=data, hint="--data DIR, or name the folders")

@@ -23,6 +23,7 @@ from configs.arguments import count
 from configs.clock import clock
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError, user_errors
 from configs.layout import StudyFolder, data_root, runs_root
+from configs.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -197,11 +198,8 @@ def _documents_root(study: StudyFolder, data_root: Path | None) -> Path | None:
     raise ConfigError("where the benchmarks of this study lie is not recorded", where=record, hint=hint)
 
 
-class ProgressLine:
-    """One line, rewritten in place on a terminal; elsewhere one for each checkpoint, and one now and then."""
-
-    def __init__(self) -> None:
-        self._printed_s = 0.0
+class ProgressLine(ProgressDisplay):
+    """A bar on a terminal; elsewhere a line for each checkpoint, and one now and then."""
 
     def __call__(self, progress: ScoringProgress) -> None:
         eta = "" if progress.eta_s is None else f" | ETA {clock(progress.eta_s)}"
@@ -212,12 +210,10 @@ class ProgressLine:
         )
         step = progress.step
         if step and step.error:
-            print(f"\nfailed: {step.job.checkpoint.folder}", file=sys.stderr)
-        if sys.stdout.isatty():
-            print(f"\r{line:<110}", end="" if progress.done < progress.total else "\n", flush=True)
-        elif step is None or step.finished or step.error or progress.seconds - self._printed_s > LINE_EVERY_S:
-            self._printed_s = progress.seconds
-            print(line, flush=True)
+            print(f"failed: {step.job.checkpoint.folder}", file=sys.stderr)
+        self.show(line, progress.share, 1.0, at_once=step is None or bool(step.finished or step.error))
+        if progress.done == progress.total:
+            self.close()
 
 
 def format_summary(study: StudyFolder, summary: Summary) -> str:
@@ -299,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             use_ray=not given.no_ray,
             num_workers=given.workers,
             gpus_per_worker=given.gpus_per_worker,
-            progress=ProgressLine(),
+            progress=ProgressLine(LINE_EVERY_S),
         )
         try:
             summary = score_study(study, options)

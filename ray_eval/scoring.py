@@ -222,13 +222,13 @@ def _failed(errors: Sequence[MagicError], total: int) -> ArtifactError:
 
 def study_plan(study: StudyFolder, checkpoint: Checkpoint, options: ScoreOptions) -> Plan:
     """The plan for checkpoints with this encoding and context length, from <out>/<study>/plans or compiled now."""
-    from mixtures.sources.benchmark_rows import on_hub, pinned, source_identity
+    from mixtures.sources.benchmark_rows import on_hub, resolve_revision, source_identity
     from ray_eval.benchmarks import load_examples, variant
     from ray_eval.plans.plan import compile_plan, load_plan, save_plan
     from ray_eval.results import versions_of
 
-    root, scoring = options.documents_root, options.scoring
-    specs = [pinned(spec, root, data_root(options.data), options.say) for spec in load_benchmarks(options.benchmarks)]
+    root, scoring, data = options.documents_root, options.scoring, data_root(options.data)
+    specs = [resolve_revision(spec, root, data, options.say) for spec in load_benchmarks(options.benchmarks)]
     key = fingerprint(
         {
             "encoding": checkpoint.encoding_sha256,

@@ -6,8 +6,7 @@ passes over each source, memory, disk and GPU-hours. No torch, so that a plan ne
 
 from __future__ import annotations
 
-import argparse
-
+from configs.arguments import CommandParser
 from configs.cost.description import describe
 from configs.cost.options import add_hardware_options, hardware_of
 from configs.cost.plan import plan_run, plan_study
@@ -23,16 +22,12 @@ EXAMPLES = """examples:
 
 @user_errors
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m configs.cost",
-        description="Print what a training run or a study takes.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    text = "Print what a training run or a study takes."
+    parser = CommandParser(prog="python -m configs.cost", description=text, examples=EXAMPLES)
     parser.add_argument("config", help="a training YAML (optionally #preset) or a study YAML")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides")
+    parser.add_overrides("dotted overrides of it")
     add_hardware_options(parser)
-    args = parser.parse_args(arguments)
+    args = parser.parse(arguments)
     hardware = hardware_of(args)
     overrides = parse_overrides(args.overrides)
     if "scales" in read_yaml(find_config(args.config.partition("#")[0])):

@@ -6,7 +6,8 @@ In: the plan of a run or of a study. Out: text: parameters, FLOPs, budget, passe
 from __future__ import annotations
 
 from configs.cost.model import Parameters
-from configs.cost.plan import BYTES_PER_TOKEN, RunPlan, StudyPlan
+from configs.cost.plan import RunPlan, StudyPlan
+from configs.token_bytes import BYTES_PER_TOKEN
 
 GIB = 2**30
 
@@ -56,14 +57,14 @@ def _study_lines(plan: StudyPlan) -> list[str]:
     lines = [f"study        {study.name}: {grid}"]
     for scale in study.scales:
         for stage in ("", *study.recipes):
-            runs = [(p, n) for p, n in plan.runs if (p.config.scale, p.config.recipe) == (scale, stage)]
+            runs = [run for run in plan.runs if (run.config.scale, run.config.recipe) == (scale, stage)]
             part = StudyPlan(study, tuple(runs))
             name = f"{scale} {'fine-tuning ' + stage if stage else 'pretraining'}"
-            tokens = f"{'at most ' if stage else ''}{_count(runs[0][0].tokens)} tokens"
+            tokens = f"{'at most ' if stage else ''}{_count(runs[0].tokens)} tokens"
             hours = "" if part.gpu_hours is None else f", {part.gpu_hours:,.0f} GPU-hours"
-            lines.append(f"  {name:<28} {part.num_runs} runs x {runs[0][0].steps:,} steps, {tokens} each{hours}")
+            lines.append(f"  {name:<28} {len(runs)} runs x {runs[0].steps:,} steps, {tokens} each{hours}")
         passes: dict[str, float] = {}
-        for run, _ in plan.runs:
+        for run in plan.runs:
             for source, n in run.epochs.items():
                 if run.config.scale == scale and run.config.stage == "pt" and n is not None:
                     passes[source] = max(n, passes.get(source, 0.0))
@@ -73,7 +74,7 @@ def _study_lines(plan: StudyPlan) -> list[str]:
             lines.append(f"  {scale + ' passes':<28} {most}")
     return [
         *lines,
-        f"runs         {plan.num_runs}, {_count(plan.tokens)} tokens",
+        f"runs         {len(plan.runs)}, {_count(plan.tokens)} tokens",
         f"scoring      {plan.exports} checkpoints, {plan.evaluations:,} evaluations",
         f"disk         {_gib(plan.disk_bytes)} with every resume point kept until its run ends",
         f"token shards {_shards(plan)}",
@@ -104,7 +105,7 @@ def _compute(plan: RunPlan | StudyPlan) -> str:
     flops = f"{plan.total_flops:.3g} FLOPs (full attention)"
     if plan.gpu_hours is None:
         return f"{flops}; no GPU-hours: the assumed peak is that of bf16, this is fp32"
-    hardware = plan.hardware if isinstance(plan, RunPlan) else plan.runs[0][0].hardware
+    hardware = plan.hardware if isinstance(plan, RunPlan) else plan.runs[0].hardware
     speed = f", {plan.tokens_per_second:,.0f} tokens/s a device" if isinstance(plan, RunPlan) else ""
     together = f"; {plan.gpu_hours / hardware.count:,.1f} h on {hardware.count}" if hardware.count > 1 else ""
     return (

@@ -15,17 +15,11 @@ from configs.errors import ConfigError
 
 def add_hardware_options(parser: argparse.ArgumentParser) -> None:
     """--gpu, --gpus, --peak-tflops and --mfu, which `hardware_of` reads."""
-    default = Hardware()
-    parser.add_argument("--gpu", default=default.gpu.name, metavar="NAME", help=f"GPU to plan for: {', '.join(GPUS)}")
-    parser.add_argument(
-        "--gpus", type=count, default=default.count, metavar="N", help="number of GPUs that work together"
-    )
-    parser.add_argument(
-        "--peak-tflops", type=float, metavar="X", help="dense bf16 peak of one, if not the data sheet's"
-    )
-    parser.add_argument(
-        "--mfu", type=float, default=default.mfu, help=f"share of the peak that is reached (default: {default.mfu:g})"
-    )
+    default, add = Hardware(), parser.add_argument
+    add("--gpu", default=default.gpu.name, metavar="NAME", help=f"GPU to plan for: {', '.join(GPUS)}")
+    add("--gpus", type=count, default=default.count, metavar="N", help="number of GPUs that work together")
+    add("--peak-tflops", type=float, metavar="X", help="dense bf16 peak of one, if not the data sheet's")
+    add("--mfu", type=float, default=default.mfu, help=f"share of the peak that is reached (default: {default.mfu:g})")
 
 
 def hardware_of(options: argparse.Namespace) -> Hardware:

@@ -7,7 +7,6 @@ which configs.cost prints. Everything derived is derived here, so that no two pl
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,12 +21,12 @@ from configs.cost.model import (
     memory,
     parameters,
 )
+from configs.documents import tokens_needed
 from configs.errors import ConfigError
-from configs.load import BENCHMARKS, load_mixture, load_sources, pretrain_config, sft_config
+from configs.grid import training_runs
+from configs.load import BENCHMARKS, load_mixture, load_sources
 from configs.schema import StudyConfig, TrainConfig
-
-BYTES_PER_TOKEN = 4.0
-"""Of text, where only its size is known."""
+from configs.token_bytes import BYTES_PER_TOKEN, id_bytes
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class RunPlan:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of one device."""
+        """Tokens that one device trains in a second."""
         return self.hardware.gpu.peak_flops * self.hardware.mfu / self.flops.full
 
     @property
@@ -85,9 +84,8 @@ class RunPlan:
 
     @property
     def export_steps(self) -> list[int]:
-        """Of the checkpoints that are kept and scored: the milestones and the last step."""
-        milestones = {tokens // self.config.tokens_per_step for tokens in self.config.checkpoint_tokens}
-        return sorted(milestones | {self.steps})
+        """Steps of the checkpoints that are kept and scored: the milestones and the last step."""
+        return self.config.milestones(self.steps)
 
     @property
     def exports(self) -> int:
@@ -115,48 +113,36 @@ class StudyPlan:
     """All runs of a study."""
 
     study: StudyConfig
-    runs: tuple[tuple[RunPlan, int], ...]
-    """Plans, and how many runs each stands for: fine-tuning differs between mixtures and seeds in its parent only."""
-
-    @property
-    def num_runs(self) -> int:
-        return sum(count for _, count in self.runs)
+    runs: tuple[RunPlan, ...]
 
     @property
     def tokens(self) -> int:
-        return sum(plan.tokens * count for plan, count in self.runs)
+        return sum(plan.tokens for plan in self.runs)
 
     @property
     def total_flops(self) -> float:
-        return sum(plan.total_flops * count for plan, count in self.runs)
+        return sum(plan.total_flops for plan in self.runs)
 
     @property
     def gpu_hours(self) -> float | None:
         """None if any run's is."""
-        hours = [None if plan.gpu_hours is None else plan.gpu_hours * count for plan, count in self.runs]
-        known = [h for h in hours if h is not None]
-        return sum(known) if len(known) == len(hours) else None
+        known = [hours for plan in self.runs if (hours := plan.gpu_hours) is not None]
+        return sum(known) if len(known) == len(self.runs) else None
 
     @property
     def disk_bytes(self) -> int:
-        return sum(plan.disk_bytes * count for plan, count in self.runs)
+        return sum(plan.disk_bytes for plan in self.runs)
 
     @property
     def shard_tokens(self) -> dict[str, int | None]:
-        """Tokens on disk of each source: as many as a run trains, or all that are generated; None: all of local files.
+        """Tokens on disk of each source: as many as a run needs, or all that are generated; None: all of local files.
 
         A hundredth more is held out, and the indices come to about as much.
         """
-        trained: dict[str, int] = defaultdict(int)
-        for plan, _ in self.runs:
-            for source, tokens in plan.source_tokens.items():
-                trained[source] = max(tokens, trained[source])
         data, known = self.study.data, load_sources().sources
         found: dict[str, int | None] = {}
-        for source, tokens in trained.items():
+        for source, tokens in tokens_needed(self.study).items():
             streamed = data.kind == "hub" and known[source].files is None
-            if not tokens:
-                continue
             if streamed or data.sample:
                 found[source] = min(tokens, (known[source].published_tokens if streamed else None) or tokens)
             elif self.study.synthetic and known[source].files is None:
@@ -167,12 +153,12 @@ class StudyPlan:
 
     @property
     def id_bytes(self) -> int:
-        """Of a token in a shard."""
-        return 2 if self.study.tokenizer.vocab <= 2**16 else 4
+        """Bytes of a token in a shard."""
+        return id_bytes(self.study.tokenizer.vocab)
 
     @property
     def exports(self) -> int:
-        return sum(plan.exports * count for plan, count in self.runs)
+        return sum(plan.exports for plan in self.runs)
 
     @property
     def evaluations(self) -> int:
@@ -236,13 +222,5 @@ def plan_study(
     """Sizes that are not given are the published ones for data from the Hub, unknown for any other."""
     if source_tokens is None and study.data.kind != "hub":
         source_tokens = {}
-    runs = []
-    seeds = {mixture: study.seeds_of(mixture) for mixture in study.mixtures}
-    for scale in study.scales:
-        for mixture in study.mixtures:
-            config = pretrain_config(study, scale, mixture, seeds[mixture][0])
-            runs.append((plan_run(config, source_tokens, None, hardware), len(seeds[mixture])))
-        for recipe in study.recipes:
-            config = sft_config(study, scale, recipe, study.seeds[0])
-            runs.append((plan_run(config, None, sft_examples, hardware), sum(map(len, seeds.values()))))
-    return StudyPlan(study, tuple(runs))
+    plans = (plan_run(config, source_tokens, sft_examples, hardware) for config in training_runs(study))
+    return StudyPlan(study, tuple(plans))

@@ -28,7 +28,7 @@ def git_commit() -> str | None:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Of those that are installed."""
+    """Package -> version, for the packages that are installed."""
     found = {}
     for package in packages:
         try:
@@ -48,7 +48,7 @@ def machine() -> str:
 
 
 def _values(path: Path, key: str) -> list[str]:
-    """Of lines `key: value`; none where there is no such file."""
+    """The values of lines `key: value`; none where there is no such file."""
     try:
         lines = [line.partition(":") for line in path.read_text(errors="replace").splitlines()]
     except OSError:

@@ -12,7 +12,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-"""Of what becomes part of a path, of a score's variant or of a job's script (`configs.untrusted.checks`)."""
+"""A name that becomes part of a path, of a score's variant or of a job's script (`configs.untrusted.checks`)."""
 NameOrNone = Annotated[str, Field(pattern=f"{NAME_PATTERN}|^$")]
 
 

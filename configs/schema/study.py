@@ -17,7 +17,7 @@ class StudyData(Model):
     megabytes_per_source: float = Field(2.5, gt=0)
     """Size of a generated source (microworld), in millions of bytes of text."""
     sample: bool = False
-    """Of local documents too, tokenize only what the study can use: a sample by hash, as from the Hub."""
+    """Tokenize only the local documents that the study can use: a sample by hash, as from the Hub."""
     decontaminate: float | None = Field(None, gt=0, le=1)
     """Leave a document out of the shards where it holds at least this share of the 13-grams of some text of a
     benchmark's evaluation item; null: keep them all."""
@@ -41,7 +41,7 @@ class StudyScale(Model):
     sft: dict[Name, str]
     """SFT recipe -> `<config path>` or `<config path>#<preset>`; relative to configs/."""
     gpus: Count = 1
-    """That one training works on; 0: it needs none."""
+    """GPUs that one training works on; 0: it needs none."""
 
 
 class StudyScoring(Model):

@@ -201,7 +201,7 @@ class TrainConfig(Model):
         if self.stage == "sft" and self.budget.tokens is not None:
             raise ValueError("budget.tokens is for pretraining; fine-tuning takes budget.epochs or budget.steps")
         if self.stage == "pt" and self.checkpoint_tokens:
-            last, budget = max(self.checkpoint_tokens), self.pretraining_steps * self.tokens_per_step
+            last, budget = max(self.checkpoint_tokens), self.pretraining_tokens
             if last > budget:
                 raise ValueError(f"checkpoint_tokens ({last:,}) lies beyond the end of training ({budget:,} tokens)")
         return self
@@ -224,3 +224,11 @@ class TrainConfig(Model):
         """Steps of a pretraining budget; whole steps, at least one."""
         assert self.stage == "pt"
         return self.budget.steps or max(1, (self.budget.tokens or 0) // self.tokens_per_step)
+
+    @property
+    def pretraining_tokens(self) -> int:
+        return self.pretraining_steps * self.tokens_per_step
+
+    def milestones(self, steps: int) -> list[int]:
+        """Steps of a run of `steps` whose checkpoint is kept, exported and scored; the last step always."""
+        return sorted({tokens // self.tokens_per_step for tokens in self.checkpoint_tokens} | {steps})

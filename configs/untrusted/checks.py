@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"
-"""Of what becomes part of a path, of a job's name or of a shell script."""
+"""What becomes part of a path, of a job's name or of a shell script must match this."""
 NAME_RULE = "a name of at most 100 letters, digits, '.', '_' and '-', which begins with none of '.' and '-'"
 
 YAML_BYTES = 4 << 20

@@ -17,24 +17,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from configs.errors import MagicError
+from configs.errors import MagicError, one_line
 from configs.untrusted.checks import JSON_BYTES
 from configs.untrusted.parquet_footer import read_footer
 
 TABLE_BYTES = 4 << 30
 """Most of a table in memory."""
 VALUE_BYTES = 8
-"""That any value takes in memory at least once it is read, however it is stored: a number, or a place in a list."""
+"""Least memory of any value once it is read, however it is stored: a number, or a place in a list."""
 
 
 @contextlib.contextmanager
-def readable(path: Path, kind: type[MagicError], hint: str) -> Iterator[None]:
-    """What pyarrow says while it reads `path`, as an error of ours."""
+def readable(path: Path, kind: type[MagicError], hint: str, form: str = "Parquet") -> Iterator[None]:
+    """While pyarrow reads `path`, its errors become ours; form: what the file should be."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise kind(f"not a readable Parquet file ({said})", where=path, hint=hint) from None
+        raise kind(f"not a readable {form} file ({one_line(error)})", where=path, hint=hint) from error
 
 
 def read_parquet(
@@ -70,7 +69,7 @@ def read_parquet(
 
 
 def read_schema(path: Path, kind: type[MagicError], *, hint: str) -> pa.Schema:
-    """Of the table in `path`, with its metadata. Raises as `read_parquet`."""
+    """The schema of the table in `path`, with its metadata. Raises as `read_parquet`."""
     with readable(path, kind, hint):
         return pq.read_schema(path)
 
@@ -86,7 +85,7 @@ def metadata_of(schema: pa.Schema) -> dict[str, str]:
 
 
 def _claimed_bytes(path: Path, columns: Sequence[str]) -> int:
-    """That these columns take in memory, as the file itself says, their dictionaries kept."""
+    """Bytes these columns need in memory, as the Parquet footer claims, with their dictionaries kept."""
     chunks = (chunk for group in read_footer(path) for chunk in group.chunks if chunk.column in columns)
     return sum(max(chunk.uncompressed_bytes, VALUE_BYTES * chunk.num_values) for chunk in chunks)
 

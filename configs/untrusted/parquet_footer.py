@@ -27,9 +27,9 @@ class Chunk(NamedTuple):
     num_values: int
     """Nulls and empty lists included."""
     uncompressed_bytes: int
-    """Of its pages."""
+    """Size of its pages."""
     first_page_bytes: int
-    """Of its dictionary, where it has one; uncompressed. 0 where there is no row."""
+    """Uncompressed size of the first page, which is the dictionary where there is one; 0 without rows."""
 
 
 class RowGroup(NamedTuple):

@@ -1,16 +1,18 @@
 """The command line of study.py: what can be asked of a study, and how.
 
-In: arguments. Out: a namespace whose `overrides` hold every KEY=VALUE, wherever it stood.
+In: arguments. Out: a namespace with `command`, and with the options of that command.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.arguments import count
+from configs.arguments import CommandParser, count
 from configs.cost.options import add_hardware_options
+from configs.errors import ConfigError
 
 EXAMPLES = """examples:
   study.py plan paper --gpu H100 --gpus 64 --price 2.5                what it takes: GPU-hours, money, days
@@ -28,99 +30,129 @@ EXAMPLES = """examples:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Ends the process with a message and exit code 2 for what it does not know."""
-    parser = argparse.ArgumentParser(
+    argv = sys.argv[1:] if argv is None else argv
+    parser = CommandParser(
         description="Plan a study, run it, see how far it is, and trace, publish or clear away what came out.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        mine = [line for line in EXAMPLES.splitlines() if f"study.py {name} " in line]
-        epilog = "\n".join(["examples:", *mine]) if mine else None
-        raw = argparse.RawDescriptionHelpFormatter
-        return commands.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=raw)
-
-    planning = command("plan", "what a study takes: units, GPU-hours, tokens, disk, money, days")
-    add_hardware_options(planning)
-    planning.set_defaults(gpus=8)  # a node
-    planning.add_argument("--price", type=float, metavar="X", help="dollars for an hour of one GPU")
-    running = command("run", "run or resume a study, ending with its report")
-    _add_run_options(running)
-    single = command("unit", "do one unit of a study that was begun (what torchrun and Slurm start)")
-    single.add_argument("--again", action="store_true", help="make it anew, whatever is there")
-    looking = command("status", "what is done, at work, failed, stopped, stale or missing")
-    looking.add_argument("--all", action="store_true", help="name every unit")
-    looking.add_argument("--watch", action="store_true", help="live, until nobody is at work on it")
-    looking.add_argument(
-        "--html",
-        type=Path,
-        metavar="FILE",
-        help="write it as a page, and print nothing else (the driver keeps <runs>/<study>/status.html)",
-    )
-    collecting = command("collect", "derive metrics.parquet from the scores that are there, and list what is missing")
-    collecting.add_argument("--out", type=Path, metavar="FILE", help="write a copy of metrics.parquet here")
-    asking = command("why", "from a number of the report back to scores, runs, commands, commit, data and hardware")
-    asking.add_argument("--json", action="store_true", help="everything that is known, for machines")
-    asking.add_argument("--recipe", help="SFT recipe of the tables (default: the study's first)")
-    publishing = command("publish", "a zip to put beside a paper: scores, metrics, report, configs; no weights")
-    publishing.add_argument("--out", type=Path, required=True, metavar="FILE.zip", help="zip to write")
-    publishing.add_argument(
-        "--incomplete", action="store_true", help="publish even if units are stale or missing; the manifest names them"
-    )
-    cleaning = command("clean", "say what may go (resume points, caches, logs) and, with --yes, remove it")
-    cleaning.add_argument("--exports", action="store_true", help="also exports that are scored and not needed any more")
-    cleaning.add_argument("--all", action="store_true", help="the whole study, scores and report too")
-    cleaning.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
-
-    for sub in (planning, running):
-        sub.add_argument("study", help="a path, or the name of a file in configs/studies")
-        sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides of the study")
-    for sub in (single, looking, collecting, asking, publishing, cleaning):
-        also = ", or the path of its folder" if sub is not single else ""
-        also += " or of a published zip" if sub is asking else ""
-        sub.add_argument("study", help=f"name of a study below the runs folder{also}")
-    single.add_argument("unit", help="as `status` names it")
-    asking.add_argument("table", help="as the report names it: table5, 5, decisions, figure13; metrics: single cells")
-    asking.add_argument("cell", nargs="*", help="words of its row and perhaps a column, as printed; beginnings do")
-    for sub in (running, single, publishing, cleaning):
-        sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
-    for sub in (planning, running, single, looking, collecting, asking, publishing, cleaning):
-        sub.add_argument("--runs", metavar="DIR", help="where runs are kept (default: MAGIC_RUNS, ./runs)")
-
-    args, rest = parser.parse_known_args(argv)
-    # argparse takes positional arguments only where they stand together; these may also follow an option.
-    if args.command in ("plan", "run") and all("=" in part and part[0] != "-" for part in rest):
-        args.overrides = [*args.overrides, *rest]
-    elif args.command == "why" and not any(part.startswith("-") for part in rest):
-        args.cell = [*args.cell, *rest]
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if not argv or argv[0] not in COMMANDS:
+        for name, (text, _) in COMMANDS.items():
+            commands.add_parser(name, help=text)
+        return parser.parse_args(argv)
+    # Parsed by itself: argparse takes positional arguments between options only where there are no sub-commands.
+    args = _command_parser(f"{parser.prog} {argv[0]}", argv[0]).parse(argv[1:])
+    args.command = argv[0]
     if args.command == "run":
-        slurm = args.emit_slurm is not None
-        for option in ("workers",) if slurm else ("gpus_per_node", "hours", "slurm"):
-            if getattr(args, option) not in (None, []):
-                parser.error(f"--{option.replace('_', '-')} is of no use {'with' if slurm else 'without'} --emit-slurm")
+        _check_slurm_options(args)
     return args
 
 
-def _add_run_options(running: argparse.ArgumentParser) -> None:
-    running.add_argument("--documents", metavar="DIR", help="folder with corpora/ and benchmarks/ (local data)")
-    running.add_argument(
-        "--workers", type=count, metavar="N", help="units at a time where there is no GPU (default: one for each CPU)"
-    )
-    running.add_argument(
+def _check_slurm_options(args: argparse.Namespace) -> None:
+    """Raises ConfigError for an option that would be ignored, since the study runs here or since Slurm runs it."""
+    slurm = args.emit_slurm is not None
+    for option in ("workers",) if slurm else ("gpus_per_node", "hours", "slurm"):
+        if getattr(args, option) not in (None, []):
+            raise ConfigError(
+                f"--{option.replace('_', '-')} is of no use {'with' if slurm else 'without'} --emit-slurm"
+            )
+
+
+def _command_parser(prog: str, command: str) -> CommandParser:
+    text, add_options = COMMANDS[command]
+    lines = [line for line in EXAMPLES.splitlines() if f"study.py {command} " in line]
+    parser = CommandParser(prog=prog, description=text, examples="\n".join(["examples:", *lines]) if lines else "")
+    add_options(parser)
+    parser.add_common("runs")
+    return parser
+
+
+def _plan_options(parser: CommandParser) -> None:
+    _add_study_file(parser)
+    add_hardware_options(parser)
+    parser.set_defaults(gpus=8)  # a node
+    parser.add_argument("--price", type=float, metavar="X", help="dollars for an hour of one GPU")
+
+
+def _run_options(parser: CommandParser) -> None:
+    _add_study_file(parser)
+    parser.add_common("documents", "data")
+    parser.add_common("workers", help="units at a time where there is no GPU (default: one for each CPU)")
+    parser.add_argument(
         "--stale",
         choices=("refuse", "redo", "keep"),
         default="refuse",
         help="finished units whose configuration, code or inputs have changed since: stop and name them (default), "
         "make them again, or take them as they are and note it in their records",
     )
-    running.add_argument(
-        "--emit-slurm", type=Path, metavar="DIR", help="run nothing: write sbatch scripts and submit.sh"
-    )
-    running.add_argument(
-        "--gpus-per-node", type=count, metavar="N", help="GPUs of each node of the Slurm cluster (default: 8)"
-    )
-    running.add_argument("--hours", type=float, metavar="X", help="time limit of a Slurm job (default: 24)")
-    running.add_argument("--slurm", action="append", default=[], metavar="OPTION", help="e.g. --slurm=--partition=a100")
+    add = parser.add_argument_group("Slurm").add_argument
+    add("--emit-slurm", type=Path, metavar="DIR", help="run nothing: write sbatch scripts and submit.sh")
+    add("--gpus-per-node", type=count, metavar="N", help="GPUs of each node of the Slurm cluster (default: 8)")
+    add("--hours", type=float, metavar="X", help="time limit of a Slurm job (default: 24)")
+    add("--slurm", action="append", default=[], metavar="OPTION", help="e.g. --slurm=--partition=a100")
+
+
+def _unit_options(parser: CommandParser) -> None:
+    parser.add_argument("study", help="name of a study below the runs folder")
+    parser.add_argument("unit", help="as `status` names it")
+    parser.add_argument("--again", action="store_true", help="make it anew, whatever is there")
+    parser.add_common("data")
+
+
+def _status_options(parser: CommandParser) -> None:
+    _add_study_folder(parser)
+    parser.add_argument("--all", action="store_true", help="name every unit")
+    parser.add_argument("--watch", action="store_true", help="live, until nobody is at work on it")
+    text = "write it as a page, and print nothing else (the driver keeps <runs>/<study>/status.html)"
+    parser.add_argument("--html", type=Path, metavar="FILE", help=text)
+
+
+def _collect_options(parser: CommandParser) -> None:
+    _add_study_folder(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write a copy of metrics.parquet here")
+
+
+def _why_options(parser: CommandParser) -> None:
+    _add_study_folder(parser, " or of a published zip")
+    parser.add_argument("table", help="as the report names it: table5, 5, decisions, figure13; metrics: single cells")
+    parser.add_argument("cell", nargs="*", help="words of its row and perhaps a column, as printed; beginnings do")
+    parser.add_argument("--json", action="store_true", help="everything that is known, for machines")
+    parser.add_argument("--recipe", help="SFT recipe of the tables (default: the study's first)")
+
+
+def _publish_options(parser: CommandParser) -> None:
+    _add_study_folder(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.zip", help="zip to write")
+    text = "publish even if units are stale or missing; the manifest names them"
+    parser.add_argument("--incomplete", action="store_true", help=text)
+    parser.add_common("data")
+
+
+def _clean_options(parser: CommandParser) -> None:
+    _add_study_folder(parser)
+    parser.add_argument("--exports", action="store_true", help="also exports that are scored and not needed any more")
+    parser.add_argument("--all", action="store_true", help="the whole study, scores and report too")
+    parser.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
+    parser.add_common("data")
+
+
+def _add_study_file(parser: CommandParser) -> None:
+    parser.add_argument("study", help="a path, or the name of a file in configs/studies")
+    parser.add_overrides()
+
+
+def _add_study_folder(parser: CommandParser, also: str = "") -> None:
+    parser.add_argument("study", help=f"name of a study below the runs folder, or the path of its folder{also}")
+
+
+COMMANDS = {
+    "plan": ("what a study takes: units, GPU-hours, tokens, disk, money, days", _plan_options),
+    "run": ("run or resume a study, ending with its report", _run_options),
+    "unit": ("do one unit of a study that was begun (what torchrun and Slurm start)", _unit_options),
+    "status": ("what is done, at work, failed, stopped, stale or missing", _status_options),
+    "collect": ("derive metrics.parquet from the scores that are there, and list what is missing", _collect_options),
+    "why": ("from a number of the report back to scores, runs, commands, commit, data and hardware", _why_options),
+    "publish": ("a zip to put beside a paper: scores, metrics, report, configs; no weights", _publish_options),
+    "clean": ("say what may go (resume points, caches, logs) and, with --yes, remove it", _clean_options),
+}
+"""Name -> (what it does, what adds its options to a parser)."""

@@ -24,7 +24,7 @@ from configs.layout import index_dir
 from configs.runtime.locks import holder
 from configs.workflow.records.leases import current_lease, study_lock
 from configs.workflow.records.records import states, units_dir
-from configs.workflow.units import Unit
+from configs.workflow.units import TRAININGS, Unit
 
 KINDS = {
     "checkpoints": "of finished trainings; afterwards --resume STEP cannot go back to one",
@@ -90,27 +90,27 @@ def clean(
         for removal in found:
             if removal.path != folder:
                 remove(removal.path)
-        doomed = _aside(folder) if everything else None
+        doomed = _rename_aside(folder) if everything else None
     if doomed is not None:  # over NFS the lock's open file would keep its folder
         shutil.rmtree(doomed)
     return found
 
 
-def _aside(path: Path) -> Path:
-    """The temporary name that it has now."""
+def _rename_aside(path: Path) -> Path:
+    """Give a path a temporary name, and return that."""
     return path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old.tmp"))
 
 
 def remove(path: Path) -> None:
     """A file or folder, links inside it as links."""
-    doomed = _aside(path)
+    doomed = _rename_aside(path)
     if doomed.is_dir() and not doomed.is_symlink():
         shutil.rmtree(doomed)
     else:
         doomed.unlink()
 
 
-def said(found: Sequence[Removal], folder: Path, removed: bool) -> str:
+def format_removals(found: Sequence[Removal], folder: Path, removed: bool) -> str:
     """What `study.py clean` prints."""
     if not found:
         return f"{folder}: nothing to remove"
@@ -143,7 +143,7 @@ def _name(path: Path, folder: Path) -> str:
 
 def _checkpoints(units: Sequence[Unit]) -> Iterator[tuple[str, Path]]:
     for unit in units:
-        run = unit.folder if unit.kind in ("pretrain", "finetune") else None
+        run = unit.folder if unit.kind in TRAININGS else None
         if run is not None and run.done.is_file() and run.checkpoints.is_dir():
             yield "checkpoints", run.checkpoints
 
@@ -162,7 +162,7 @@ def _exports(units: Sequence[Unit], done: set[str]) -> Iterator[tuple[str, Path]
 
 
 def _index(folder: Path, units: Sequence[Unit], data: Path) -> list[tuple[str, Path]]:
-    """Of the blends of this study's finished trainings."""
+    """The indices of the blends of this study's finished trainings."""
     blends = set()
     for unit in units:
         if unit.kind == "pretrain" and unit.folder is not None and unit.folder.done.is_file():

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.artifacts import size_bytes
-from configs.cost.plan import BYTES_PER_TOKEN, plan_study
+from configs.cost.plan import plan_study
 from configs.errors import ResourceError
 from configs.layout import shards_dir
 from configs.schema import StudyConfig
+from configs.token_bytes import BYTES_PER_TOKEN
 
 SPARE_BYTES = 500e6
 """Kept free on each disk besides what the plan needs."""

@@ -25,16 +25,16 @@ from configs.workflow.records.records import (
     units_dir,
     write_record,
 )
-from configs.workflow.status.display import Display
+from configs.workflow.status.display import StudyDisplay
 from configs.workflow.units import Unit
-from configs.workflow.workers.dispatch import Event, Workers, dispatch, in_words
+from configs.workflow.workers.dispatch import Event, Workers, dispatch, format_error
 
 CHECKED = ("tokenize", "analyse")
 """Kinds that compare what is there by its content, and keep what is still right; doing them again loses nothing."""
 SHOWN = 10
 """Stale units that a message names."""
 UNWEIGHED = 0.002
-"""Of the study's computation: what tokenizing and the report count for in the display."""
+"""Share of the computation that tokenizing and the report count for in the display."""
 
 Stale = Literal["refuse", "redo", "keep"]
 
@@ -150,20 +150,21 @@ def drive(
     todo = [unit for unit in units if found[unit.name].kind != "done"]
     most = max((unit.flops for unit in units), default=0.0) or 1.0
     weight = {unit.name: unit.flops or UNWEIGHED * most for unit in units}
-    display = Display(folder, units, {unit.name for unit in units} - {unit.name for unit in todo}, weight)
+    done = {unit.name for unit in units} - {unit.name for unit in todo}
     seconds: dict[str, float] = {}
 
-    def tell(event: Event) -> None:
+    def handle(event: Event) -> None:
         if event.kind == "done" and event.unit is not None:
             seconds[event.unit.name] = event.seconds
             record_done(folder, event.unit, event.product, event.seconds)
         if event.kind == "failed" and event.unit is not None and event.error is not None:
-            write_failure(folder, event.unit.name, in_words(event.error), final=True)
-        display.tell(event)
+            write_failure(folder, event.unit.name, format_error(event.error), final=True)
+        display.handle(event)
         tick()
 
     anew = _Anew(workers, folder, remove)
-    failed = dispatch(todo, anew, {unit.name: weight[unit.name] for unit in todo}, tell)
+    with StudyDisplay(folder, units, done, weight) as display:
+        failed = dispatch(todo, anew, {unit.name: weight[unit.name] for unit in todo}, handle)
     if failed:
         raise _failed(folder, failed, len(todo) - len(seconds) - len(failed))
     return seconds
@@ -174,7 +175,7 @@ def _failed(folder: Path, failed: Mapping[str, BaseException], left: int) -> Uni
     others = f"; also {', '.join(list(failed)[1:SHOWN])}" if len(failed) > 1 else ""
     waits = f"; units not begun, which need it: {left}" if left else ""
     return UnitsFailed(
-        f"{name} failed{others}{waits}\n{in_words(first)}",
+        f"{name} failed{others}{waits}\n{format_error(first)}",
         where=units_dir(folder) / f"{name}.log",
         hint="mend what it says and run the same command again: what is done stays done",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 
 from configs.errors import ConfigError
 from configs.workflow.units import Unit
@@ -41,7 +42,7 @@ def machines_for(gpus: int, most: int) -> int:
 
 
 def remaining_s(units: Sequence[Unit], seconds: Mapping[str, float]) -> dict[str, float]:
-    """From the start of each unit to the end of the study, if nothing waits; units: each behind its inputs."""
+    """Seconds from the start of each unit to the end of the study, if nothing waits; units: each behind its inputs."""
     after: dict[str, float] = {unit.name: 0.0 for unit in units}
     whole = {}
     for unit in reversed(units):
@@ -53,38 +54,37 @@ def remaining_s(units: Sequence[Unit], seconds: Mapping[str, float]) -> dict[str
 
 def schedule(units: Sequence[Unit], seconds: Mapping[str, float], gpus: int) -> Schedule:
     """Raises ConfigError where a unit needs more GPUs than there are. Units that need none run at once, beside."""
-    for unit in units:
-        if unit.gpus > gpus:
-            raise ConfigError(
-                f"{unit.name} works on {unit.gpus} GPUs, {gpus} are given",
-                valid=f"--gpus {max(u.gpus for u in units)} or more, or fewer in the study: scales.<scale>.gpus",
-            )
+    _check_gpus(units, gpus)
     whole = remaining_s(units, seconds)
-    waiting = {unit.name: len(unit.inputs) for unit in units}
-    followers: dict[str, list[Unit]] = {unit.name: [] for unit in units}
-    for unit in units:
-        for name in unit.inputs:
-            followers[name].append(unit)
-    ready = [unit for unit in units if not unit.inputs]
+    by_name = {unit.name: unit for unit in units}
+    order = TopologicalSorter({unit.name: unit.inputs for unit in units})
+    order.prepare()
+    ready: list[Unit] = []
     running: list[tuple[float, int, Unit]] = []
     start: dict[str, float] = {}
     end: dict[str, float] = {}
     now, free = 0.0, gpus
-    while ready or running:
+    while order.is_active():
+        ready += [by_name[name] for name in order.get_ready()]
         for unit in sorted(ready, key=lambda unit: -whole[unit.name]):
             if unit.gpus <= free:
                 free -= unit.gpus
                 ready.remove(unit)
-                start[unit.name] = now
-                end[unit.name] = now + seconds[unit.name]
+                start[unit.name], end[unit.name] = now, now + seconds[unit.name]
                 heapq.heappush(running, (end[unit.name], len(start), unit))
         now, _, finished = heapq.heappop(running)
         free += finished.gpus
-        for unit in followers[finished.name]:
-            waiting[unit.name] -= 1
-            if not waiting[unit.name]:
-                ready.append(unit)
+        order.done(finished.name)
     return Schedule(start, end, *_critical(units, whole))
+
+
+def _check_gpus(units: Sequence[Unit], gpus: int) -> None:
+    most = max(units, key=lambda unit: unit.gpus, default=None)
+    if most is not None and most.gpus > gpus:
+        raise ConfigError(
+            f"{most.name} works on {most.gpus} GPUs, {gpus} are given",
+            valid=f"--gpus {most.gpus} or more, or fewer in the study: scales.<scale>.gpus",
+        )
 
 
 def _critical(units: Sequence[Unit], whole: Mapping[str, float]) -> tuple[tuple[str, ...], float]:

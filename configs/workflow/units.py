@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.artifacts import fingerprint
-from configs.cost.plan import Hardware, RunPlan, plan_run
-from configs.documents import Reads, sft_sets_of, sources_of
+from configs.cost.plan import Hardware, RunPlan, plan_study
+from configs.documents import ExternalInputs, sft_sets_of, sources_of
 from configs.layout import RunFolder, StudyFolder, stage_name
-from configs.load import load_benchmarks, load_mixture, load_sources, pretrain_config, sft_config
+from configs.load import load_benchmarks, load_mixture, load_sources
 from configs.schema import StudyConfig
 
 KINDS = ("tokenize", "pretrain", "finetune", "score", "analyse")
+TRAININGS = ("pretrain", "finetune")
 DATA = ("mixtures/sources", "mixtures/tokens")
 CODE = {
     "tokenize": (
         *("configs", *DATA, "mixtures/contamination", "mixtures/microworld"),
-        *("mixtures/tokenize.py", "mixtures/parallel.py", "mixtures/progress.py"),
+        *("mixtures/tokenize.py", "mixtures/parallel.py"),
     ),
     "pretrain": ("configs", *DATA, "mixtures/blend", "mixtures/parallel.py", "megatron_train"),
     "finetune": ("configs", *DATA, "mixtures/blend", "mixtures/parallel.py", "megatron_train"),
@@ -35,9 +36,9 @@ CODE = {
 TOKENS_AN_EXAMPLE = 60
 """Forwarded to score one: 5.16 million for the 87,179 of all 20 benchmarks (docs/scoring.md)."""
 UNKNOWN_EXAMPLES = 1000
-"""Of a benchmark whose file does not say how many it has."""
+"""Assumed for a benchmark whose file does not say how many it has."""
 SCORING_FLOPS = 1 / 3
-"""Of training's for a token: there is no backward pass."""
+"""FLOPs of scoring a token, as a share of training's: there is no backward pass."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +50,25 @@ class Unit:
     identity: Mapping[str, Any]
     """Everything of its configuration that changes its result; JSON."""
     gpus: int = 0
-    """That work on it together; 0: none is needed."""
+    """GPUs that work on it together; 0: none is needed."""
     tokens: int = 0
     """Trained, or forwarded to score."""
     flops: float = 0.0
     run: RunPlan | None = None
-    """Of a training."""
+    """The plan of the training, or of the training that is scored."""
     folder: RunFolder | None = None
-    """Of the training, or of the checkpoint that is scored."""
+    """The run folder of the training, or of the checkpoint that is scored."""
     again: bool = False
     """Made anew, whatever is there."""
     step: int | None = None
-    """Of the checkpoint that is scored; None: the last, which passes over an SFT set decide once its size is known."""
+    """The step of the checkpoint that is scored; None: the last one, whose number may depend on the SFT set's size."""
 
     @property
     def kind(self) -> str:
         return self.name.partition("/")[0]
 
     def gpu_seconds(self, hardware: Hardware) -> float | None:
-        """On one GPU, speed taken for granted as in `configs.cost.plan`; None in fp32, whose speed nobody assumes."""
+        """Seconds on one GPU at the speed that `configs.cost.plan` assumes; None in fp32, where none is assumed."""
         if self.run is None:
             return 0.0
         if self.run.config.precision != "bf16":
@@ -75,96 +76,73 @@ class Unit:
         return self.flops / (hardware.gpu.peak_flops * hardware.mfu)
 
 
-def study_units(study: StudyConfig, runs: Path, reads: Reads | None = None) -> list[Unit]:
+def study_units(study: StudyConfig, runs: Path, reads: ExternalInputs | None = None) -> list[Unit]:
     """All units of a study. Raises ConfigError as `plan_run` does.
 
     reads: what it reads from outside; None: nobody will ask whether a unit is stale.
     """
-    reads = reads or Reads()
+    reads = reads or ExternalInputs()
     questions = _questions(study, reads)
     found = [Unit("tokenize", (), _documents(study, reads, questions))]
-    for scale in study.scales:
-        tunings = {recipe: plan_run(sft_config(study, scale, recipe, seed=0)) for recipe in study.recipes}
-        for mixture in study.mixtures:
-            pretraining = plan_run(pretrain_config(study, scale, mixture, seed=0))
-            for seed in study.seeds_of(mixture):
-                model = _Model(study, runs, scale, mixture, seed, questions)
-                found += model.units(pretraining, tunings)
+    scoring_tokens = _scoring_tokens(study)
+    for plan in plan_study(study).runs:
+        found += _units_of_run(study, runs, plan, questions, scoring_tokens)
     scores = tuple(unit.name for unit in found if unit.kind == "score")
     return [*found, Unit("analyse", scores, {"study": study.name})]
 
 
-@dataclass(frozen=True)
-class _Questions:
-    """What every checkpoint is asked."""
-
-    identity: Mapping[str, Any]
-    tokens: int
-    """Forwarded to score one checkpoint."""
-
-
-def _questions(study: StudyConfig, reads: Reads) -> _Questions:
-    specs = load_benchmarks(study.benchmarks)
-    sample = study.scoring.sample or math.inf
-    identity = {
-        "benchmarks": {spec.slug: fingerprint(spec.model_dump(mode="json"))[:12] for spec in specs},
+def _questions(study: StudyConfig, reads: ExternalInputs) -> dict[str, Any]:
+    """What every checkpoint is asked: the identity of its scores."""
+    return {
+        "benchmarks": {
+            spec.slug: fingerprint(spec.model_dump(mode="json"))[:12] for spec in load_benchmarks(study.benchmarks)
+        },
         "rows": dict(reads.rows),
         "shots": dict(reads.shots),
         "scoring": study.scoring.model_dump(mode="json"),
         "data": study.data.model_dump(mode="json"),
     }
-    examples = sum(min(spec.examples or UNKNOWN_EXAMPLES, sample) for spec in specs)
-    return _Questions(identity, TOKENS_AN_EXAMPLE * round(examples))
 
 
-@dataclass(frozen=True)
-class _Model:
-    """One model of a study: its pretraining, every fine-tuning of it, and the scores of all their checkpoints."""
-
-    study: StudyConfig
-    runs: Path
-    scale: str
-    mixture: str
-    seed: int
-    questions: _Questions
-
-    def units(self, pretraining: RunPlan, tunings: Mapping[str, RunPlan]) -> Iterator[Unit]:
-        """tunings: recipe -> plan. The plans are those of some model; only their config says of which."""
-        where = f"{self.scale}/{self.mixture}/seed{self.seed}"
-        first = f"pretrain/{where}"
-        yield from self._of_one_run(first, ("tokenize",), self._own(pretraining), "pt")
-        for recipe, plan in tunings.items():
-            inputs = ("tokenize", first)
-            yield from self._of_one_run(f"finetune/{where}/{recipe}", inputs, self._own(plan), stage_name(recipe))
-
-    def _own(self, plan: RunPlan) -> RunPlan:
-        return replace(plan, config=plan.config.of(self.mixture, self.seed))
-
-    def _of_one_run(self, name: str, inputs: tuple[str, ...], plan: RunPlan, stage: str) -> Iterator[Unit]:
-        """A training and the scores of the checkpoints that it keeps."""
-        study = StudyFolder(self.runs, self.study.name)
-        folder = RunFolder(study, self.scale, self.mixture, self.seed, stage)
-        gpus = self.study.scales[self.scale].gpus
-        identity = plan.config.identity()
-        if plan.config.stage == "pt":
-            identity["weights"] = load_mixture(plan.config.data.mixture).weights
-        yield Unit(name, inputs, identity, gpus, plan.tokens, plan.total_flops, plan, folder)
-        for step in (*plan.export_steps[:-1], None):
-            what = "last" if step is None else f"step-{step:07d}"
-            yield Unit(
-                f"score/{folder.name}/{what}",
-                (name,),
-                {**self.questions.identity, "step": step},
-                gpus=min(1, gpus),
-                tokens=self.questions.tokens,
-                flops=self.questions.tokens * plan.flops.full * SCORING_FLOPS,
-                run=plan,
-                folder=folder,
-                step=step,
-            )
+def _scoring_tokens(study: StudyConfig) -> int:
+    """Tokens that are forwarded to score one checkpoint."""
+    sample = study.scoring.sample or math.inf
+    examples = sum(min(spec.examples or UNKNOWN_EXAMPLES, sample) for spec in load_benchmarks(study.benchmarks))
+    return TOKENS_AN_EXAMPLE * round(examples)
 
 
-def _documents(study: StudyConfig, reads: Reads, questions: _Questions) -> dict[str, Any]:
+def _units_of_run(
+    study: StudyConfig, runs: Path, plan: RunPlan, questions: Mapping[str, Any], scoring_tokens: int
+) -> Iterator[Unit]:
+    """A training, and the scores of the checkpoints that it keeps."""
+    config = plan.config
+    where = f"{config.scale}/{config.data.mixture}/seed{config.seed}"
+    identity = config.identity()
+    if config.stage == "pt":
+        name, inputs = f"pretrain/{where}", ["tokenize"]
+        identity["weights"] = load_mixture(config.data.mixture).weights
+    else:
+        name, inputs = f"finetune/{where}/{config.recipe}", ["tokenize", f"pretrain/{where}"]
+    folder = StudyFolder(runs, study.name).run(
+        config.scale, config.data.mixture, config.seed, stage_name(config.recipe if config.stage == "sft" else "")
+    )
+    gpus = study.scales[config.scale].gpus
+    yield Unit(name, tuple(inputs), identity, gpus, plan.tokens, plan.total_flops, plan, folder)
+    for step in (*plan.export_steps[:-1], None):
+        yield Unit(
+            f"score/{folder.name}/{'last' if step is None else f'step-{step:07d}'}",
+            (name,),
+            {**questions, "step": step},
+            gpus=min(1, gpus),
+            tokens=scoring_tokens,
+            flops=scoring_tokens * plan.flops.full * SCORING_FLOPS,
+            run=plan,
+            folder=folder,
+            step=step,
+        )
+
+
+def _documents(study: StudyConfig, reads: ExternalInputs, questions: Mapping[str, Any]) -> dict[str, Any]:
     """Which documents, and what becomes of them."""
     known = load_sources()
     left_out = ("benchmarks", "rows") if study.data.decontaminate is not None else ()
@@ -175,5 +153,5 @@ def _documents(study: StudyConfig, reads: Reads, questions: _Questions) -> dict[
         "sources": {name: known.sources[name].model_dump(mode="json") for name in sorted(sources_of(study))},
         "sft": {name: known.sft[name].model_dump(mode="json") for name in sorted(sft_sets_of(study))},
         "files": dict(reads.files),
-        **{key: questions.identity[key] for key in left_out},
+        **{key: questions[key] for key in left_out},
     }

@@ -111,14 +111,6 @@ class Blend:
         counts = np.bincount(self.index.source, minlength=len(self.sources))
         return {name: int(n) * self.context_tokens for name, n in zip(self.sources, counts, strict=True)}
 
-    def shares(self) -> dict[str, float]:
-        """Realised share of the samples, by source."""
-        return {name: tokens / max(1, len(self) * self.context_tokens) for name, tokens in self.tokens().items()}
-
-    def epochs(self) -> dict[str, float]:
-        """Passes over each source's training documents; above 1 its text repeats."""
-        return {name: tokens / self.shards[name].num_tokens for name, tokens in self.tokens().items()}
-
 
 def open_shards(config: TrainConfig, data: Path) -> dict[str, Shards]:
     """Shards of the sources that the config's mixture weights.

@@ -53,7 +53,7 @@ class Index:
     window: npt.NDArray[np.int64]
     """Which window of its source each sample is; [samples]."""
     windows: dict[str, Windows]
-    """By source."""
+    """Source -> its windows."""
 
 
 def shuffled(n: int, *key: object) -> npt.NDArray[np.int64]:

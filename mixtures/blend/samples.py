@@ -35,7 +35,7 @@ class Sample:
     """One sequence of training."""
 
     number: int
-    """In the order of training, from 0."""
+    """Its place in the order of training, from 0."""
     source: str
     epoch: int
     """Pass over the source in which it begins, from 1."""

@@ -63,7 +63,7 @@ def contamination_filter(
 
 
 def overlaps(index: Index, found: Found, num_documents: int) -> npt.NDArray[np.float64]:
-    """Of each document, the largest share of a text's n-grams that it holds; float64 [documents]."""
+    """The largest share of a text's n-grams that each document holds; float64 [documents]."""
     pair, count = np.unique(np.stack([found.document, index.text_at(found.place)]), axis=1, return_counts=True)
     largest = np.zeros(num_documents)
     np.maximum.at(largest, pair[0], count / index.ngrams[pair[1]])

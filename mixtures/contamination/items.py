@@ -29,7 +29,7 @@ from mixtures.sources.benchmark_rows import read_rows
 MARKUP = re.compile(r"\[(?:header|title|step|substeps)\]")
 """HellaSwag's marks of WikiHow's layout; the articles do not have them."""
 BLANK = re.compile(r"(?<!\w)_+(?!\w)")
-"""Of a sentence to be completed."""
+"""The blank of a sentence to be completed."""
 
 
 class Telling(NamedTuple):

@@ -10,14 +10,14 @@ that stand anywhere in the source (or in all sources of a kind), for the text of
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -75,7 +75,8 @@ def write(folder: Path, catalogue: Catalogue, index: Index, units: Sequence[Unit
             writer.write_table(table)
     with atomic_file(folder / "items.parquet") as stream:
         pq.write_table(items_table(catalogue, index, held, kinds), stream, compression="zstd")
-    write_summary(folder / "summary.csv", summary(catalogue, index, held, kinds))
+    with atomic_file(folder / "summary.csv", "w") as stream:
+        summary(catalogue, index, held, kinds).to_csv(stream, index=False, lineterminator="\n")
 
 
 def _held(index: Index, units: Iterable[UnitHits]) -> dict[str, npt.NDArray[np.bool_]]:
@@ -169,67 +170,38 @@ def _text_shares(index: Index, held: Sequence[npt.NDArray[np.bool_]]) -> Shares:
     return np.diff(ends) / index.ngrams
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One line of summary.csv: counts of a benchmark's items."""
-
-    source: str
-    kind: str
-    benchmark: str
-    items: int
-    assessable: int
-    touched: int
-    """Items that share at least one n-gram with the source."""
-    half: int
-    """Of which at least half of the n-grams of one text."""
-    whole: int
-    """Of which all n-grams of one text."""
-
-    @property
-    def share(self) -> float | None:
-        """Of the assessable items; None where there are none."""
-        return self.touched / self.assessable if self.assessable else None
-
-
 ALL = "all"
 
 
-def summary(catalogue: Catalogue, index: Index, held: Mapping[str, Any], kinds: Mapping[str, str]) -> list[Cell]:
-    """Source x benchmark, and the source `all`: found in any of them."""
+def summary(catalogue: Catalogue, index: Index, held: Mapping[str, Any], kinds: Mapping[str, str]) -> pd.DataFrame:
+    """summary.csv: counts of a benchmark's items, for each source and for `all` of them together.
+
+    items; assessable; touched (they share at least one n-gram with the source); half and whole (at least half, or all,
+    of the n-grams of one text); share: touched of the assessable ones, missing where there are none.
+    """
     masks = {source: [held[source]] for source in kinds} | {ALL: [*held.values()]}
-    cells = []
+    rows = []
     for source, found in masks.items():
         shares = catalogue.best(_text_shares(index, found))
         for slug, numbers in catalogue.benchmarks().items():
             share = shares[numbers]
             counts = (~np.isnan(share), share > 0, share >= 0.5, share == 1)
-            cells.append(Cell(source, kinds.get(source, ALL), slug, len(share), *(int(c.sum()) for c in counts)))
-    return cells
+            rows.append((source, kinds.get(source, ALL), slug, len(share), *(int(c.sum()) for c in counts)))
+    columns = ["source", "kind", "benchmark", "items", "assessable", "touched", "half", "whole"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(share=table["touched"] / table["assessable"])
 
 
-def write_summary(path: Path, cells: Iterable[Cell]) -> None:
-    with atomic_file(path, "w") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*(field.name for field in fields(Cell)), "share"])
-        writer.writerows([*astuple(cell), cell.share] for cell in cells)
+def read_summary(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "summary.csv", keep_default_na=False, na_values={"share": [""]})
 
 
-def read_summary(folder: Path) -> list[Cell]:
-    with (folder / "summary.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.reader(stream))[1:]
-    return [Cell(source, kind, slug, *map(int, counts)) for source, kind, slug, *counts, _ in rows]
-
-
-def lines(cells: Sequence[Cell]) -> Iterator[str]:
-    """The table for a terminal: touched items of each benchmark (rows) in each source (columns)."""
-    sources = list(dict.fromkeys(cell.source for cell in cells))
-    by = {(cell.benchmark, cell.source): cell for cell in cells}
-    table = [["benchmark", "items", "assessable", *sources, "share"]]
-    for slug in dict.fromkeys(cell.benchmark for cell in cells):
-        last = by[slug, sources[-1]]
-        touched = [f"{by[slug, source].touched:,}" for source in sources]
-        share = "-" if last.share is None else f"{last.share:.1%}"
-        table.append([slug, f"{last.items:,}", f"{last.assessable:,}", *touched, share])
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    for row in table:
-        yield "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+def lines(table: pd.DataFrame) -> list[str]:
+    """The summary for a terminal: touched items of each benchmark (rows) in each source (columns)."""
+    together = table[table["source"] == ALL].set_index("benchmark")
+    shown = together[["items", "assessable"]].copy()
+    for source, rows in table.groupby("source", sort=False):
+        shown[source] = rows.set_index("benchmark")["touched"]
+    shown = shown.map("{:,}".format)
+    shown["share"] = ["-" if np.isnan(share) else f"{share:.1%}" for share in together["share"]]
+    return shown.reset_index().to_string(index=False).splitlines()

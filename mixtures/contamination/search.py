@@ -26,19 +26,20 @@ from configs.artifacts import (
     atomic_file,
     describe_file,
     fingerprint,
+    is_made_from,
     read_object,
     sha256_file,
     verify_files,
     write_json,
 )
 from configs.errors import ArtifactError
+from configs.progress import Progress
 from configs.schema import BenchmarkConfig, SftSpec
 from mixtures.contamination import report
 from mixtures.contamination.index import INDEX_VERSION, Index
 from mixtures.contamination.items import Catalogue, read_items
 from mixtures.contamination.words import Batch
-from mixtures.parallel import map_units
-from mixtures.progress import Progress
+from mixtures.parallel import batches_of, map_units
 from mixtures.sources.benchmark_rows import source_identity
 from mixtures.sources.source import Unit
 
@@ -110,7 +111,7 @@ def search(
     *,
     workers: int | None = None,
     use_ray: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Bring `folder` up to date; returns its manifest.
 
@@ -121,13 +122,13 @@ def search(
     wanted = looked_for(benchmarks, root, rule)
     read = [extract.inputs() for extract in extracts]
     made_from = wanted | {"documents": read}
-    if _unchanged(folder, made_from):
-        say(f"contamination of {len(benchmarks)} benchmarks: unchanged")
+    if is_made_from(folder, made_from):
+        log(f"contamination of {len(benchmarks)} benchmarks: unchanged")
         return open_manifest(folder)
 
     items = [item for spec in benchmarks for item in read_items(spec, root)]
     catalogue, index = Catalogue.build(items, *rule)
-    say(f"{len(items):,} items of {len(benchmarks)} benchmarks, {index.ngrams.sum():,} n-grams to look for")
+    log(f"{len(items):,} items of {len(benchmarks)} benchmarks, {index.ngrams.sum():,} n-grams to look for")
     parts = folder / "parts"
     index_file = parts / f"index-{fingerprint(wanted)[:16]}.npz"
     jobs = [
@@ -137,13 +138,24 @@ def search(
     missing = [job for job in jobs if not job.part.exists()]
     if missing:
         index.save(index_file)
-        _search_all(missing, workers, use_ray, say)
+        _search_all(missing, workers, use_ray, log)
+    manifest = _write_results(folder, catalogue, index, jobs, made_from)
+    megabytes = sum(counts["utf8_bytes"] for counts in manifest["read"].values()) / 1e6
+    passed_s = time.perf_counter() - began
+    log(f"{megabytes:,.1f} MB of text, {len(missing)} of {len(jobs)} files read now; {passed_s:.1f} s")
+    return manifest
+
+
+def _write_results(
+    folder: Path, catalogue: Catalogue, index: Index, jobs: Sequence[Job], made_from: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the tables and, last, the manifest, which is returned; then remove the parts of earlier searches."""
     found = [_read_part(job) for job in jobs]
     report.write(folder, catalogue, index, found)
     manifest: dict[str, Any] = {
         "version": VERSION,
         "kind": "contamination",
-        "items": len(items),
+        "items": len(catalogue.items),
         "ngrams": int(index.ngrams.sum()),
         "read": _totals(found),
         "inputs": fingerprint(made_from),
@@ -152,13 +164,8 @@ def search(
         "files": {name: describe_file(folder / name) for name in report.FILES},
     }
     write_json(folder / MANIFEST, manifest)
-    for path in set(parts.iterdir()) - {job.part for job in jobs}:
+    for path in set((folder / "parts").iterdir()) - {job.part for job in jobs}:
         path.unlink(missing_ok=True)
-    megabytes = sum(counts["utf8_bytes"] for counts in manifest["read"].values()) / 1e6
-    say(
-        f"{megabytes:,.1f} MB of text, {len(missing)} of {len(jobs)} files read now; "
-        f"{time.perf_counter() - began:.1f} s"
-    )
     return manifest
 
 
@@ -180,14 +187,10 @@ def open_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _unchanged(folder: Path, made_from: Mapping[str, Any]) -> bool:
-    return (folder / MANIFEST).is_file() and read_object(folder / MANIFEST).get("inputs") == fingerprint(made_from)
-
-
-def _search_all(jobs: Sequence[Job], workers: int | None, use_ray: bool, say: Callable[[str], None]) -> None:
+def _search_all(jobs: Sequence[Job], workers: int | None, use_ray: bool, log: Callable[[str], None]) -> None:
     sizes = [job.extract.unit.size_bytes for job in jobs]
     total = None if None in sizes else sum(size or 0 for size in sizes)
-    with Progress(total, say=None if say is print else say) as progress:
+    with Progress(total, print_line=None if log is print else log) as progress:
         for number, text_bytes in map_units(search_unit, jobs, workers=workers, use_ray=use_ray):
             done = text_bytes if total is None else sizes[number] or 0
             progress.advance(done, f"searched {jobs[number].extract.source}")
@@ -223,18 +226,8 @@ def load_index(path: Path) -> Index:
 
 def batches(documents: Iterable[tuple[int, str]]) -> Iterator[tuple[list[int], list[str]]]:
     """Rows and texts of whole documents, together until they reach BATCH_CHARACTERS."""
-    rows: list[int] = []
-    texts: list[str] = []
-    size = 0
-    for row, text in documents:
-        rows.append(row)
-        texts.append(text)
-        size += len(text)
-        if size >= BATCH_CHARACTERS:
-            yield rows, texts
-            rows, texts, size = [], [], 0
-    if rows:
-        yield rows, texts
+    for batch in batches_of(documents, lambda document: len(document[1]), BATCH_CHARACTERS):
+        yield [row for row, _ in batch], [text for _, text in batch]
 
 
 def _read_part(job: Job) -> report.UnitHits:

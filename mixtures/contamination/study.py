@@ -15,7 +15,7 @@ from configs.layout import contamination_dir, shards_dir
 from configs.load import BENCHMARKS, load_benchmark, load_sources
 from configs.schema import BenchmarkConfig, StudyConfig
 from mixtures.contamination.search import GPT3_RULE, Extract, Rule, search
-from mixtures.sources.benchmark_rows import pinned
+from mixtures.sources.benchmark_rows import resolve_revision
 from mixtures.sources.source import Source
 from mixtures.tokens.sampling import sample_of
 from mixtures.tokens.shards import KINDS, VALIDATION, part_name, read_manifest
@@ -29,7 +29,7 @@ def search_study(
     *,
     workers: int | None = None,
     use_ray: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Path:
     """Bring <data>/contamination/<study> up to date and return it.
 
@@ -37,18 +37,18 @@ def search_study(
     """
     root = None if study.data.kind == "hub" else documents_root
     folder = contamination_dir(data, study.name)
-    extracts = [extract for source in _sources(study, root) for extract in _extracts(study, source, data, say)]
+    extracts = [extract for source in _sources(study, root) for extract in _extracts(study, source, data, log)]
     search(
-        extracts, benchmarks_of(study, root, data, say), root, folder, rule, workers=workers, use_ray=use_ray, say=say
+        extracts, benchmarks_of(study, root, data, log), root, folder, rule, workers=workers, use_ray=use_ray, log=log
     )
     return folder
 
 
 def benchmarks_of(
-    study: StudyConfig, root: Path | None, data: Path, say: Callable[[str], None]
+    study: StudyConfig, root: Path | None, data: Path, log: Callable[[str], None]
 ) -> list[BenchmarkConfig]:
     """At their commits; root: folder that holds benchmarks/, None: the Hub."""
-    return [pinned(load_benchmark(slug), root, data, say) for slug in study.benchmarks or BENCHMARKS]
+    return [resolve_revision(load_benchmark(slug), root, data, log) for slug in study.benchmarks or BENCHMARKS]
 
 
 def _sources(study: StudyConfig, root: Path | None) -> list[Source]:
@@ -56,8 +56,8 @@ def _sources(study: StudyConfig, root: Path | None) -> list[Source]:
     return [Source(name, known[name], root) for name in (*sources_of(study), *sft_sets_of(study))]
 
 
-def _extracts(study: StudyConfig, source: Source, data: Path, say: Callable[[str], None]) -> Iterator[Extract]:
-    source = source.pinned(data, say)
+def _extracts(study: StudyConfig, source: Source, data: Path, log: Callable[[str], None]) -> Iterator[Extract]:
+    source = source.resolve_revision(data, log)
     is_corpus = source.name in load_sources().sources
     if not is_corpus or (study.data.decontaminate is None and sample_of(study, source) is None):
         yield from (Extract(unit) for unit in source.units())

@@ -51,7 +51,7 @@ class Batch:
         folded = [fold(document) for document in documents]
         self.text = "\n".join(folded)
         self.start, self.end, self.hash = _hashed_words(self.text)
-        """Of each word: its bounds in `text` (int64) and its hash (uint64; equal words have equal hashes)."""
+        """Bounds of each word in `text` (int64) and its hash (uint64; equal words have equal hashes)."""
         ends = np.cumsum([len(text) + 1 for text in folded], dtype=np.int64)
         counts = np.diff(np.searchsorted(self.start, ends), prepend=0)
         self.document: Places = np.repeat(np.arange(len(folded)), counts)
@@ -65,7 +65,7 @@ class Batch:
 
 
 def hashes(vocabulary: Sequence[str]) -> Hashes:
-    """Of words, each as `words` gives it."""
+    """The hash of each word; vocabulary: as `words` gives them."""
     return _hashed_words("\n".join(vocabulary))[2]
 
 

@@ -6,13 +6,13 @@ In: a folder and a size. Out: `<folder>/corpora/<source>/part-00000.parquet`, `<
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from configs.arguments import CommandParser
 from configs.artifacts import MANIFEST, atomic_folder, describe_file, fingerprint, read_object, verify_files, write_json
 from configs.errors import user_errors
 from configs.layout import data_root, microworld_dir
@@ -84,13 +84,11 @@ def generate(folder: Path, megabytes: float = 2.5) -> Path:
 
 @user_errors
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        epilog="example: python -m mixtures.microworld.generate --megabytes 2.5 --folder data/microworld",
-    )
+    example = "example: python -m mixtures.microworld.generate --megabytes 2.5 --folder data/microworld"
+    parser = CommandParser(description=__doc__.split("\n")[0], examples=example)
     parser.add_argument("--folder", type=Path, help="where to write (default: <data>/microworld)")
     parser.add_argument("--megabytes", type=float, default=2.5, help="text of each source, in millions of bytes")
-    args = parser.parse_args()
+    args = parser.parse()
     print(generate(args.folder or microworld_dir(data_root()), args.megabytes))
 
 

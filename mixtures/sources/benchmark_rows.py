@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.artifacts import sha256_file
+from configs.artifacts import sha256_unchanged
 from configs.errors import DataError
 from configs.schema import BenchmarkConfig
 from configs.untrusted.checks import lines_of, parse_json
@@ -44,30 +44,32 @@ def on_hub(spec: BenchmarkConfig, root: Path | None) -> bool:
     return root is None and not spec.files and spec.hub is not None
 
 
-def pinned(spec: BenchmarkConfig, root: Path | None, data: Path, say: Callable[[str], None]) -> BenchmarkConfig:
-    """The same benchmark at the commit that its revision stood for when `data` first saw it (`sources.hub.pin`).
+def resolve_revision(
+    spec: BenchmarkConfig, root: Path | None, data: Path, log: Callable[[str], None]
+) -> BenchmarkConfig:
+    """The same benchmark at the commit that its revision stood for when `data` first saw it (`hub.resolve_revision`).
 
     root: as of `read_rows`. Raises DataError where the commit must be asked for and cannot.
     """
     if spec.hub is None or not on_hub(spec, root):
         return spec
-    from mixtures.sources.hub import pin
+    from mixtures.sources import hub
 
     # A study asks for it anew with every checkpoint, and no benchmark is to change in between.
-    return spec.model_copy(update={"revision": pin(spec.hub, spec.revision, data, say, look=False)})
+    return spec.model_copy(update={"revision": hub.resolve_revision(spec.hub, spec.revision, data, log, look=False)})
 
 
 def source_identity(root: Path | None, spec: BenchmarkConfig, *, train: bool = False) -> str:
-    """What the rows (or the train rows) of a pinned benchmark depend on: the file's sha256, or the place on the Hub."""
+    """What the rows (or the train rows) of a benchmark depend on: the file's sha256, or the place on the Hub."""
     split = spec.train_split if train else evaluation_split(root, spec)
     path = _file(root, spec, split)
-    return sha256_file(path) if path else f"{spec.hub}/{spec.config}/{split}@{spec.revision}"
+    return sha256_unchanged(path) if path else f"{spec.hub}/{spec.config}/{split}@{spec.revision}"
 
 
 def read_rows(root: Path | None, spec: BenchmarkConfig, sample: int | None = None, seed: int = 0) -> Rows:
     """All rows of the evaluation split, or the fixed sample of `sample` of them, in row order.
 
-    root: folder that holds benchmarks/; None reads the Hub, of a benchmark that is `pinned`.
+    root: folder that holds benchmarks/; None reads the Hub, of a benchmark whose revision is resolved.
     Raises DataError for a missing file, a missing column or an empty split.
     """
     split = evaluation_split(root, spec)
@@ -169,7 +171,7 @@ def _hub_table(spec: BenchmarkConfig, split: str) -> pa.Table:
 
     from mixtures.sources.hub import COMMIT
 
-    assert COMMIT.fullmatch(spec.revision), "pinned first"
+    assert COMMIT.fullmatch(spec.revision), "its revision is resolved first"
     try:
         rows = datasets.load_dataset(spec.hub, spec.config, split=split, revision=spec.revision)
     except Exception as error:  # the Hub's client raises a dozen unrelated types, all of them the user's to mend

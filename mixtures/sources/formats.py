@@ -14,7 +14,6 @@ refused before it is in memory.
 from __future__ import annotations
 
 import codecs
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ import pyarrow.parquet as pq
 
 from configs.errors import DataError
 from configs.untrusted.checks import DOCUMENT_BYTES, parse_json
-from configs.untrusted.parquet import dense_bytes, strings
+from configs.untrusted.parquet import dense_bytes, readable, strings
 from configs.untrusted.parquet_footer import RowGroup, read_footer
 
 ROLES = {"user": "<|user|>", "assistant": "<|assistant|>", "system": "<|system|>"}
@@ -39,6 +38,7 @@ PAGE_BYTES = 2 * DOCUMENT_BYTES
 """Most of a column chunk's first page; writers begin another after a megabyte, and a value."""
 LIST_VALUES = 50_000_000
 """Most values of a column of lists in a row group: a run of nulls is stored in a few bytes."""
+DAMAGED = "it is truncated or damaged: copy it again"
 
 
 class Unusable(NamedTuple):
@@ -93,20 +93,11 @@ def read_rows(path: Path, columns: Columns) -> Iterator[Row]:
     return READERS[suffix](path, columns)
 
 
-@contextlib.contextmanager
-def _readable(path: Path, form: str) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        problem = f"not a readable {form} file ({next(iter(str(error).splitlines()), type(error).__name__)})"
-        raise DataError(problem, where=path, hint="it is truncated or damaged: copy it again") from error
-
-
 # ---------------------------------------------------------------------------------------------- Parquet
 
 
 def parquet_rows(path: Path, columns: Columns) -> Iterator[Row]:
-    with _readable(path, "Parquet"):
+    with readable(path, DataError, DAMAGED):
         metadata, groups = pq.read_metadata(path), read_footer(path)
         # Texts of lists stay in their dictionaries until it is known how long they are in all.
         inner = [leaf for leaf in strings(metadata) if "." in leaf and leaf.partition(".")[0] in columns]
@@ -119,7 +110,7 @@ def parquet_rows(path: Path, columns: Columns) -> Iterator[Row]:
             rows = _batch_rows(path, group, columns)
             batches = parquet.iter_batches(batch_size=rows, row_groups=[number], columns=list(columns))
             while True:
-                with _readable(path, "Parquet"):
+                with readable(path, DataError, DAMAGED):
                     batch = next(batches, None)
                 if batch is None:
                     break
@@ -176,7 +167,7 @@ def _batch_rows(path: Path, group: RowGroup, columns: Columns) -> int:
 
 def _check_size(batch: pa.RecordBatch, path: Path) -> None:
     """Refuse a row that is larger than any document once its texts are written out."""
-    with _readable(path, "Parquet"):
+    with readable(path, DataError, DAMAGED):
         if dense_bytes(batch) > DOCUMENT_BYTES:
             largest = max(dense_bytes(batch.slice(row, 1)) for row in range(len(batch)))
             if largest > DOCUMENT_BYTES:
@@ -248,7 +239,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
     """The content, decompressed as the file's name says, without a byte-order mark."""
     codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
     form = codec or "text"
-    with _readable(path, form):
+    with readable(path, DataError, DAMAGED, form):
         stream = pa.OSFile(str(path))
         if codec:
             if not stream.size():
@@ -257,7 +248,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
     with stream:
         start = True
         while True:
-            with _readable(path, form):
+            with readable(path, DataError, DAMAGED, form):
                 chunk = stream.read(CHUNK_BYTES)
             if not chunk:
                 return

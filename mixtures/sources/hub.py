@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.artifacts import fingerprint, lock_folder, read_json, read_object, write_json
-from configs.errors import DataError, MagicError
+from configs.errors import DataError, MagicError, one_line
 from configs.layout import hub_listing, revisions_file
 from configs.schema import SftSpec, SourceSpec
 from configs.untrusted.checks import understood
@@ -125,7 +125,7 @@ class HubFile:
 
 
 def listing_of(spec: SourceSpec | SftSpec, data: Path) -> Path:
-    """Where the files of a pinned data set are recorded, so that a data folder is complete without a network."""
+    """Where the files of a data set at a commit are recorded, so that a data folder is complete without a network."""
     assert spec.hub is not None and COMMIT.fullmatch(spec.revision)
     asked = fingerprint([spec.hub, spec.config, spec.data_dir, spec.split, spec.revision])
     return hub_listing(data, f"{spec.hub.replace('/', '--')}-{asked[:16]}")
@@ -169,7 +169,7 @@ def _file(hub: str, revision: str, url: str, form: str) -> HubFile:
 # ---------------------------------------------------------------------------------------------- revisions
 
 
-def pin(hub: str, revision: str, data: Path, say: Callable[[str], None], *, look: bool = True) -> str:
+def resolve_revision(hub: str, revision: str, data: Path, log: Callable[[str], None], *, look: bool = True) -> str:
     """The commit that `revision` stood for when `data` first saw it.
 
     The first call records it in `<data>/revisions.json`; a later one that finds the branch elsewhere says so and keeps
@@ -187,20 +187,20 @@ def pin(hub: str, revision: str, data: Path, say: Callable[[str], None], *, look
             if key not in pins:
                 pins[key] = {"commit": commit, "date": datetime.date.today().isoformat()}
                 write_json(path, pins)
-                say(f"{hub}: {revision} is commit {commit}, recorded in {path}")
+                log(f"{hub}: {revision} is commit {commit}, recorded in {path}")
         look = False
     with understood(path, hint=f"mend or delete {key!r} in it"):
-        pinned, date = pins[key]["commit"], pins[key]["date"]
+        commit, date = pins[key]["commit"], pins[key]["date"]
     if not look:
-        return pinned
+        return commit
     with contextlib.suppress(DataError):  # what the record says may be complete on this disk
         newest = _commit(hub, revision)
-        if newest != pinned:
-            say(
-                f"{hub}: {revision} has moved to {newest}; this data folder stays at {pinned}, read on "
+        if newest != commit:
+            log(
+                f"{hub}: {revision} has moved to {newest}; this data folder stays at {commit}, read on "
                 f"{date} (to move it, delete {key!r} from {path})"
             )
-    return pinned
+    return commit
 
 
 def _pins(path: Path) -> dict[str, dict[str, str]]:
@@ -254,8 +254,10 @@ def _diagnosis(error: BaseException, hub: str, revision: str) -> tuple[str, str]
     answers = [answer for cause in causes if (answer := getattr(cause, "response", None)) is not None]
     if answers:
         return f"the Hub answered {answers[0].status_code}", "wait a little and rerun; what is finished is kept"
-    first_line = next(iter(str(error).splitlines()), "")
-    return f"cannot be read ({type(error).__name__}: {first_line})", f"compare config, data_dir and split with {page}"
+    return (
+        f"cannot be read ({type(error).__name__}: {one_line(error)})",
+        f"compare config, data_dir and split with {page}",
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,31 +1,31 @@
 """What a study reads from outside, as fingerprints: the identities of its units hold them.
 
-In: a study and the folder of its documents. Out: `Reads`. Documents count by name, size and time, because tokenizing
-looks at every byte anyway. Benchmarks and a tokenizer.json are small and count by content, so that a file that was only
-touched makes no score stale.
+In: a study and the folder of its documents. Out: `ExternalInputs`. Documents count by name, size and time, because
+tokenizing looks at every byte anyway. Benchmarks and a tokenizer.json are small and count by content, so that a file
+that was only touched makes no score stale.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from configs.artifacts import fingerprint, sha256_file
-from configs.documents import Reads, sft_sets_of, sources_of
+from configs.artifacts import fingerprint, sha256_unchanged
+from configs.documents import ExternalInputs, sft_sets_of, sources_of
 from configs.errors import DataError
 from configs.load import load_benchmarks, load_sources
 from configs.schema import StudyConfig
 from configs.walk import walk
 
 MISSING = "missing"
-"""Of what cannot be read: whoever needs it says so, and a status can be asked for without it."""
+"""Stands for what cannot be read: whoever needs it says so, and a status can be asked for without it."""
 SHOWN = 12
 """Letters of a fingerprint, where a person reads them."""
 
 
-def read_identities(study: StudyConfig, documents: Path | None) -> Reads:
+def read_identities(study: StudyConfig, documents: Path | None) -> ExternalInputs:
     """Everything a study reads from outside; documents: the folder of its documents, None on the Hub."""
     shots = _benchmark_rows(study, documents, train=True) if study.scoring.shots else {}
-    return Reads(
+    return ExternalInputs(
         rows=_benchmark_rows(study, documents, train=False),
         shots=shots,
         files=_document_files(study, documents),
@@ -74,7 +74,7 @@ def _tokenizer_file(study: StudyConfig) -> str | None:
     if study.tokenizer.file is None:
         return None
     path = Path(study.tokenizer.file)
-    return sha256_file(path) if path.is_file() else MISSING
+    return sha256_unchanged(path) if path.is_file() else MISSING
 
 
 def _corpora(documents: Path) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from configs.artifacts import describe_file
+from configs.artifacts import sha256_unchanged
 from configs.errors import DataError
 from configs.walk import walk
 from mixtures.sources.formats import READERS, Columns, Row, format_of, read_rows
@@ -35,8 +35,8 @@ class LocalFile:
         return self.path.stat().st_size
 
     def inputs(self) -> dict[str, Any]:
-        """Size and sha256: the content, wherever it lies."""
-        return describe_file(self.path)
+        """Size and sha256: the content, wherever it lies. A process hashes a file once, unless it is written to."""
+        return {"bytes": self.size_bytes, "sha256": sha256_unchanged(self.path)}
 
     def rows(self, columns: Columns) -> Iterator[Row]:
         """See `mixtures.sources.formats.read_rows`."""

@@ -30,7 +30,7 @@ CONNECTIONS = 32
 IN_FLIGHT = 4 * CONNECTIONS
 """Objects asked for or waiting for their turn: what bounds the memory."""
 ATTEMPTS = 6
-"""Of each request, with the growing pauses of AWS's standard retry strategy in between."""
+"""Attempts of each request, with the growing pauses of AWS's standard retry strategy in between."""
 TIMEOUT_S = 60.0
 
 

@@ -90,11 +90,11 @@ class Source:
             return f"{self.spec.hub} on the Hub"
         return f"files of {self.name!r}" if self.spec.files is not None else str(self.folder)
 
-    def pinned(self, data: Path, say: Callable[[str], None]) -> Source:
-        """The same source at the commit that its revision stood for when `data` first saw it (`sources.hub.pin`)."""
+    def resolve_revision(self, data: Path, log: Callable[[str], None]) -> Source:
+        """The same source at the commit that its revision stood for when `data` first saw it."""
         if not self.streamed:
             return self
-        commit = hub.pin(self._hub_id(), self.spec.revision, data, say)
+        commit = hub.resolve_revision(self._hub_id(), self.spec.revision, data, log)
         spec = self.spec.model_copy(update={"revision": commit})
         return dataclasses.replace(self, spec=spec, listing=hub.listing_of(spec, data))
 
@@ -153,12 +153,12 @@ class Unit:
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """The file's name for messages."""
         return self.file.where
 
     @property
     def size_bytes(self) -> int | None:
-        """Of the file as it is stored; None where only reading would tell."""
+        """Size of the file as it is stored; None where only reading would tell."""
         return None if self.source.holds_ids else self.file.size_bytes
 
     def inputs(self) -> dict[str, Any]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Sequence
 
 from configs.arguments import count
-from configs.documents import documents_of
+from configs.documents import read_study_arguments, study_parser
 from configs.errors import ConfigError, user_errors
-from configs.layout import data_root
-from configs.load import load_study, parse_overrides
 
 EXAMPLES = """examples:
   python -m mixtures.statistics --study mini
@@ -20,38 +16,21 @@ EXAMPLES = """examples:
 
 
 @user_errors
-def main(argv: Iterable[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m mixtures.statistics",
-        description="Measure every source of a study: lengths, compression, diversity, style, cross-entropies.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--study", required=True, metavar="NAME", help="name in configs/studies, or a YAML file")
-    parser.add_argument("--documents", type=Path, metavar="DIR", help="folder with corpora/ (default: the study's)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where artefacts lie (default: MAGIC_DATA or ./data)")
-    parser.add_argument("--share", type=float, default=1.0, metavar="X", help="of the documents, by hash (default: 1)")
-    parser.add_argument("--units", type=count, metavar="N", help="files of each source, by hash (default: all)")
-    parser.add_argument("--workers", type=count, metavar="N", help="processes at a time (default: one for each CPU)")
-    parser.add_argument("--ray", action="store_true", help="work on Ray: RAY_ADDRESS, else a cluster of this machine")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the study")
-    arguments = parser.parse_args(None if argv is None else list(argv))
+def main(argv: Sequence[str] | None = None) -> None:
+    text = "Measure every source of a study: lengths, compression, diversity, style, cross-entropies."
+    parser = study_parser("python -m mixtures.statistics", text, EXAMPLES)
+    add = parser.add_argument
+    add("--share", type=float, default=1.0, metavar="X", help="of the documents, by hash (default: 1)")
+    add("--units", type=count, metavar="N", help="files of each source, by hash (default: all)")
+    arguments = parser.parse(argv)
     if not 0 < arguments.share <= 1:
         raise ConfigError(f"--share {arguments.share}: not a share of the documents", valid="above 0, at most 1")
-    data = data_root(arguments.data)
-    study = load_study(arguments.study, parse_overrides(arguments.overrides))
+    study, documents, data = read_study_arguments(arguments, parts=("corpora",))
 
     from mixtures.statistics.study import measure_study
 
-    measure_study(
-        study,
-        documents_of(study, arguments.documents, data, parts=("corpora",)),
-        data,
-        share=arguments.share,
-        max_units=arguments.units,
-        workers=arguments.workers,
-        use_ray=arguments.ray,
-    )
+    options = {"share": arguments.share, "max_units": arguments.units}
+    measure_study(study, documents, data, workers=arguments.workers, use_ray=arguments.ray, **options)
 
 
 if __name__ == "__main__":

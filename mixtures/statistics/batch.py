@@ -79,7 +79,7 @@ class Batch:
 
     @cached_property
     def hashes(self) -> npt.NDArray[np.uint64]:
-        """Of each text, uniform over 64 bits; uint64 [documents]."""
+        """A hash of each text, uniform over 64 bits; uint64 [documents]."""
         return np.array([text_hash(text) for text in self.utf8], dtype=np.uint64)
 
 

@@ -6,6 +6,7 @@ are integers, and then not even by a rounding. A further column is one more clas
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -75,12 +76,8 @@ class Sizes:
         "tokens": Column("tokens", "of the study's tokenizer, without end-of-document tokens"),
         "bytes_per_token": Column("bytes/token", "UTF-8 bytes a token"),
         **{
-            f"tokens_{name}": Column("tokens", f"{q:.0%} quantile of a document's length")
-            for name, q in QUANTILES.items()
-        },
-        **{
-            f"characters_{name}": Column("characters", f"{q:.0%} quantile of a document's length")
-            for name, q in QUANTILES.items()
+            f"{measure}_{name}": Column(measure, f"{q:.0%} quantile of a document's length")
+            for measure, (name, q) in itertools.product(("tokens", "characters"), QUANTILES.items())
         },
     }
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from configs.artifacts import atomic_file, fingerprint
+from mixtures.parallel import batches_of
 from mixtures.statistics.batch import Batch, text_hash
 from mixtures.statistics.features import Characters, Code, Compression, Diversity, Feature, Sizes, Sums, merge
 from mixtures.statistics.style import Style
@@ -53,7 +54,7 @@ class Job:
     tokenizer: Path
     tokenizer_sha256: str
     share: float
-    """Of the documents that are measured, by the hash of their text."""
+    """Share of the documents that is measured, chosen by the hash of their text."""
     features: Sequence[Feature] = FEATURES
     added_tokens: tuple[str, ...] = ()
     """What the tokenizer finds in text besides its entries (`Tokenizer.recognised`)."""
@@ -107,7 +108,7 @@ def measure_unit(job: Job) -> Measured:
 def measure(texts: Iterable[str], tokenizer: Tokenizer, features: Sequence[Feature] = FEATURES) -> FeatureSums:
     """The sums of `texts`, in memory that does not grow with them."""
     sums = _of(Batch([], tokenizer), features)
-    for batch in _batches(texts):
+    for batch in batches_of(texts, len, BATCH_CHARACTERS):
         sums = merge_all(sums, _of(Batch(batch, tokenizer), features))
     return sums
 
@@ -136,19 +137,6 @@ def sampled(texts: Iterable[str], share: float) -> Iterator[str]:
 
 def _of(batch: Batch, features: Sequence[Feature]) -> FeatureSums:
     return {feature.name: feature.of(batch) for feature in features}
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    characters = 0
-    for text in texts:
-        batch.append(text)
-        characters += len(text)
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 def _stored(path: Path) -> dict[str, Any] | None:

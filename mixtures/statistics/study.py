@@ -15,15 +15,24 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from configs.artifacts import MANIFEST, atomic_file, describe_file, fingerprint, read_object, verify_files, write_json
+from configs.artifacts import (
+    MANIFEST,
+    atomic_file,
+    describe_file,
+    fingerprint,
+    is_made_from,
+    read_object,
+    verify_files,
+    write_json,
+)
 from configs.documents import sources_of
 from configs.errors import DataError
 from configs.layout import statistics_dir, tokenizer_dir
 from configs.load import load_sources
+from configs.progress import Progress
 from configs.runtime.cluster import cluster
 from configs.schema import StudyConfig
 from mixtures.parallel import map_units
-from mixtures.progress import Progress
 from mixtures.sources.source import Source, Unit
 from mixtures.statistics import unigram
 from mixtures.statistics.figures import figures
@@ -38,7 +47,7 @@ def measure_study(
     study: StudyConfig,
     documents_root: Path | None,
     data: Path,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
     *,
     share: float = 1.0,
     max_units: int | None = None,
@@ -56,7 +65,7 @@ def measure_study(
     statistics that are there were altered.
     """
     folder = statistics_dir(data, study.tokenizer.name)
-    with Progress(None, say=say) as progress:
+    with Progress(None, print_line=log) as progress:
         tokenizer = Tokenizer.load(tokenizer_dir(data, study.tokenizer.name))
         jobs = [
             Job(
@@ -83,7 +92,8 @@ def measure_study(
             ],
         }
         what = f"{len(jobs)} units of {len({job.unit.source.name for job in jobs})} sources: {folder}"
-        if _unchanged(folder, made_from):
+        if is_made_from(folder, made_from):
+            verify_files(folder, read_object(folder / MANIFEST)["files"], deep=True)
             progress.line(f"unchanged, {what}")
         else:
             _write(folder, study, jobs, measured, made_from)
@@ -91,9 +101,9 @@ def measure_study(
     return folder
 
 
-def _sources(study: StudyConfig, root: Path | None, data: Path, say: Callable[[str], None]) -> list[Source]:
+def _sources(study: StudyConfig, root: Path | None, data: Path, log: Callable[[str], None]) -> list[Source]:
     place = None if study.data.kind == "hub" else root
-    return [Source(name, load_sources().sources[name], place).pinned(data, say) for name in sources_of(study)]
+    return [Source(name, load_sources().sources[name], place).resolve_revision(data, log) for name in sources_of(study)]
 
 
 def _chosen(units: Sequence[Unit], at_most: int | None) -> list[tuple[int, Unit]]:
@@ -115,16 +125,6 @@ def _measure(jobs: Sequence[Job], workers: int | None, use_ray: bool, progress: 
                 progress.expect(done + done * (len(jobs) - len(results)) // fresh)
                 progress.advance(result.utf8_bytes, f"measuring {jobs[index].unit.source.name}")
     return [results[index] for index in range(len(jobs))]
-
-
-def _unchanged(folder: Path, made_from: dict[str, Any]) -> bool:
-    if not (folder / MANIFEST).is_file():
-        return False
-    manifest = read_object(folder / MANIFEST)
-    if manifest.get("inputs") != fingerprint(made_from):
-        return False
-    verify_files(folder, manifest["files"], deep=True)
-    return True
 
 
 def _write(

@@ -42,7 +42,7 @@ class UnitFile:
 
 @dataclass
 class Statistics:
-    """Of several sources: `units[source]` in the order of the source, `kinds[source]` for display."""
+    """Tables of several sources: `units[source]` in the order of the source, `kinds[source]` for display."""
 
     units: Mapping[str, Sequence[UnitFile]]
     kinds: Mapping[str, str]
@@ -50,7 +50,7 @@ class Statistics:
 
     @cached_property
     def sums(self) -> dict[str, FeatureSums]:
-        """Of each source, all its units together."""
+        """Source -> sums over all its units."""
         return {
             source: reduce(merge_all, (read_sums(file.path) for file in files)) for source, files in self.units.items()
         }
@@ -112,7 +112,7 @@ class Statistics:
         return self._table(rows)
 
     def tables(self) -> dict[str, pa.Table]:
-        """By file name without .parquet."""
+        """File name without .parquet -> table."""
         return {
             "sources": self.sources_table(),
             "units": self.units_table(),

@@ -19,13 +19,13 @@ from mixtures.statistics.batch import Batch
 from mixtures.statistics.features import Column, Sums, Values
 
 BACKGROUND_SHARE = 0.05
-"""Of a source's model; the background is the pool's model, so no token of the pool is impossible."""
+"""Share of the pool's model in a source's model, so that no token of the pool is impossible."""
 UNIFORM_SHARE = 0.01
-"""Of the pool's model; spread over the vocabulary."""
+"""Share of the pool's model that is spread over the vocabulary."""
 HIGH_ENTROPY_SHARE = 0.2
-"""Of the pool's tokens are called high-entropy, as in Wang et al. (arXiv 2506.01939)."""
+"""Share of the pool's tokens that are called high-entropy, as in Wang et al. (arXiv 2506.01939)."""
 HES_SHARE = 0.005
-"""Of the tokens are summed, as in Li et al. (arXiv 2605.22389)."""
+"""Share of the tokens that are summed, as in Li et al. (arXiv 2605.22389)."""
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -114,7 +114,7 @@ class Pool:
 
     @cached_property
     def _surprisal(self) -> Floats:
-        """Under the pool's model, made from both halves; [vocabulary]."""
+        """Surprisal of each token under the pool's model, made from both halves; [vocabulary]."""
         frequencies = self._frequencies(self._counts.sum(axis=1)).mean(axis=0)
         return np.asarray(-np.log(self._with_uniform(frequencies)), dtype=np.float64)
 

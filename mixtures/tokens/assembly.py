@@ -59,7 +59,7 @@ class Assembly:
         self.parts: dict[int, Part] = {}
         self.kept: set[int] = set()
         """Parts that an earlier run had finished."""
-        self.begun = False
+        self.started = False
         self.id_bytes = id_dtype(tokenizer.vocab_size).itemsize
         self._tokenizer = tokenizer
         made_from = {
@@ -70,7 +70,7 @@ class Assembly:
             "units": [unit.name for unit in self.units],
         }
         self.inputs = fingerprint(made_from)
-        """Of all that decides the bytes but the units' contents; those each unit answers for."""
+        """Fingerprint of all that decides the bytes but the units' contents; those each unit answers for."""
         self.work = folder.with_name(f".{folder.name}.{self.inputs[:16]}.partial")
         self._held_out_below = HELD_OUT_BELOW
         self._outstanding = 0
@@ -97,7 +97,7 @@ class Assembly:
 
     def jobs(self) -> Iterator[PartJob]:
         """The parts to write or keep, until there is enough of them."""
-        self.begun = True
+        self.started = True
         self._take_lock()
         remove_abandoned(self.folder, PARTIAL)
         for folder in (self.work, self.work / VALIDATION):
@@ -236,7 +236,7 @@ class _Queue:
 
     def __iter__(self) -> Iterator[PartJob]:
         for assembly in self._assemblies:
-            if not assembly.begun:
+            if not assembly.started:
                 self._begin(assembly)
             for job in assembly.jobs():
                 self.given.append(assembly)

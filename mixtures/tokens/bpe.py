@@ -37,22 +37,17 @@ def tiktoken_encoding(definition: Mapping[str, Any], reference: tokenizers.Token
     `reference` must leave the spelling of special tokens alone (`encode_special_tokens`). Of tiktoken's special tokens
     those that `recognised` names are to be allowed.
     """
-    model = definition["model"]
+    model, pattern = definition["model"], _pattern(definition)
     added = reference.get_added_tokens_decoder()
-    pattern = _pattern(definition)
-    if pattern is None or model.get("type", "BPE") != "BPE" or any(model.get(option) for option in UNLIKE):
+    if pattern is None or not _is_byte_level_bpe(model) or not _found_alike(list(added.values())):
         return None
-    if not _found_alike(list(added.values())):
-        return None
-    byte_of = byte_of_letter()
     ids_of_added = {token.content: i for i, token in added.items()}
     entries = {entry: i for entry, i in model["vocab"].items() if entry not in ids_of_added}
-    if not (all(letter in byte_of for entry in entries for letter in entry) and _merges_in_order(model, entries)):
-        return None
-    if not _each_is_its_own_merge(model, entries):
+    if not _merges_alike(model, entries):
         return None
     import tiktoken
 
+    byte_of = byte_of_letter()
     ranks = {bytes(byte_of[letter] for letter in entry): i for entry, i in entries.items()}
     encoding = tiktoken.Encoding("magic", pat_str=pattern, mergeable_ranks=ranks, special_tokens=ids_of_added)
     allowed = recognised(added.values())
@@ -61,6 +56,17 @@ def tiktoken_encoding(definition: Mapping[str, Any], reference: tokenizers.Token
         if encoding.encode(text, allowed_special=allowed, disallowed_special=()) != ids:
             return None
     return encoding
+
+
+def _is_byte_level_bpe(model: Mapping[str, Any]) -> bool:
+    return model.get("type", "BPE") == "BPE" and not any(model.get(option) for option in UNLIKE)
+
+
+def _merges_alike(model: Mapping[str, Any], entries: Mapping[str, int]) -> bool:
+    """The third part of the proof: both engines merge any piece in the same way."""
+    letters = byte_of_letter().keys()
+    of_bytes = all(letter in letters for entry in entries for letter in entry)
+    return of_bytes and _merges_in_order(model, entries) and _each_is_its_own_merge(model, entries)
 
 
 def recognised(added: Iterable[tokenizers.AddedToken]) -> frozenset[str]:
@@ -76,17 +82,17 @@ def _found_alike(added: Sequence[tokenizers.AddedToken]) -> bool:
     inside it and `tokenizers` after it. And `tokenizers` looks for tokens that are `normalized` after all the others.
     """
     given = [token for token in added if not token.special]
-    if any(token.single_word or token.lstrip or token.rstrip for token in given):
+    conditional = any(token.single_word or token.lstrip or token.rstrip for token in given)
+    if conditional or len({token.normalized for token in given}) > 1:
         return False
-    if len({token.normalized for token in given}) > 1:
-        return False
-    for token in given:
-        for other in added:
-            starts = (0,) if not other.special else range(len(other.content))
-            tails = (other.content[start:] for start in starts if other.content != token.content)
-            if any(tail.startswith(token.content) or token.content.startswith(tail) for tail in tails):
-                return False
-    return True
+    return not any(_overlap(token, other) for token in given for other in added if other.content != token.content)
+
+
+def _overlap(token: tokenizers.AddedToken, other: tokenizers.AddedToken) -> bool:
+    """Could one of them begin where the other does or, if that is special, inside its spelling?"""
+    starts = range(len(other.content)) if other.special else (0,)
+    tails = (other.content[start:] for start in starts)
+    return any(tail.startswith(token.content) or token.content.startswith(tail) for tail in tails)
 
 
 def _probes_of(tokens: Sequence[str]) -> Iterator[str]:

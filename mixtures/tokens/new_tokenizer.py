@@ -124,8 +124,8 @@ def take_tokenizer(
         )
     missing = [token for token in (PAD_TOKEN, *ROLES.values()) if given.token_to_id(token) is None]
     # Also those that are there: an added token that is not special would be found in text.
-    placed = (end, PAD_TOKEN, *ROLES.values())
-    given.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in placed])
+    special_tokens = (end, PAD_TOKEN, *ROLES.values())
+    given.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens])
     entries = max(given.get_vocab(with_added_tokens=True).values()) + 1
     if entries > vocab:
         raise ConfigError(

@@ -34,7 +34,7 @@ class Side:
     documents: int
     tokens: int
     utf8_bytes: int
-    """Of the text."""
+    """UTF-8 bytes of the text."""
     eods: int
     min_id: int | None
     """None where there is no document."""

@@ -68,7 +68,7 @@ class Part:
     number: int
     held_out_below: int
     smallest_hash: int
-    """Of all documents taken; HASHES where there is none."""
+    """The smallest hash of all documents taken; HASHES where there is none."""
     training: Side
     validation: Side
     dropped: dict[str, int]

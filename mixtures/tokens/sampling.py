@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from configs.artifacts import fingerprint
-from configs.cost.plan import BYTES_PER_TOKEN
 from configs.documents import tokens_needed
 from configs.schema import SourceSpec, StudyConfig
+from configs.token_bytes import BYTES_PER_TOKEN
 
 if TYPE_CHECKING:
     from mixtures.sources.source import Source, Unit
@@ -34,7 +34,7 @@ class Sample(NamedTuple):
     tokens: int
     """Training tokens that suffice."""
     fraction: float
-    """Of the documents of a unit; in (0, 1]."""
+    """Share of the documents of a unit that is taken; in (0, 1]."""
 
     @classmethod
     def of(cls, tokens: int, available: int | None) -> Sample:
@@ -48,7 +48,7 @@ def sampling_order(units: Iterable[Unit]) -> list[Unit]:
 
 
 def sampling_hash(utf8: bytes) -> int:
-    """Of a document, below HASHES; independent of the hash that holds documents out."""
+    """A hash of a document, below HASHES; independent of the hash that holds documents out."""
     return int.from_bytes(hashlib.blake2b(utf8, digest_size=8, person=b"sample").digest(), "big")
 
 
@@ -65,4 +65,4 @@ def sample_of(study: StudyConfig, source: Source) -> Sample | None:
     if available is None:
         sizes = [unit.size_bytes for unit in source.units()]
         available = None if None in sizes else round(sum(size or 0 for size in sizes) / BYTES_PER_TOKEN)
-    return Sample.of(tokens_needed(study, source.name), available)
+    return Sample.of(tokens_needed(study)[source.name], available)

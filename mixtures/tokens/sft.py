@@ -24,6 +24,7 @@ from configs.artifacts import MANIFEST, atomic_folder, describe_file, fingerprin
 from configs.errors import ArtifactError, DataError
 from configs.untrusted.checks import map_array, understood
 from mixtures.sources.source import Source
+from mixtures.tokens.shards import id_dtype
 from mixtures.tokens.tokenizer import Tokenizer
 
 SFT_VERSION = 1
@@ -39,7 +40,7 @@ def prepare_sft(
     the set was made from; the manifest keeps it beside its fingerprint. Raises DataError for a malformed row, and for
     a set without a single usable example.
     """
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
+    dtype = id_dtype(tokenizer.vocab_size)
     ids: list[npt.NDArray[Any]] = []
     masks: list[npt.NDArray[np.bool_]] = []
     conversations = truncated = 0

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from configs.artifacts import MANIFEST, fingerprint, read_object, verify_files
 from configs.errors import ArtifactError
+from configs.token_bytes import id_bytes
 from configs.untrusted.checks import map_array, understood
 from mixtures.tokens.open_files import HINT, PieceReader
 
@@ -44,7 +45,7 @@ ROWS_DTYPE = np.dtype([("row", "<i8"), ("crc32", "<u4")])
 
 def id_dtype(vocab_size: int) -> np.dtype[Any]:
     """The type of ids on disk: two bytes where they suffice."""
-    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.int32)
+    return next(dtype for dtype in DTYPE_CODES if dtype.itemsize == id_bytes(vocab_size))
 
 
 def part_name(number: int) -> str:
@@ -60,17 +61,20 @@ class Shards:
         """What manifest.json says of these documents (of `validation`: its part of it)."""
         self._parts = sorted(int(name[5:-4]) for name in manifest["files"] if name.endswith(".bin"))
         self._files = [PieceReader(folder / f"{part_name(number)}.bin") for number in self._parts]
-        indexes = [read_lengths(file.path) for file in self._files]
-        self._dtype = indexes[0].dtype if indexes else np.dtype(np.uint16)
-        for file, index in zip(self._files, indexes, strict=True):
-            if index.dtype != self._dtype:
+        lengths = [np.empty(0, np.int32)]
+        self._dtype = np.dtype(np.uint16)
+        for number, file in enumerate(self._files):
+            dtype, of_part = read_lengths(file.path)
+            if number and dtype != self._dtype:
                 raise damaged(file.path.with_suffix(".idx"), f"not ids of {self._dtype}, as the first part has")
-        self.lengths: npt.NDArray[np.int32] = np.concatenate([np.empty(0, np.int32), *(x.lengths for x in indexes)])
+            self._dtype = dtype
+            lengths.append(of_part)
+        self.lengths: npt.NDArray[np.int32] = np.concatenate(lengths)
         """Tokens of each document, its end-of-document token included; int32 [num_documents]."""
         ends = np.cumsum(self.lengths, dtype=np.int64)
         self._starts = ends - self.lengths
         """First token of each document, counted over all parts; int64 [num_documents]."""
-        self._first = np.cumsum([0, *(len(index.lengths) for index in indexes)]).tolist()
+        self._first = np.cumsum([len(of_part) for of_part in lengths]).tolist()
         """First document of each part; [parts + 1]."""
         self.num_documents = len(self.lengths)
         self.num_tokens = int(ends[-1]) if len(ends) else 0
@@ -165,14 +169,6 @@ class Index(NamedTuple):
     """Documents in sequences, which are the same here: 0, 1, ..., documents."""
 
 
-class Lengths(NamedTuple):
-    """The part of a .idx file that training needs."""
-
-    dtype: np.dtype[Any]
-    lengths: npt.NDArray[np.int32]
-    """Tokens of each document; [documents]."""
-
-
 def index_bytes(lengths: npt.NDArray[np.int32], dtype: np.dtype[Any]) -> bytes:
     """The .idx file of documents that lie one after another."""
     ends = np.cumsum(lengths, dtype="<i8") * dtype.itemsize
@@ -191,8 +187,8 @@ def read_index(path: Path) -> Index:
         return Index(dtype, lengths, offsets, np.fromfile(stream, dtype="<i8", count=n + 1))
 
 
-def read_lengths(tokens: Path) -> Lengths:
-    """The lengths of the documents in a .bin file, from the index beside it; they lie one after another.
+def read_lengths(tokens: Path) -> tuple[np.dtype[Any], npt.NDArray[np.int32]]:
+    """Type of the ids in a .bin file, and the lengths of its documents, from the index beside it.
 
     Raises ArtifactError where the index is not whole or says more or fewer tokens than the file holds.
     """
@@ -205,7 +201,7 @@ def read_lengths(tokens: Path) -> Lengths:
     wanted = int(lengths.sum(dtype=np.int64))
     if (size := tokens.stat().st_size) != wanted * dtype.itemsize or not wanted:
         raise damaged(tokens, f"{size} bytes, its index says {wanted} tokens of {dtype.itemsize} bytes")
-    return Lengths(dtype, lengths)
+    return dtype, lengths
 
 
 def _read_header(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], int]:

@@ -61,7 +61,7 @@ class SpecialIds:
 
     @classmethod
     def read(cls, folder: Path) -> SpecialIds:
-        """From a tokenizer's folder, without loading it. Raises ArtifactError where one is missing."""
+        """Read the ids from a tokenizer's folder without loading it. Raises ArtifactError where one is missing."""
         with understood(folder / "tokenizer.json", hint="delete the folder, rerun"):
             added = read_object(folder / "tokenizer.json")["added_tokens"]
             return cls.named(folder, {token["content"]: token["id"] for token in added})
@@ -95,8 +95,8 @@ class Tokenizer:
         """Spellings of added tokens that are not special: each is one token wherever it stands in a text."""
         self.special = SpecialIds.named(folder, {token.content: i for i, token in added.items()})
         self.eod = self.special.eod
-        self._placed = {self.special.eod, self.special.pad, *self.special.roles.values()}
-        self._spellings = "|".join(re.escape(str(self._tokenizers.id_to_token(i))) for i in sorted(self._placed))
+        self._special_ids = {self.special.eod, self.special.pad, *self.special.roles.values()}
+        self._spellings = "|".join(re.escape(str(self._tokenizers.id_to_token(i))) for i in sorted(self._special_ids))
         self._definition = definition
         self._batched_chars = 0
 
@@ -125,7 +125,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _tiktoken(self) -> tiktoken.Encoding | None:
-        spellings = (self._tokenizers.id_to_token(i) for i in self._placed)
+        spellings = (self._tokenizers.id_to_token(i) for i in self._special_ids)
         if not self.recognised.isdisjoint(spellings):  # not special, but only placed by us: `_encode_slowly` cuts them
             return None
         return tiktoken_encoding(json.loads(self._definition), self._tokenizers)
@@ -157,7 +157,7 @@ class Tokenizer:
 
     def _encode_slowly(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizers.encode(text, add_special_tokens=False).ids
-        if not self._placed.isdisjoint(ids):
+        if not self._special_ids.isdisjoint(ids):
             # Some models know special tokens as ordinary entries too: their spelling is cut after its first character.
             pieces = re.split(f"(?<=(?={self._spellings}).)", text, flags=re.DOTALL)
             if len(pieces) > 1:

@@ -72,28 +72,36 @@ def verify_shards(folder: Path, *, workers: int | None = None) -> Row:
     for side, entry in sides.items():
         verify_files(side, entry["files"])
         _no_strangers(side, {*entry["files"], MANIFEST})
+    found = _check_parts(sides, tokenizer, workers)
+    for side, entry in sides.items():
+        _compare(folder, side, entry, found[side])
+    total = manifest["documents"] + manifest[VALIDATION]["documents"]
+    of_units = sum(unit["documents"] + unit["validation_documents"] for unit in manifest["units"])
+    if not manifest["kept"] == of_units == total:
+        raise wrong(folder / MANIFEST, "documents kept, of the units and of both sides disagree")
+    size = sum(entry["bytes"] for side in sides.values() for entry in side["files"].values())
+    return Row(str(folder), "token shards", total, manifest["tokens"] + manifest[VALIDATION]["tokens"], size)
+
+
+def _check_parts(
+    sides: Mapping[Path, Mapping[str, Any]], tokenizer: Vocabulary, workers: int | None
+) -> dict[Path, list[PartCounts]]:
+    """Side -> what each of its parts holds. Raises ArtifactError for the first part that is wrong."""
     checks = [
         PartCheck(side, name.removesuffix(".bin"), entry["files"], tokenizer)
         for side, entry in sides.items()
         for name in sorted(entry["files"])
         if name.endswith(".bin")
     ]
-    found = {side: list[PartCounts]() for side in sides}
     small = sum(entry["bytes"] for check in checks for entry in check.files().values()) < SMALL_BYTES
-    # In order, so that the file named is the first that is wrong.
     counts = dict(map_units(check_part, checks, workers=1 if small and workers is None else workers))
+    found: dict[Path, list[PartCounts]] = {side: [] for side in sides}
+    # In order, so that the file named is the first that is wrong.
     for number, check in enumerate(checks):
-        found[check.folder].append(counts[number])
-        problem = counts[number].problem
-        if problem is not None:
+        if (problem := counts[number].problem) is not None:
             raise problem
-    for side, entry in sides.items():
-        _compare(folder, side, entry, found[side])
-    total = manifest["documents"] + manifest[VALIDATION]["documents"]
-    if (manifest["kept"], sum(u["documents"] + u["validation_documents"] for u in manifest["units"])) != (total, total):
-        raise wrong(folder / MANIFEST, "documents kept, of the units and of both sides disagree")
-    size = sum(entry["bytes"] for side in sides.values() for entry in side["files"].values())
-    return Row(str(folder), "token shards", total, manifest["tokens"] + manifest[VALIDATION]["tokens"], size)
+        found[check.folder].append(counts[number])
+    return found
 
 
 def _compare(folder: Path, side: Path, entry: Mapping[str, Any], parts: Sequence[PartCounts]) -> None:

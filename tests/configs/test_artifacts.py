@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from configs.artifacts import (
     read_json,
     sha256_file,
     sha256_files,
+    sha256_unchanged,
     verify_files,
     verify_untouched,
     write_json,
@@ -215,3 +218,17 @@ def test_what_was_written_to_after_its_manifest_is_read_again(tmp_path: Path) ->
     os.utime(part, ns=(written - 1, written - 1))
     with pytest.raises(ArtifactError, match="5 bytes found"):
         verify_untouched(tmp_path, manifest, files)
+
+
+def test_an_input_is_hashed_once_unless_it_was_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(b"first")
+    before = path.stat()
+    hashed: list[Path] = []
+    monkeypatch.setattr("configs.artifacts.sha256_file", lambda path: hashed.append(path) or sha256_file(path))
+    first = [sha256_unchanged(path) for _ in range(3)]
+    assert first == [hashlib.sha256(b"first").hexdigest()] * 3 and hashed == [path]
+    time.sleep(0.02)
+    path.write_bytes(b"other")  # of the same size, and as old as before
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sha256_unchanged(path) == hashlib.sha256(b"other").hexdigest() and hashed == [path, path]

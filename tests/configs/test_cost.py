@@ -183,7 +183,7 @@ def test_hardware_options(capsys: pytest.CaptureFixture[str]) -> None:
 def test_study_is_the_sum_of_its_runs() -> None:
     plan = plan_study(load_study("paper"))
     runs = [(scale, stage) for scale in ("240m", "1b") for stage in ("", "_sft#table2b", "_sft#text", "_sft#equal")]
-    assert plan.num_runs == plan.exports == 72
+    assert len(plan.runs) == plan.exports == 72
     assert plan.evaluations == 72 * 20
     singles = [plan_run(load_train(f"{s}.yaml" if not t else s + t.replace("#", ".yaml#"))) for s, t in runs]
     assert plan.gpu_hours == pytest.approx(9 * sum(p.gpu_hours or 0 for p in singles))
@@ -192,7 +192,7 @@ def test_study_is_the_sum_of_its_runs() -> None:
     assert "72 checkpoints, 1,440 evaluations" in text and "9 runs x 49,591 steps" in text
 
     mini = plan_study(load_study("mini"))
-    assert mini.num_runs == 2 * 2 * (9 + 2)
+    assert len(mini.runs) == 2 * 2 * (9 + 2)
     assert mini.gpu_hours is None and "GPU-hours: the assumed peak" in describe(mini)
     milestones = sum(len(m) for m in load_study("mini").checkpoint_tokens.values())
     assert mini.exports == 2 * 2 * 11 + milestones * 11

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from configs.errors import ConfigError, ResourceError
 from configs.layout import PROJECT_ROOT
-from configs.workflow.status.display import Display
-from configs.workflow.status.progress import words_of
+from configs.workflow.status.display import StudyDisplay
+from configs.workflow.status.progress import describe_work
 from configs.workflow.units import Unit
 from configs.workflow.workers.dispatch import ATTEMPTS, Event, WorkerDied, dispatch
 from configs.workflow.workers.local import LocalWorkers
@@ -128,18 +128,18 @@ def test_a_unit_that_there_is_never_room_for_is_refused() -> None:
 def test_every_error_has_a_line_in_the_display(
     error: BaseException, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    display = Display(tmp_path, [unit("a")], set(), {"u/a": 1.0})
-    display.tell(Event("started", unit("a")))
-    display.tell(Event("failed", unit("a"), error=error))
+    display = StudyDisplay(tmp_path, [unit("a")], set(), {"u/a": 1.0})
+    display.handle(Event("started", unit("a")))
+    display.handle(Event("failed", unit("a"), error=error))
     assert capsys.readouterr().out == f"u/a failed: {words}\n"
 
 
 def test_tokenizing_is_told_by_its_log(tmp_path: Path) -> None:
     tokenize = Unit("tokenize", (), {})
-    assert words_of(tokenize, tmp_path) == "tokenize"
+    assert describe_work(tokenize, tmp_path) == "tokenize"
     (tmp_path / "units").mkdir()
     (tmp_path / "units/tokenize.log").write_text("wikipedia: 3 of 9 files\nwikipedia: 4 of 9 files\nwikip")
-    assert words_of(tokenize, tmp_path) == "wikipedia: 4 of 9 files"
+    assert describe_work(tokenize, tmp_path) == "wikipedia: 4 of 9 files"
 
 
 # ---------------------------------------------------------------------------------------------- real processes

@@ -123,8 +123,8 @@ def test_documents_and_a_tokenizer_of_ones_own_count_for_tokenizing(
     known = load_sources()
     own = known.sources["books"].model_copy(update={"folder": None, "files": str(tmp_path / "notes/**/*.jsonl")})
     sources = known.model_copy(update={"sources": known.sources | {"books": own}})
-    for module in ("units", "inputs"):
-        monkeypatch.setattr(f"configs.workflow.{module}.load_sources", lambda: sources)
+    for module in ("configs.workflow.units", "configs.documents", "mixtures.sources.identity"):
+        monkeypatch.setattr(f"{module}.load_sources", lambda: sources)
     study, documents = local_study(
         tmp_path, **{"tokenizer.file": str(tmp_path / "tokenizer.json"), "data.decontaminate": 0.5}
     )
@@ -269,8 +269,8 @@ def test_what_changed_is_named_and_what_was_made_of_it_is_stale_too(
     found = states(tmp_path, CHAIN)
     assert found["pretrain/x"].reasons == ("tokenize was made again, and came out otherwise",)
     finish(tmp_path, CHAIN)
-    real = records.room_code
-    monkeypatch.setattr(records, "room_code", lambda room: "other" if room == "ray_eval" else real(room))
+    real = records.code_sha256
+    monkeypatch.setattr(records, "code_sha256", lambda part: "other" if part == "ray_eval" else real(part))
     found = states(tmp_path, CHAIN)
     assert found["pretrain/x"] == State("done") and found["score/x"] == State("stale", ("code of ray_eval",))
 

@@ -9,12 +9,13 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import microworld_counting
 import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 
 from configs.load import BENCHMARKS, PAPER_MIXTURES, load_benchmark, load_mixture
-from mixtures.microworld import benchmarks, counting, declaration
+from mixtures.microworld import benchmarks, declaration
 from mixtures.microworld.generate import generate, source_texts
 from mixtures.microworld.world import BY_BENCHMARK, RELATIONS
 
@@ -176,13 +177,13 @@ def mixture_texts(mixture: str, texts: dict[str, list[str]]) -> list[str]:
 
 def test_a_counting_model_confirms_the_declared_order(texts: dict[str, list[str]]) -> None:
     """No neural net: statements of the asked facts, counted in text drawn with the weights of each mixture."""
-    counts = {m: counting.count_statements(mixture_texts(m, texts)) for m in PAPER_MIXTURES}
+    counts = {m: microworld_counting.count_statements(mixture_texts(m, texts)) for m in PAPER_MIXTURES}
     orders, answers = [], []
     for slug in declaration.learnable():
         doses = [declaration.dose(m, slug) for m in PAPER_MIXTURES]
-        exposures = [counting.exposure(counts[m], slug) for m in PAPER_MIXTURES]
+        exposures = [microworld_counting.exposure(counts[m], slug) for m in PAPER_MIXTURES]
         middle = sorted(exposures)[len(exposures) // 2]
-        known = [counting.accuracy(counts[m], slug, threshold=round(middle)) for m in PAPER_MIXTURES]
+        known = [microworld_counting.accuracy(counts[m], slug, threshold=round(middle)) for m in PAPER_MIXTURES]
         orders.append(spearmanr(doses, exposures).statistic)
         answers.append(spearmanr(doses, known).statistic)
     assert min(orders) > 0.9

@@ -59,7 +59,8 @@ def test_a_study_finds_all_it_needs_and_a_rerun_changes_nothing(documents_root: 
     assert sum("unchanged" in line for line in lines) == 11
 
     blend = Blend(shards, {"refinedweb": 0.75, "books": 0.25}, 64, seed=0, num_samples=40)
-    assert blend.shares() == {"books": 0.25, "refinedweb": 0.75}
+    tokens = blend.tokens()
+    assert {name: n / sum(tokens.values()) for name, n in tokens.items()} == {"books": 0.25, "refinedweb": 0.75}
 
 
 def test_a_changed_document_remakes_what_it_touches_under_the_same_path(
@@ -151,7 +152,8 @@ def test_local_documents_are_sampled_where_the_study_says_so(
     documents_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = {"books": 500, "arxiv": 10**6}
-    monkeypatch.setattr("mixtures.tokenize.tokens_needed", lambda _, source: needed.get(source, 500))
+    everywhere = dict.fromkeys(sources_of(study()), 500) | needed
+    monkeypatch.setattr("mixtures.tokens.sampling.tokens_needed", lambda _: everywhere)
     lines: list[str] = []
     small = study(**{"data.kind": "local", "data.sample": True})
     tokenize_study(small, documents_root, tmp_path / "data", lines.append)
@@ -168,7 +170,7 @@ def test_tokens_needed_covers_every_blend_of_the_study() -> None:
 
     settings = study()
     for source in sources_of(settings):
-        needed = tokens_needed(settings, source)
+        needed = tokens_needed(settings)[source]
         for mixture in settings.mixtures:
             for scale in settings.scales:
                 config = pretrain_config(settings, scale, mixture, 0)

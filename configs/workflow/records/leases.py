@@ -19,19 +19,19 @@ from configs.runtime.versions import git_commit, machine
 from configs.workflow.records.records import units_dir
 
 LOCK = "driver.lock"
-"""In <runs>/<study>: held by the one that drives it."""
+"""File in <runs>/<study> that its driver holds locked."""
 WAIT_S = 20.0
-"""For the lock of a process that is just ending."""
+"""How long to wait for the lock of a process that is just ending."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Of the process at work on a unit."""
+    """The process at work on a unit."""
 
     host: str
     hardware: str
     git_commit: str | None
-    """Of the code at work."""
+    """The commit of the code at work."""
     pid: int
     began: float
     """Seconds since 1970."""
@@ -90,7 +90,7 @@ def write_failure(folder: Path, unit: str, message: str, final: bool) -> None:
 
 
 def read_failure(folder: Path, unit: str) -> Failure | None:
-    """Of a unit which nobody has begun since."""
+    """How a unit failed, if nobody has begun it since."""
     path = _failure_file(folder, unit)
     return Failure(**read_json(path)) if path.is_file() else None
 

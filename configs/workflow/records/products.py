@@ -14,22 +14,20 @@ from pathlib import Path
 from configs.artifacts import MANIFEST, fingerprint, read_json, sha256_file, verify_untouched
 from configs.errors import ArtifactError
 from configs.exports import EXPORT_JSON
-from configs.layout import StudyFolder, sft_dir, shards_dir, tokenizer_dir
+from configs.layout import StudyFolder, tokenized_dirs
 from configs.workflow.records.records import record_file
-from configs.workflow.units import Unit
-
-TRAININGS = ("pretrain", "finetune")
+from configs.workflow.units import TRAININGS, Unit
 
 
 def step_of(unit: Unit) -> int:
-    """Of the checkpoint that a unit scores."""
+    """The step of the checkpoint that a unit scores."""
     assert unit.folder is not None
     return unit.step if unit.step is not None else int(read_json(unit.folder.done)["step"])
 
 
 @dataclass(frozen=True)
 class Products:
-    """Of the units of one study."""
+    """The products of one study's units."""
 
     study: StudyFolder
     data: Path
@@ -95,6 +93,5 @@ class Products:
 
     def _tokenized(self, unit: Unit) -> list[Path]:
         """Tokenizer, shards of each source, SFT sets."""
-        name = unit.identity["tokenizer"]["name"]
-        sources = [shards_dir(self.data, name, source) for source in unit.identity["sources"]]
-        return [tokenizer_dir(self.data, name), *sources, *(sft_dir(self.data, name, s) for s in unit.identity["sft"])]
+        names = unit.identity["tokenizer"]["name"], unit.identity["sources"], unit.identity["sft"]
+        return list(tokenized_dirs(self.data, *names).values())

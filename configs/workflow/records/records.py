@@ -21,7 +21,7 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Record:
-    """Of one finished unit."""
+    """What is recorded of a finished unit."""
 
     identity: dict[str, Any]
     """`Unit.identity`"""
@@ -48,7 +48,7 @@ class State:
     reasons: tuple[str, ...] = ()
     """What has changed since a stale one was made."""
     took_s: float | None = field(default=None, compare=False)
-    """Of one that has a record."""
+    """How long the unit took; None where it has no record."""
 
 
 def units_dir(folder: Path) -> Path:
@@ -92,7 +92,7 @@ def read_record(folder: Path, unit: str) -> Record | None:
 
 
 def states(folder: Path, units: Sequence[Unit]) -> dict[str, State]:
-    """Of each unit, in their order; each stands behind its inputs."""
+    """The state of each unit; units: each behind its inputs."""
     records = {unit.name: read_record(folder, unit.name) for unit in units}
     found: dict[str, State] = {}
     for unit in units:

@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.layout import RunFolder
 from configs.workflow.records.records import units_dir
-from configs.workflow.units import Unit
+from configs.workflow.units import TRAININGS, Unit
 
 
 def last_step(folder: RunFolder) -> dict[str, Any]:
@@ -43,26 +43,26 @@ def log_lines(folder: Path, unit: str) -> list[str]:
 
 
 def share_done(unit: Unit) -> float:
-    """Of a training that is at work, by its steps; 0 for other units."""
-    if unit.kind not in ("pretrain", "finetune") or unit.folder is None or unit.run is None:
+    """Share of a running training that is done, by its steps; 0 for other units."""
+    if unit.kind not in TRAININGS or unit.folder is None or unit.run is None:
         return 0.0
     return min(1.0, last_step(unit.folder).get("step", 0) / max(1, unit.run.steps))
 
 
-def words_of(unit: Unit, folder: Path) -> str:
-    """Of a unit at work: `240m/V1P0/seed0/pt step 1200 loss 3.21`, or what tokenizing has last written to its log.
+def describe_work(unit: Unit, folder: Path) -> str:
+    """What a unit at work does: `240m/V1P0/seed0/pt step 1200 loss 3.21`, or the last line that tokenizing has logged.
 
     folder: <runs>/<study>
     """
     if unit.kind == "tokenize":
-        said = log_lines(folder, unit.name)
-        return said[-1] if said else unit.name
-    line = last_step(unit.folder) if unit.folder and unit.kind in ("pretrain", "finetune") else {}
+        lines = log_lines(folder, unit.name)
+        return lines[-1] if lines else unit.name
+    line = last_step(unit.folder) if unit.folder and unit.kind in TRAININGS else {}
     return f"{unit.folder.name} step {line['step']} loss {line['loss']:.2f}" if line and unit.folder else unit.name
 
 
 def overall_share(units: Sequence[Unit], weight: Mapping[str, float], done: set[str], running: Sequence[Unit]) -> float:
-    """Of the units' weight that is done."""
+    """Share of the units' weight that is done."""
     total = sum(weight[unit.name] for unit in units)
     at_work = sum(weight[unit.name] * share_done(unit) for unit in running)
     return (sum(weight[name] for name in done) + at_work) / total if total else 1.0

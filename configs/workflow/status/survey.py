@@ -1,6 +1,6 @@
 """Where a study stands: of each unit whether it is done, who is at work on it, how far, how it failed, what is stale.
 
-In: units, their records, claims, logs, and the lines that trainings write. Out: a `Survey`, which `status` shows in a
+In: units, their records, leases, logs, and the lines that trainings write. Out: a `Survey`, which `status` shows in a
 terminal and as a page. It only reads, so that it can be taken at any time, from any machine that sees the folder.
 """
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from configs.workflow.records.leases import Lease, current_lease, read_failure, was_begun
 from configs.workflow.records.records import State, states
 from configs.workflow.status.progress import last_step, log_lines
-from configs.workflow.units import KINDS, Unit
+from configs.workflow.units import KINDS, TRAININGS, Unit
 
 LOG_LINES = 8
-"""Of a unit that failed."""
+"""Lines of its log that are shown of a failed unit."""
 
 StateOf = Literal["done", "running", "failed", "stopped", "stale", "missing"]
 STATES: tuple[StateOf, ...] = ("done", "running", "failed", "stopped", "stale", "missing")
@@ -27,20 +27,20 @@ STATES: tuple[StateOf, ...] = ("done", "running", "failed", "stopped", "stale", 
 
 @dataclass(frozen=True)
 class Standing:
-    """Of one unit."""
+    """Where one unit stands."""
 
     unit: Unit
     state: StateOf
     """stopped: begun, and nobody is at work on it; missing: not begun."""
     step: int | None = None
-    """Of a training that has begun."""
+    """The last step of a training that has begun."""
     steps: int | None = None
     loss: float | None = None
-    claim: Lease | None = None
+    lease: Lease | None = None
     passed_s: float | None = None
     """Since it was begun, or that it took."""
     left_s: float | None = None
-    """Of one at work; None where nothing tells."""
+    """Time to go of a running unit; None where nothing tells."""
     reasons: tuple[str, ...] = ()
     """What has changed since a stale one was made, or the message that a failed one ended with."""
     log: tuple[str, ...] = ()
@@ -57,9 +57,9 @@ class Survey:
     study: str
     standings: tuple[Standing, ...]
     left_s: float | None
-    """Of the whole study with as many units at work as now; None where nobody is, or a speed is not known yet."""
+    """Time to go with as many units at work as now; None where nobody is, or a speed is not known yet."""
     share: float
-    """Of the study's computation that is done."""
+    """Share of the study's computation that is done."""
 
     def counts(self) -> dict[str, Counter[StateOf]]:
         """Kind of unit -> how many are in each state."""
@@ -101,25 +101,27 @@ def survey(folder: Path, units: Sequence[Unit]) -> Survey:
 def _standing(folder: Path, unit: Unit, state: State, speed: _Speeds) -> Standing:
     if state.kind == "done":
         return Standing(unit, "done", passed_s=state.took_s)
-    trained = unit.kind in ("pretrain", "finetune") and unit.folder is not None and unit.run is not None
-    line = last_step(unit.folder) if trained and unit.folder else {}
-    steps = unit.run.steps if trained and unit.run and line else None
-    step, loss = line.get("step"), line.get("loss")
-    if claim := current_lease(folder, unit.name):
-        passed = max(0.0, time.time() - claim.began)
-        left = None
-        if unit.run and line.get("tokens_per_s") and steps is not None:
-            left = (steps - line["step"]) * unit.run.config.tokens_per_step / line["tokens_per_s"]
-        elif (whole := speed.seconds(unit)) is not None:
-            left = max(0.0, whole - passed)
-        return Standing(unit, "running", step, steps, loss, claim, passed, left)
+    line = last_step(unit.folder) if unit.folder and unit.kind in TRAININGS else {}
+    steps = unit.run.steps if unit.run and line else None
+    found = Standing(unit, "missing", line.get("step"), steps, line.get("loss"))
+    if lease := current_lease(folder, unit.name):
+        passed_s = max(0.0, time.time() - lease.began)
+        left_s = _left_at_work_s(found, line, speed, passed_s)
+        return replace(found, state="running", lease=lease, passed_s=passed_s, left_s=left_s)
     if failed := read_failure(folder, unit.name):
         log = tuple(log_lines(folder, unit.name)[-LOG_LINES:])
-        return Standing(unit, "failed", step, steps, loss, reasons=(failed.message,), log=log)
+        return replace(found, state="failed", reasons=(failed.message,), log=log)
     if state.kind == "stale":
-        return Standing(unit, "stale", step, steps, loss, reasons=state.reasons)
-    begun = bool(line) or was_begun(folder, unit.name)
-    return Standing(unit, "stopped" if begun else "missing", step, steps, loss)
+        return replace(found, state="stale", reasons=state.reasons)
+    return replace(found, state="stopped") if line or was_begun(folder, unit.name) else found
+
+
+def _left_at_work_s(one: Standing, line: Mapping[str, Any], speed: _Speeds, passed_s: float) -> float | None:
+    """Time to go by the speed of its last step, else by the speed of units of its kind."""
+    if one.unit.run and one.steps is not None and line.get("tokens_per_s"):
+        return float((one.steps - line["step"]) * one.unit.run.config.tokens_per_step / line["tokens_per_s"])
+    whole_s = speed.seconds(one.unit)
+    return None if whole_s is None else max(0.0, whole_s - passed_s)
 
 
 class _Speeds:

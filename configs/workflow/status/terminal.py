@@ -72,7 +72,7 @@ def progress_words(one: Standing) -> str:
     parts += [f"{clock(one.left_s)} left"] if one.left_s is not None else []
     if one.state in ("running", "done") and one.passed_s is not None:
         parts.append(f"{'for' if one.state == 'running' else 'took'} {clock(one.passed_s)}")
-    parts += [f"on {one.claim.host}"] if one.claim else []
+    parts += [f"on {one.lease.host}"] if one.lease else []
     return ", ".join(parts)
 
 

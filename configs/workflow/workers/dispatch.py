@@ -152,7 +152,7 @@ def _finish(
     tell(Event("failed", unit, seconds=seconds, error=error))
 
 
-def in_words(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Its message; of what is no message to a user also what kind of error it is."""
     return (
         str(error) if isinstance(error, (MagicError, WorkerDied)) and str(error) else f"{type(error).__name__}: {error}"

@@ -22,7 +22,7 @@ from configs.workflow.workers.dispatch import WorkerDied
 from configs.workflow.workers.processes import Command, end_with_parent, run_command
 
 START_S = 60.0
-"""In which a new process has surely said who it is."""
+"""Time in which a new process has surely said who it is."""
 
 
 class _Slot:
@@ -156,7 +156,7 @@ class LocalWorkers:
 
 
 def _begin(gpu: int | None, threads: int) -> None:
-    """In a new process, before it imports anything heavy."""
+    """Prepare a new process before it imports anything heavy."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -24,14 +24,14 @@ from configs.workflow.workers.dispatch import WorkerDied
 from configs.workflow.workers.processes import SAVE_S, Command, run_command
 
 PATIENCE_S = 600.0
-"""That a unit waits for machines to come (back), while no other is at work."""
+"""How long a unit waits for machines to come (back), while no other is at work."""
 LOOK_AGAIN_S = 1.0
 """How old the list of machines may be."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Of a cluster, for one unit."""
+    """What one unit takes of a cluster."""
 
     gpus: int
     cpus: int
@@ -39,7 +39,7 @@ class Share:
 
 
 class RayWorkers:
-    """On the cluster that is connected; units of several GPUs are commands (torchrun)."""
+    """Workers on the connected cluster; units of several GPUs are commands (torchrun)."""
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 PR_SET_PDEATHSIG = 1
 SAVE_S = 40.0
-"""For a training that is asked to end; torchrun itself kills its processes 30 s after it was asked."""
+"""Time that a training has to save when asked to end; torchrun kills its processes after 30 s."""
 LOOK_S = 0.1
 
 Command = Callable[..., list[str]]

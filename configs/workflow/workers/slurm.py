@@ -45,7 +45,7 @@ class Array:
 
 
 def arrays(units: Sequence[Unit]) -> list[Array]:
-    """Of a whole study but `analyse`, each behind the one it waits for."""
+    """All arrays of a study but `analyse`, each behind the one it waits for."""
     found: dict[str, list[tuple[str, ...]]] = {}
     gpus: dict[str, int] = {}
     after: dict[str, str] = {}

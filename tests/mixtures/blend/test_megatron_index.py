@@ -77,7 +77,7 @@ def test_its_builder_finds_the_index_and_serves_our_samples(
     assert SAMPLES <= len(dataset) <= SAMPLES * 1.005 + 2
     longer = Blend(shards, weights, CONTEXT, seed=3, num_samples=len(dataset))
     assert samples(dataset) == [longer[i].tolist() for i in range(len(dataset))]
-    assert max(blend.epochs().values()) > 1
+    assert max(n / blend.shards[name].num_tokens for name, n in blend.tokens().items()) > 1
 
 
 def test_a_source_of_several_parts_is_one_dataset(

@@ -74,7 +74,7 @@ def test_contaminated_documents_are_not_in_the_shards(root: Path, tmp_path: Path
     cleaned = study(**{"data.decontaminate": THRESHOLD})
     tokenize_study(cleaned, root, clean, quiet)
     after = Shards.open(clean / "tokens" / "tiny" / "books", deep=True)
-    folder = search_study(study(), root, plain, workers=1, say=quiet)
+    folder = search_study(study(), root, plain, workers=1, log=quiet)
     hits = pq.read_table(folder / "hits.parquet").to_pylist()
     contaminated = {hit["row"] for hit in hits if hit["overlap"] >= THRESHOLD}
     assert contaminated == {3, 8}
@@ -87,9 +87,9 @@ def test_contaminated_documents_are_not_in_the_shards(root: Path, tmp_path: Path
     assert arxiv[0].fingerprint == arxiv[1].fingerprint
 
     # What is searched afterwards is what is left: the document below the threshold.
-    left = search_study(cleaned, root, clean, workers=1, say=quiet)
+    left = search_study(cleaned, root, clean, workers=1, log=quiet)
     assert pq.read_table(left / "hits.parquet")["row"].to_pylist() == [9]
-    assert {cell.touched for cell in read_summary(left) if cell.source != "all"} == {0, 1}
+    assert {cell.touched for cell in read_summary(left).itertuples() if cell.source != "all"} == {0, 1}
 
 
 def test_another_threshold_or_benchmark_makes_new_shards(root: Path, tmp_path: Path) -> None:

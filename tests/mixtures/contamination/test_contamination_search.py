@@ -82,7 +82,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_planted_item_is_found_where_it_is(root: Path, tmp_path: Path) -> None:
-    folder = search_study(study(), root, tmp_path / "data", workers=1, say=quiet)
+    folder = search_study(study(), root, tmp_path / "data", workers=1, log=quiet)
     table = pq.read_table(folder / "hits.parquet")
     assert table.schema.equals(HITS)
     hits = table.to_pylist()
@@ -107,7 +107,7 @@ def test_every_planted_item_is_found_where_it_is(root: Path, tmp_path: Path) -> 
 
 
 def test_items_and_summary_count_what_can_be_said(root: Path, tmp_path: Path) -> None:
-    folder = search_study(study(), root, tmp_path / "data", workers=1, say=quiet)
+    folder = search_study(study(), root, tmp_path / "data", workers=1, log=quiet)
     share = 3 / (len(PREMISE.split()) - 12)
     rows = pq.read_table(folder / "items.parquet").to_pylist()
     columns = ("benchmark", "example_id", "assessable", "overlap", "web", "code", "curated", "sft", "fields")
@@ -119,7 +119,10 @@ def test_items_and_summary_count_what_can_be_said(root: Path, tmp_path: Path) ->
         ("rte", "validation/0", True, 1, share, 1, 0, 0, "sentence1"),
         ("rte", "validation/1", True, 1, share, 1, 0, 0, "sentence1"),
     ]
-    cells = {(c.source, c.benchmark): (c.items, c.assessable, c.touched, c.half, c.whole) for c in read_summary(folder)}
+    cells = {
+        (c.source, c.benchmark): (c.items, c.assessable, c.touched, c.half, c.whole)
+        for c in read_summary(folder).itertuples()
+    }
     assert len(cells) == (9 + 1 + 1) * 4
     assert cells["dclm", "rte"] == (2, 2, 2, 0, 0)
     assert cells["starcoder", "rte"] == (2, 2, 2, 2, 2)
@@ -135,15 +138,15 @@ def test_items_and_summary_count_what_can_be_said(root: Path, tmp_path: Path) ->
 
 
 def test_the_rule_can_be_stricter_or_looser(root: Path, tmp_path: Path) -> None:
-    folder = search_study(study(), root, tmp_path, Rule(13, 11), workers=1, say=quiet)
+    folder = search_study(study(), root, tmp_path, Rule(13, 11), workers=1, log=quiet)
     assert set(pq.read_table(folder / "hits.parquet")["field"].to_pylist()) == {"sentence1", "reading"}
-    folder = search_study(study(), root, tmp_path, Rule(3, 1), workers=1, say=quiet)
+    folder = search_study(study(), root, tmp_path, Rule(3, 1), workers=1, log=quiet)
     assert pq.read_table(folder / "items.parquet")["assessable"].to_pylist() == [True] * 6
 
 
 def test_overlap_is_that_of_all_documents_of_a_source_together(root: Path, tmp_path: Path) -> None:
     plant(root / "corpora" / "dclm" / "part-00000.parquet", 3, " ".join(PREMISE.split()[1:]))
-    folder = search_study(study(), root, tmp_path, workers=1, say=quiet)
+    folder = search_study(study(), root, tmp_path, workers=1, log=quiet)
     items = pq.read_table(folder / "items.parquet").to_pylist()
     assert items[4]["web"] == 1
     hits = pq.read_table(folder / "hits.parquet", filters=[("source", "=", "dclm")])["overlap"].to_pylist()
@@ -161,28 +164,28 @@ def test_a_rerun_does_nothing_and_a_changed_file_is_read_alone(
         return original(job)
 
     monkeypatch.setattr(search_module, "search_unit", recorded)
-    folder = search_study(study(), root, tmp_path, workers=1, say=quiet)
+    folder = search_study(study(), root, tmp_path, workers=1, log=quiet)
     assert len(read) == 19
     before, stamps = files(folder), {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     read.clear()
-    search_study(study(), root, tmp_path, workers=1, say=quiet)
+    search_study(study(), root, tmp_path, workers=1, log=quiet)
     assert not read and {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == stamps
 
     plant(root / "corpora" / "books" / "part-00001.parquet", 5, PREMISE)
-    search_study(study(), root, tmp_path, workers=1, say=quiet)
+    search_study(study(), root, tmp_path, workers=1, log=quiet)
     assert read == ["books/part-00001.parquet"]
     assert files(folder)["hits.parquet"] != before["hits.parquet"]
     assert len(list((folder / "parts").iterdir())) == 19
 
     read.clear()
-    search_study(study(benchmarks=["rte"]), root, tmp_path, workers=1, say=quiet)
+    search_study(study(benchmarks=["rte"]), root, tmp_path, workers=1, log=quiet)
     assert len(read) == 19
 
 
 def test_an_interrupted_search_goes_on_and_gives_the_same_files(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = search_study(study(), root, tmp_path / "whole", workers=2, say=quiet)
+    whole = search_study(study(), root, tmp_path / "whole", workers=2, log=quiet)
     original, done = search_module.search_unit, 0
 
     def failing(job: search_module.Job) -> int:
@@ -194,26 +197,26 @@ def test_an_interrupted_search_goes_on_and_gives_the_same_files(
 
     monkeypatch.setattr(search_module, "search_unit", failing)
     with pytest.raises(KeyboardInterrupt):
-        search_study(study(), root, tmp_path / "killed", workers=1, say=quiet)
+        search_study(study(), root, tmp_path / "killed", workers=1, log=quiet)
     folder = tmp_path / "killed" / "contamination" / "mini"
     with pytest.raises(ArtifactError, match="no finished search here"):
         open_manifest(folder)
-    search_study(study(), root, tmp_path / "killed", workers=1, say=quiet)
+    search_study(study(), root, tmp_path / "killed", workers=1, log=quiet)
     assert done == 8 + 12
     assert files(folder) == files(whole)
 
 
 def test_a_truncated_result_is_named(root: Path, tmp_path: Path) -> None:
-    folder = search_study(study(), root, tmp_path, workers=1, say=quiet)
+    folder = search_study(study(), root, tmp_path, workers=1, log=quiet)
     path = folder / "items.parquet"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ArtifactError, match=r"items\.parquet: .* bytes found"):
-        search_study(study(), root, tmp_path, workers=1, say=quiet)
+        search_study(study(), root, tmp_path, workers=1, log=quiet)
 
 
 def test_missing_benchmark_rows_are_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="evaluation rows of BoolQ are missing"):
-        search_study(study(benchmarks=["boolq"]), root, tmp_path, workers=1, say=quiet)
+        search_study(study(benchmarks=["boolq"]), root, tmp_path, workers=1, log=quiet)
 
 
 # ---------------------------------------------------------------------------------------------- items
@@ -273,8 +276,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_item_of_the_microworld_stands_in_its_sources(world: Path, tmp_path: Path) -> None:
-    folder = search_study(load_study("mini"), world, tmp_path, workers=1, say=quiet)
-    cells = [cell for cell in read_summary(folder) if cell.source not in ("all", "sft")]
+    folder = search_study(load_study("mini"), world, tmp_path, workers=1, log=quiet)
+    cells = [cell for cell in read_summary(folder).itertuples() if cell.source not in ("all", "sft")]
     assert len(cells) == 9 * 20
     assert sum(cell.assessable for cell in cells) > 9 * 400
     assert [cell for cell in cells if cell.touched] == []
@@ -283,7 +286,7 @@ def test_no_item_of_the_microworld_stands_in_its_sources(world: Path, tmp_path: 
 def test_items_join_with_scores_on_benchmark_and_example(world: Path, tmp_path: Path) -> None:
     from ray_eval.benchmarks import load_examples
 
-    folder = search_study(load_study("mini"), world, tmp_path, workers=1, say=quiet)
+    folder = search_study(load_study("mini"), world, tmp_path, workers=1, log=quiet)
     items = pq.read_table(folder / "items.parquet")
     scored = [
         {"benchmark": slug, "example_id": example.example_id, "right": example.gold == 0}
@@ -299,12 +302,12 @@ def test_items_join_with_scores_on_benchmark_and_example(world: Path, tmp_path: 
 @pytest.mark.shared_data
 @pytest.mark.slow
 def test_the_real_data_hold_known_overlaps(shared_data: Path, tmp_path: Path) -> None:
-    folder = search_study(load_study("real_small"), shared_data, tmp_path, workers=2, say=quiet)
+    folder = search_study(load_study("real_small"), shared_data, tmp_path, workers=2, log=quiet)
     hits = pq.read_table(folder / "hits.parquet").to_pylist()
     # A benchmark's items in the prompts of an evaluation harness, which is code.
     assert {h["example_id"] for h in hits if h["source"] == "starcoder"} == {"test/10"}
     assert {h["benchmark"] for h in hits if h["source"] == "starcoder"} == {"arc_challenge"}
-    assert sum(c.touched for c in read_summary(folder) if c.source == "all") >= 100
+    assert sum(c.touched for c in read_summary(folder).itertuples() if c.source == "all") >= 100
 
 
 # ---------------------------------------------------------------------------------------------- command line

@@ -222,22 +222,22 @@ def test_a_full_disk_is_not_the_hubs_fault(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_branch_is_pinned_at_its_first_commit(fake_hub: Branches, tmp_path: Path) -> None:
     said: list[str] = []
     source = web("org/web")
-    assert source.pinned(tmp_path, said.append).spec.revision == FIRST
+    assert source.resolve_revision(tmp_path, said.append).spec.revision == FIRST
     assert len(said) == 1 and f"main is commit {FIRST}" in said[0]
     assert json.loads(revisions_file(tmp_path).read_text())["org/web@main"]["commit"] == FIRST
-    assert source.pinned(tmp_path, said.append).spec.revision == FIRST
+    assert source.resolve_revision(tmp_path, said.append).spec.revision == FIRST
     assert len(said) == 1
 
     fake_hub.head = SECOND
-    assert source.pinned(tmp_path, said.append).spec.revision == FIRST
+    assert source.resolve_revision(tmp_path, said.append).spec.revision == FIRST
     assert f"main has moved to {SECOND}; this data folder stays at {FIRST}" in said[1]
     assert "delete 'org/web@main'" in said[1]
-    assert web("org/web", revision="v2").pinned(tmp_path, said.append).spec.revision == SECOND
+    assert web("org/web", revision="v2").resolve_revision(tmp_path, said.append).spec.revision == SECOND
 
     fake_hub.head = httpx2.ConnectError("refused")
-    assert source.pinned(tmp_path, said.append).spec.revision == FIRST
+    assert source.resolve_revision(tmp_path, said.append).spec.revision == FIRST
     with pytest.raises(DataError, match="the Hub cannot be reached"):
-        web("org/other").pinned(tmp_path, said.append)
+        web("org/other").resolve_revision(tmp_path, said.append)
     assert set(json.loads(revisions_file(tmp_path).read_text())) == {"org/web@main", "org/web@v2"}
 
 
@@ -245,6 +245,6 @@ def test_commits_and_local_sources_ask_nobody(fake_hub: Branches, tmp_path: Path
     commit = web("org/web", revision=SECOND)
     local = Source("web", commit.spec, tmp_path)
     files = web("org/web", files=str(tmp_path / "*.txt"))
-    assert commit.pinned(tmp_path, print).spec == commit.spec
-    assert [source.pinned(tmp_path, print) for source in (local, files)] == [local, files]
+    assert commit.resolve_revision(tmp_path, print).spec == commit.spec
+    assert [source.resolve_revision(tmp_path, print) for source in (local, files)] == [local, files]
     assert not fake_hub.asked and not revisions_file(tmp_path).exists()

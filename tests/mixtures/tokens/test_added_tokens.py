@@ -158,7 +158,7 @@ def test_a_token_that_only_we_place_is_made_special(tokenizer: Tokenizer, tmp_pa
     fresh = Tokenizer(tmp_path / "t")
     text = "a <|user|> <|endoftext|><|pad|>b"
     assert fresh.encode_batch([text])[0] == old.encode(text) == old.encode_array(text).tolist()
-    assert old._placed.isdisjoint(old.encode(text))
+    assert old._special_ids.isdisjoint(old.encode(text))
 
 
 def test_a_conversation_with_added_tokens_is_that_of_transformers(thinking: Tokenizer) -> None:

@@ -126,7 +126,7 @@ def test_a_search_for_items_reads_the_same_commits(fake_hub: Branches, tmp_path:
 
 
 def test_rows_without_a_commit_are_not_read(repositories: Repositories) -> None:
-    with pytest.raises(AssertionError, match="pinned first"):
+    with pytest.raises(AssertionError, match="its revision is resolved first"):
         read_rows(None, load_benchmark("piqa"))
     assert not repositories.read
 
@@ -139,9 +139,13 @@ def test_those_who_pin_at_the_same_time_agree(fake_hub: Branches, tmp_path: Path
         answer = ask(name, revision)
         if len(fake_hub.asked) == 1:
             fake_hub.head = SECOND
-            assert hub.pin("org/a", "main", tmp_path, print) == hub.pin("org/b", "main", tmp_path, print) == SECOND
+            assert (
+                hub.resolve_revision("org/a", "main", tmp_path, print)
+                == hub.resolve_revision("org/b", "main", tmp_path, print)
+                == SECOND
+            )
         return answer
 
     fake_hub.dataset_info = slow  # type: ignore[method-assign]
-    assert hub.pin("org/a", "main", tmp_path, print) == SECOND
+    assert hub.resolve_revision("org/a", "main", tmp_path, print) == SECOND
     assert set(json.loads(revisions_file(tmp_path).read_text())) == {"org/a@main", "org/b@main"}

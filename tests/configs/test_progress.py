@@ -8,18 +8,18 @@ import sys
 
 import pytest
 
-from mixtures.progress import Progress
+from configs.progress import Progress
 
 
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr("mixtures.progress.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("configs.progress.time.monotonic", lambda: self.now)
 
 
 def test_lines_tell_speed_and_time_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
     time, lines = Clock(monkeypatch), list[str]()
-    with Progress(100_000_000, say=lines.append) as progress:
+    with Progress(100_000_000, print_line=lines.append) as progress:
         for _ in range(20):
             time.now += 1.0
             progress.advance(2_000_000, "tokenizing web")
@@ -30,7 +30,7 @@ def test_lines_tell_speed_and_time_to_go(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_nothing_is_promised_where_the_whole_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     time, lines = Clock(monkeypatch), list[str]()
-    progress = Progress(None, "documents", say=lines.append)
+    progress = Progress(None, "documents", print_line=lines.append)
     time.now = 10.0
     progress.advance(25)
     assert lines == ["25 documents, 2.5 documents/s"]
