@@ -69,9 +69,15 @@ def write_tidy(table: Path, study: StudyFolder) -> Path:
 
 def read_tidy(path: Path) -> pd.DataFrame:
     """Columns as the module says, complete and of the right types. Raises ArtifactError naming column and row."""
+    frame = _typed_columns(_read_table(path), path)
+    _check_values(frame, path)
+    return frame
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """The file as it is; every column of a CSV is text."""
     import pandas as pd
 
-    from configs.metrics import METRICS
     from configs.untrusted.parquet import read_parquet
 
     if not path.is_file():
@@ -79,15 +85,20 @@ def read_tidy(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         table = read_parquet(path, ArtifactError, hint="write it again")
         with understood(path, problem="not a readable table"):
-            raw = table.to_pandas()
-    else:
-        if (size := path.stat().st_size) > JSON_BYTES:
-            raise ArtifactError(f"{size:,} bytes of CSV", where=path, valid=f"at most {JSON_BYTES:,}")
-        try:
-            raw = pd.read_csv(path, dtype=str, keep_default_na=False)
-        except (OSError, ValueError, OverflowError, pd.errors.ParserError) as error:
-            said = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ArtifactError(f"not a readable table ({said})", where=path) from None
+            return table.to_pandas()
+    if (size := path.stat().st_size) > JSON_BYTES:
+        raise ArtifactError(f"{size:,} bytes of CSV", where=path, valid=f"at most {JSON_BYTES:,}")
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError, OverflowError, pd.errors.ParserError) as error:
+        message = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ArtifactError(f"not a readable table ({message})", where=path) from None
+
+
+def _typed_columns(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """All columns that a table may have, with their defaults; numbers are floats, missing ones NaN."""
+    import pandas as pd
+
     valid = (*REQUIRED, *DEFAULTS, "stderr", "n")
     if missing := [name for name in REQUIRED if name not in raw]:
         raise ArtifactError(f"column {missing[0]} is missing", where=path, valid=", ".join(valid))
@@ -105,6 +116,12 @@ def read_tidy(path: Path) -> pd.DataFrame:
         frame[name] = pd.to_numeric(given, errors="coerce")
         wrong = frame[name].isna() & (given.str.lower() != "nan")
         _refuse(wrong, f"{name} is no number", given, path)
+    return frame
+
+
+def _check_values(frame: pd.DataFrame, path: Path) -> None:
+    from configs.metrics import METRICS
+
     _refuse(~frame["stage"].isin(["PT", "SFT"]), "stage is neither PT nor SFT", frame["stage"], path)
     _refuse(~frame["metric"].isin(list(METRICS)), "unknown metric", frame["metric"], path)
     for name in ("model", "benchmark"):
@@ -117,7 +134,6 @@ def read_tidy(path: Path) -> pd.DataFrame:
         _refuse(~whole, f"{name} is no whole number from 0", frame[name], path)
     _refuse(~frame["value"].abs().lt(float("inf")), "value is missing or not finite", frame["value"], path)
     _refuse(frame.duplicated(list(KEY)), "this number is there twice", frame["model"], path)
-    return frame
 
 
 def _refuse(wrong: pd.Series, problem: str, found: pd.Series, path: Path) -> None:

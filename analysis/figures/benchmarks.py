@@ -51,23 +51,31 @@ def accuracy_figure(panel: Panel, slug: str) -> Figure:
         for m, mixture in enumerate(panel.mixtures):
             scene.text(i * wide + NAMES, 38 + ROW * m, mixture, "small", "end")
             for stage, up in zip(STAGES, (-3.5, 3.5), strict=True):
-                value, error, y = values[scale, stage][m], half[scale, stage][m], 34 + ROW * m + up
-                if not math.isfinite(value):
-                    continue
-                tip = f"{mixture}, {scale}, {stage}: {value:.3f} [{value - error:.3f}, {value + error:.3f}]"
-                hue = "soft" if stage == "PT" else "hue0"
-                if error:
-                    scene.line(x(value - error), y, x(value + error), y, f"whisker curve {hue}")
-                scene.dot(x(value), y, 3.6, "hollow" if stage == "PT" else "end hue0", tip)
-    left = NAMES + 12
-    for stage, cls, words in (("PT", "hollow", "after pretraining"), ("SFT", "end hue0", "after fine-tuning")):
-        scene.dot(left + 4, bottom + 34, 3.6, cls)
-        scene.text(left + 14, bottom + 38, f"{stage}, {words}", "small")
-        left += 170
-    scene.line(left, bottom + 34, left + 20, bottom + 34, "dashed")
-    scene.text(left + 26, bottom + 38, "chance", "small")
+                tip, y = f"{mixture}, {scale}, {stage}", 34 + ROW * m + up
+                _draw_accuracy(scene, x, y, stage, values[scale, stage][m], half[scale, stage][m], tip)
+    _draw_legend(scene, NAMES + 12, bottom + 34)
     caption = "Share of right answers, with 95 % intervals (± 1.96 standard errors over examples)."
     return Figure(f"accuracy_{slug}", "Accuracy of every mixture", caption, scene)
+
+
+def _draw_accuracy(scene: Scene, x: Axis, y: float, stage: str, value: float, error: float, tip: str) -> None:
+    """A dot with its interval; nothing where it was not measured."""
+    if not math.isfinite(value):
+        return
+    if error:
+        hue = "soft" if stage == "PT" else "hue0"
+        scene.line(x(value - error), y, x(value + error), y, f"whisker curve {hue}")
+    interval = f"[{value - error:.3f}, {value + error:.3f}]"
+    scene.dot(x(value), y, 3.6, "hollow" if stage == "PT" else "end hue0", f"{tip}: {value:.3f} {interval}")
+
+
+def _draw_legend(scene: Scene, left: float, y: float) -> None:
+    for stage, cls, words in (("PT", "hollow", "after pretraining"), ("SFT", "end hue0", "after fine-tuning")):
+        scene.dot(left + 4, y, 3.6, cls)
+        scene.text(left + 14, y + 4, f"{stage}, {words}", "small")
+        left += 170
+    scene.line(left, y, left + 20, y, "dashed")
+    scene.text(left + 26, y + 4, "chance", "small")
 
 
 def _chance(panel: Panel, scale: str, b: int) -> float:
@@ -162,19 +170,9 @@ def _diagram(
             scene.text(x(0) - 6, y(tick) + 4, f"{tick:g}", "soft small", "end")
     scene.line(x(0), y(0), x(1), y(1), "dashed")
     for metric, dot, line in SERIES:
-        bins = found[metric]
-        if bins is None:
-            continue
-        filled = np.flatnonzero(bins.count[0])
-        points = [(x(bins.confidence[0, k]), y(bins.accuracy[0, k])) for k in filled]
-        scene.path(points, line)
-        for k, (px, py) in zip(filled, points, strict=True):
-            share = bins.count[0, k] / bins.count.sum()
+        if (bins := found[metric]) is not None:
             what = "as scored" if metric == "confidence" else "after its temperature"
-            tip = f"{stage}, {what}: confidence {bins.confidence[0, k]:.2f}, accuracy {bins.accuracy[0, k]:.2f}, "
-            tip += f"{bins.count[0, k]:,.0f} answers"
-            size = (1.6 + 6 * math.sqrt(share)) if detailed else (0.8 + 3 * math.sqrt(share))
-            scene.dot(px, py, size, dot, tip if detailed else "")
+            _draw_bins(scene, x, y, bins, (dot, line), f"{stage}, {what}" if detailed else "")
     if not known:
         scene.text(x(0.5), y(0.5), "no answers", "soft small", "middle")
     elif detailed:
@@ -182,6 +180,18 @@ def _diagram(
     else:
         scene.text(x(0), y(0) + 13, error, "soft small")
     return known
+
+
+def _draw_bins(scene: Scene, x: Axis, y: Axis, bins: Reliability, classes: tuple[str, str], tip: str) -> None:
+    """A dot for each bin that has answers, and the line through them; with a tip the dots are larger."""
+    dot, line = classes
+    filled = np.flatnonzero(bins.count[0])
+    count, confidence, accuracy = (side[0, filled] for side in (bins.count, bins.confidence, bins.accuracy))
+    scene.path([(x(sure), y(right)) for sure, right in zip(confidence, accuracy, strict=True)], line)
+    for answers, sure, right in zip(count, confidence, accuracy, strict=True):
+        root = math.sqrt(answers / count.sum())
+        words = f"{tip}: confidence {sure:.2f}, accuracy {right:.2f}, {answers:,.0f} answers" if tip else ""
+        scene.dot(x(sure), y(right), (1.6 + 6 * root) if tip else (0.8 + 3 * root), dot, words)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -5,8 +5,8 @@ In: `Table`s. Out: `Figure`s of one form: facets side by side, a line for each n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from analysis.panel.panel import Panel
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
@@ -58,16 +58,12 @@ def interval_figure(
             scene.line(x(tick), 24, x(tick), bottom, "zero" if tick == 0 else "grid")
             scene.text(x(tick), bottom + 14, f"{tick:+g}".replace("-", "−") if tick else "0", "soft small", "middle")
         for place, row in mine:
-            top = 34 + height * lines.index(place.line)
+            top, number = 34 + height * lines.index(place.line), series.index(place.series)
             if f == 0:
-                hue = "strong" if place.hue == "mean" else place.hue
-                scene.text(NAMES, top + height / 2 - 2, place.line, hue, "end")
-            _mark(scene, x, top + STEP * series.index(place.series), row, place, series.index(place.series))
-    if len(series) > 1:
-        words = "   ".join(f"{mark} {one}" for mark, one in zip(MARKS, series, strict=False))
-        scene.text(NAMES + 20, bottom + 36, f"{words}   ◇ paper", "small")
-    else:
-        scene.text(NAMES + 20, bottom + 36, "◇ paper", "small")
+                scene.text(NAMES, top + height / 2 - 2, place.line, place.hue.replace("mean", "strong"), "end")
+            _mark(scene, x, top + STEP * number, row, place, number)
+    named = [f"{mark} {one}" for mark, one in zip(MARKS, series, strict=False)] if len(series) > 1 else []
+    scene.text(NAMES + 20, bottom + 36, "   ".join([*named, "◇ paper"]), "small")
     return Figure(name, title, caption, scene)
 
 
@@ -110,63 +106,69 @@ def _format_estimate(e: Estimate) -> str:
 # ---------------------------------------------------------------------------------------------- the paper's
 
 
+# Where each table's rows are drawn; the hue is the category, None leaves a row out.
+
+
+def _of_category_mean(row: Row) -> Place | None:
+    scale, metric, category, reading = row.keys
+    return Place(metric, category, scale, category) if reading == "mean of r" else None
+
+
+def _of_coherence(row: Row) -> Place | None:
+    scale, metric, protocol, reading, category = row.keys
+    return Place(f"{metric}, {scale}", category, protocol, category) if reading == "ordered" else None
+
+
+def _of_alignment(row: Row) -> Place | None:
+    scale, stage, category, reading = row.keys
+    return Place(scale, category, stage, category) if reading == "averaged" else None
+
+
+def _of_web_difference(row: Row) -> Place | None:
+    quantity, scale, stage, category, webs = row.keys
+    unit = "accuracy, pp" if quantity == "accuracy" else "alignment"
+    return Place(f"{unit}, {stage}", category, scale, category) if webs == "FineWeb-Edu − RefinedWeb" else None
+
+
+def _of_code(row: Row) -> Place | None:
+    scale, stage, category, benchmark = row.keys
+    return None if benchmark else Place(scale, category, stage, category)
+
+
 def interval_figures(panel: Panel, tables: dict[str, Table]) -> list[Figure]:
     """tables: of `analysis.tables`, by name."""
 
-    def hue(category: str) -> str:
-        return panel.hue(category) if category in panel.categories else "mean"
-
-    def rows(table: str, wanted: Callable[[Row], Place | None]) -> list[tuple[Place, Row]]:
-        found = ((wanted(row), row) for row in tables[table].rows) if table in tables else ()
-        return [(place, row) for place, row in found if place is not None]
-
-    def category_mean(row: Row) -> Place | None:
-        scale, metric, category, reading = row.keys
-        return Place(metric, category, scale, hue(category)) if reading == "mean of r" else None
-
-    def coherence(row: Row) -> Place | None:
-        scale, metric, protocol, reading, category = row.keys
-        return Place(f"{metric}, {scale}", category, protocol, hue(category)) if reading == "ordered" else None
-
-    def alignment(row: Row) -> Place | None:
-        scale, stage, category, reading = row.keys
-        return Place(scale, category, stage, hue(category)) if reading == "averaged" else None
-
-    def web_difference(row: Row) -> Place | None:
-        quantity, scale, stage, category, webs = row.keys
-        unit = "accuracy, pp" if quantity == "accuracy" else "alignment"
-        wanted = webs == "FineWeb-Edu − RefinedWeb"
-        return Place(f"{unit}, {stage}", category, scale, hue(category)) if wanted else None
-
-    def code(row: Row) -> Place | None:
-        scale, stage, category, benchmark = row.keys
-        return None if benchmark else Place(scale, category, stage, hue(category))
+    def rows(table: str, place_of: Callable[[Row], Place | None]) -> Iterator[tuple[Place, Row]]:
+        for row in tables[table].rows if table in tables else ():
+            if (place := place_of(row)) is not None:
+                category = place.hue
+                yield replace(place, hue=panel.hue(category) if category in panel.categories else "mean"), row
 
     made = (
         interval_figure(
             "figure1",
             "Cross-stage correlation by category (Figure 1)",
             "Mean over a category's benchmarks of Pearson's r between PT and SFT, 95 % interval over mixtures.",
-            rows("category_means", category_mean),
+            rows("category_means", _of_category_mean),
         ),
         interval_figure(
             "figure5",
             "Do the benchmarks of a category move together? (Figure 5)",
             "Mean r over the pairs of a category's benchmarks, within a stage and from PT to SFT (equations 3 to 6).",
-            rows("coherence", coherence),
+            rows("coherence", _of_coherence),
         ),
         interval_figure(
             "figure6",
             "Performance-confidence alignment by category (Figure 6)",
             "Equation 8 averaged over mixtures; its points are 4 to 7 benchmarks, so that intervals are wide.",
-            rows("table6", alignment),
+            rows("table6", _of_alignment),
         ),
         interval_figure(
             "figure13",
             "FineWeb-Edu minus RefinedWeb at equal code per cent (Figures 7, 12 and 13)",
             "Differences of accuracy and alignment; t interval over the shares of code that both have. The two web "
             "sources come with code sources of their own.",
-            rows("web_differences", web_difference),
+            rows("web_differences", _of_web_difference),
             bounds=None,
             share_bounds=False,
         ),
@@ -174,7 +176,7 @@ def interval_figures(panel: Panel, tables: dict[str, Table]) -> list[Figure]:
             "figure14",
             "Correlation of code per cent and accuracy (Figure 14)",
             "Over the nine mixtures, 95 % Fisher interval. Shares of code, curated and web text are collinear.",
-            rows("code_share", code),
+            rows("code_share", _of_code),
         ),
     )
     return [figure for figure in made if figure is not None]

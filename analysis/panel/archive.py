@@ -85,9 +85,8 @@ def _checked_names(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zi
     infos: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.orig_filename
-        pure, kind = PurePosixPath(name), stat.S_IFMT(info.external_attr >> 16)
-        harmless = name == str(pure) and not pure.is_absolute() and ".." not in pure.parts and name.isprintable()
-        if not harmless or "\\" in name or ":" in name or len(pure.parts) < 2:
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if not _is_harmless(name):
             raise ArtifactError(f"holds the name {name!r}", where=path, valid="<study>/<file>, nothing else")
         if name in infos:
             raise ArtifactError(f"holds {name} twice", where=path)
@@ -99,6 +98,13 @@ def _checked_names(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zi
     if both := sorted(folders & set(infos)):
         raise ArtifactError(f"holds {both[0]} as a file and as a folder", where=path)
     return infos
+
+
+def _is_harmless(name: str) -> bool:
+    """Whether a name in a zip is <study>/<file> and cannot lead out of the folder on any system."""
+    pure = PurePosixPath(name)
+    inside = name == str(pure) and not pure.is_absolute() and ".." not in pure.parts and len(pure.parts) > 1
+    return inside and name.isprintable() and "\\" not in name and ":" not in name
 
 
 def _read_manifest(
@@ -113,26 +119,27 @@ def _read_manifest(
     with archive.open(infos[found[0]]) as stream:
         text = stream.read(LARGEST_MANIFEST + 1)
     try:
-        manifest = json.loads(text)
-        study, files = manifest["study"], manifest["files"]
-        good = (
-            type(manifest["format"]) is int
-            and manifest["format"] == FORMAT
-            and found[0] == f"{study}/{MANIFEST}"
-            and not study.startswith(".")
-        )
-        good = good and all(
-            type(entry["bytes"]) is int and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in files.values()
-        )
+        study, files = _parse_manifest(text, found[0])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        good = False
-    if not good:
-        raise ArtifactError("its manifest.json is not one of this version", where=path, valid=f"format {FORMAT}")
+        problem = "its manifest.json is not one of this version"
+        raise ArtifactError(problem, where=path, valid=f"format {FORMAT}") from None
     listed, there = {f"{study}/{name}" for name in files}, set(infos) - {found[0]}
     if different := sorted(listed ^ there):
         which = "holds" if different[0] in there else "lacks"
         raise ArtifactError(f"{which} {different[0]}, its manifest says otherwise", where=path)
     return study, files, text
+
+
+def _parse_manifest(text: bytes, name: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """(study, entries of its files). Raises ValueError or what a wrong type raises for another manifest."""
+    manifest = json.loads(text)
+    study, files, version = manifest["study"], manifest["files"], manifest["format"]
+    # True == 1 in Python: the types are compared too.
+    if type(version) is not int or version != FORMAT or name != f"{study}/{MANIFEST}" or study.startswith("."):
+        raise ValueError("another format or another study")
+    if not all(type(e["bytes"]) is int and re.fullmatch("[0-9a-f]{64}", e["sha256"]) for e in files.values()):
+        raise ValueError("an entry without size or sha256")
+    return study, files
 
 
 def _check_sizes(

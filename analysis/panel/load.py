@@ -50,7 +50,6 @@ def load_panel(study: StudyFolder, recipe: str | None = None, average_seeds: boo
     own = _own(categories, config, metrics)
     axes = _build_axes(config, metrics, own)
     scales = tuple(config.scales) if config else _by_size(metrics)
-    losses = {scale: held_out(study, scale, axes.mixtures, axes.seeds) for scale in scales}
     models = {scale: config_of(study, config, scale, None, axes.mixtures, axes.seeds) for scale in scales}
     by_stage = [((str(scale), str(stage)), rows) for (scale, stage), rows in metrics.groupby(["scale", "stage"])]
     return Panel(
@@ -74,12 +73,8 @@ def load_panel(study: StudyFolder, recipe: str | None = None, average_seeds: boo
         milestones=_milestones(_asked(every, plain), axes),
         trained={side: (int(rows["step"].max()), int(rows["tokens"].max())) for side, rows in by_stage},
         sizes={str(slug): int(n) for slug, n in metrics.groupby("benchmark")["n"].max().items()},
-        flops_per_token={
-            scale: flops_per_token(known.model).causal
-            for scale, known in models.items()
-            if isinstance(known, TrainConfig)
-        },
-        held_out={scale: known for scale, known in losses.items() if known is not None},
+        flops_per_token={s: flops_per_token(m.model).causal for s, m in models.items() if isinstance(m, TrainConfig)},
+        held_out={s: loss for s in scales if (loss := held_out(study, s, axes.mixtures, axes.seeds)) is not None},
         beside_paper=not categories,
         **_names_of_benchmarks(axes.benchmarks, own),
     )

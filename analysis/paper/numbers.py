@@ -83,6 +83,12 @@ def numbers() -> dict[tuple[str, ...], float]:
     for row in frame("table11").to_dict("records"):
         for web in WEB_SOURCES:
             found["11", web, row["category"]] = float(row[web])
+    return found | _numbers_in_text(slugs)
+
+
+def _numbers_in_text(slugs: dict[str, str]) -> dict[tuple[str, ...], float]:
+    """The part of `numbers` that the text gives; slugs: by displayed name."""
+    found: dict[tuple[str, ...], float] = {}
     for row in frame("values_in_text").to_dict("records"):
         what, scale, stage, name = (row[c] for c in ("quantity", "scale", "stage", "category_or_benchmark"))
         if what == "intra-category accuracy coherence":

@@ -42,7 +42,7 @@ class Scores:
 def complete_scores(panel: Panel, metric: str, cells: Sequence[tuple[str, str]]) -> Scores:
     """cells: (scale, stage)."""
     values = np.array([panel.matrix(scale, stage, metric).T for scale, stage in cells])
-    benchmarks, mixtures = complete(np.isfinite(values).all(axis=0))
+    benchmarks, mixtures = complete_block(np.isfinite(values).all(axis=0))
     values, columns = values[:, benchmarks][:, :, mixtures], np.flatnonzero(benchmarks)
     if values.size:
         varies = np.all([np.isfinite(unit(part)[:, 0]) for part in values], axis=0)
@@ -50,7 +50,7 @@ def complete_scores(panel: Panel, metric: str, cells: Sequence[tuple[str, str]])
     return Scores(values, columns, int((~mixtures).sum()))
 
 
-def complete(measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def complete_block(measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns [bool] of `measured` [rows, columns] between which every cell is measured.
 
     What has no cell at all is left out; then incomplete rows or incomplete columns, whichever leaves more cells.

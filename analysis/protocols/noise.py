@@ -193,8 +193,8 @@ def _variance(values: np.ndarray) -> float:
 # ---------------------------------------------------------------------------------------------- corrected correlations
 
 
-def in_words(reliability: float) -> str:
-    """More noise than mixtures differ says no more, however far below 0 the estimate lies."""
+def format_reliability(reliability: float) -> str:
+    """A reliability below 0 says that noise exceeds the differences of mixtures; how far below means nothing."""
     return f"{reliability:.2f}" if reliability >= 0 else "below 0"
 
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
-from analysis.protocols.noise import FLOOR, Noise, in_words, noise
+from analysis.protocols.noise import FLOOR, Noise, format_reliability, noise
 from analysis.rendering.table import Row, Table, with_interval
 from analysis.stats.estimates import CONSTANT, Estimate, mean_measured
 from analysis.tables.decisions import REGRET_INTERVALS, REGRETS
@@ -146,7 +146,7 @@ def _at_chance(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
 def _unreliable(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
     """The lesser one, if it is below the floor."""
     known = [(value, end) for value, end in zip(signal.reliability, ends, strict=True) if value < FLOOR]
-    return [Reason("reliability", f"{in_words(value)}, {end}") for value, end in sorted(known)[:1]]
+    return [Reason("reliability", f"{format_reliability(value)}, {end}") for value, end in sorted(known)[:1]]
 
 
 def _said(e: Estimate, null: float) -> str:

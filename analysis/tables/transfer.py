@@ -15,7 +15,7 @@ import numpy as np
 from analysis.panel.panel import STAGES, Panel
 from analysis.paper.numbers import TITLES
 from analysis.protocols import correlations as co
-from analysis.protocols.noise import ENOUGH_FREEDOM, FLOOR, Corrected, Draws, corrected, draw, in_words, noise
+from analysis.protocols.noise import ENOUGH_FREEDOM, FLOOR, Corrected, Draws, corrected, draw, format_reliability, noise
 from analysis.rendering.table import Row, Table, interval, signed, with_q_values, within_blocks
 from analysis.stats.association import Association, pearson
 
@@ -57,7 +57,7 @@ def transfer_table(panel: Panel) -> Table:
                             "" if math.isnan(others[b]) else signed(others[b]),
                             *_other_views(association),
                         ),
-                        f"reliability {in_words(trust[b])}" if trust[b] < FLOOR else "",
+                        f"reliability {format_reliability(trust[b])}" if trust[b] < FLOOR else "",
                         provisional=not settled[b],
                     )
                 yield Row(
@@ -82,7 +82,7 @@ def _reliability(value: float, measured: bool) -> str:
     """The lesser of the two stages'; a ceiling where seeds, or examples, are not measured."""
     if math.isnan(value):
         return "not measured"
-    return in_words(value) if measured else f"≤ {in_words(value)}"
+    return format_reliability(value) if measured else f"≤ {format_reliability(value)}"
 
 
 def _same_mixtures(panel: Panel, drawn: Draws | None, scale: str, metric: str) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from panels import Cube, panel_of, random_cube
 
 from analysis.protocols import correlations as co
-from analysis.protocols.complete_cases import complete
+from analysis.protocols.complete_cases import complete_block
 from analysis.protocols.scale import every_swap, scale_differences
 from analysis.stats import resampling as rs
 
@@ -163,7 +163,7 @@ def test_what_was_not_measured_is_left_out_and_counted() -> None:
 @settings(max_examples=200, deadline=None)
 @given(arrays(np.bool_, (5, 6), elements=st.sampled_from([True, True, True, False])))
 def test_complete_is_complete(measured: np.ndarray) -> None:
-    rows, columns = complete(measured)
+    rows, columns = complete_block(measured)
     assert measured[np.ix_(rows, columns)].all()
     whole_rows, whole_columns = measured.all(axis=1).sum() * 6, measured.all(axis=0).sum() * 5
     assert rows.sum() * columns.sum() >= max(whole_rows, whole_columns)
@@ -172,9 +172,9 @@ def test_complete_is_complete(measured: np.ndarray) -> None:
 def test_complete_keeps_the_larger_part() -> None:
     measured = np.ones((20, 9), bool)
     measured[3, 4] = False
-    rows, columns = complete(measured)  # one benchmark of twenty rather than one mixture of nine
+    rows, columns = complete_block(measured)  # one benchmark of twenty rather than one mixture of nine
     assert not rows[3] and rows.sum() == 19 and columns.all()
     measured = np.ones((20, 9), bool)
     measured[:15, 4] = False
-    rows, columns = complete(measured)
+    rows, columns = complete_block(measured)
     assert rows.all() and not columns[4] and columns.sum() == 8
