@@ -143,7 +143,7 @@ data, *wanted = sys.argv[1:]
 for fields in map(json.loads, wanted):
     source = Source("web", SourceSpec(kind="web", display="Web", text_column="content", **fields), None)
     try:
-        units = source.pinned(pathlib.Path(data), lambda line: None).units()
+        units = source.resolve_revision(pathlib.Path(data), lambda line: None).units()
         print(json.dumps([[unit.inputs(), [text for _, text in unit.documents()]] for unit in units]))
     except DataError as error:
         print(json.dumps(str(error)))
@@ -161,7 +161,7 @@ from mixtures.tokens.tokenizer import Tokenizer
 if __name__ == "__main__":
     data, tokenizer, needed, available = sys.argv[1:]
     spec = SourceSpec(kind="web", display="Web", text_column="content", hub="org/many")
-    source = Source("web", spec, None).pinned(pathlib.Path(data), lambda line: None)
+    source = Source("web", spec, None).resolve_revision(pathlib.Path(data), lambda line: None)
     sample = Sample.of(int(needed), int(available))
     folder = pathlib.Path(data) / "tokens" / "web"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -249,7 +249,7 @@ def test_a_sample_of_the_hub_is_tokenized_file_by_file_and_needs_no_network_afte
     hub: FakeHub, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     """A quarter of the tokens from the shortest run of files that has them, a part of each file's documents."""
-    script = tmp_path / "tokenize.py"  # a file, because its worker processes import it again
+    script = tmp_path / "tokenize_sample.py"  # a file, because its worker processes import it again
     script.write_text(TOKENIZE)
     per_row = len(tokenizer.encode("0.0 the stone keeps a lantern under the bridge")) + 1
     available = FILES * ROWS * per_row
