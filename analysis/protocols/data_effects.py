@@ -58,19 +58,22 @@ def web_means(panel: Panel, scores: np.ndarray) -> dict[str, Estimate]:
 
 
 def web_differences(panel: Panel, scores: np.ndarray) -> dict[tuple[str, str], Estimate]:
-    """(web, other) -> mean of web less other over the code shares that both have, of scores [M]."""
+    """(web, other) -> `web_difference` of every pair of sources whose code shares are known."""
+    known = np.isfinite(code_percents(panel))
+    webs = dict.fromkeys(panel.design[panel.mixtures[m]].web for m in np.flatnonzero(known))
+    pairs = ((web, other) for other, web in itertools.combinations(webs, 2))
+    return {pair: web_difference(panel, scores, *pair) for pair in pairs}
+
+
+def web_difference(panel: Panel, scores: np.ndarray, web: str, other: str) -> Estimate:
+    """Mean of web less other over the code shares that both have, of scores [M]."""
     cells: dict[tuple[str, float], list[float]] = {}
     for mixture, percent, score in zip(panel.mixtures, code_percents(panel), scores, strict=True):
         if np.isfinite(percent):
             cells.setdefault((panel.design[mixture].web, percent), []).append(float(score))
-    webs = [web for web in web_sources(panel) if any(web == w for w, _ in cells)]
-    means = {cell: float(np.mean(values)) for cell, values in cells.items()}
-    found = {}
-    for other, web in itertools.combinations(webs, 2):
-        shares = sorted({code for w, code in means if w == web} & {code for w, code in means if w == other})
-        differences = np.array([means[web, share] - means[other, share] for share in shares])
-        found[web, other] = paired_difference(differences, "shares")
-    return found
+    shares = sorted({code for w, code in cells if w == web} & {code for w, code in cells if w == other})
+    differences = np.array([np.mean(cells[web, share]) - np.mean(cells[other, share]) for share in shares])
+    return paired_difference(differences, "shares")
 
 
 # ---------------------------------------------------------------------------------------------- confounds

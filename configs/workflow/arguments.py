@@ -82,7 +82,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         sub.add_argument("study", help=f"name of a study below the runs folder{also}")
     single.add_argument("unit", help="as `status` names it")
     asking.add_argument("table", help="as the report names it: table5, 5, decisions, figure13; metrics: single cells")
-    asking.add_argument("cell", nargs="*", help="words of its row and perhaps a column, as printed; beginnings do")
+    asking.add_argument("cell", nargs="*", help="keys of its row in any order, and perhaps the heading of a column")
     for sub in (running, single, publishing, cleaning):
         sub.add_argument("--data", metavar="DIR", help="tokenizers, token shards (default: MAGIC_DATA, ./data)")
     for sub in (planning, running, single, looking, collecting, asking, publishing, cleaning):
