@@ -401,20 +401,20 @@ def _collect(args: argparse.Namespace, runs: Path) -> None:
 
 def _why(args: argparse.Namespace, runs: Path) -> None:
     from analysis.panel.archive import study_at
-    from analysis.provenance.why import answer, told
+    from analysis.provenance.why import format_trace, trace_number
 
     with study_at(args.study, runs) as study:
         archive = args.study if args.study.endswith(".zip") else None
-        facts = answer(study, args.table, args.cell, args.recipe, archive)
-    print(json.dumps(facts, indent=1) if args.json else told(facts))
+        facts = trace_number(study, args.table, args.cell, args.recipe, archive)
+    print(json.dumps(facts, indent=1) if args.json else format_trace(facts))
 
 
 def _publish(args: argparse.Namespace, runs: Path) -> None:
-    from analysis.provenance.publish import publish, said
+    from analysis.provenance.publish import publish
 
     study = StudyFolder.find(args.study, runs)
     units = _open_units(study)[2] if study.config.is_file() else []
-    print(said(publish(study, units, args.out, data_root(args.data), args.incomplete)))
+    print(format_published(publish(study, units, args.out, data_root(args.data), args.incomplete)))
 
 
 def _clean(args: argparse.Namespace, runs: Path) -> None:

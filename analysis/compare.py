@@ -144,7 +144,7 @@ def _vector(right: dict[str, float], names: list[str]) -> np.ndarray:
 def comparison(pairs: list[Pair], a: str, b: str) -> Table:
     """Rows for benchmarks, then for categories and for all, whose numbers are unweighted means of benchmarks."""
     from analysis.paper.numbers import CATEGORIES, category_of, displays
-    from analysis.rendering.table import with_q_values
+    from analysis.rendering.table import Column, with_q_values
 
     def rows() -> Iterator[Row]:
         for pair in pairs:
@@ -156,7 +156,9 @@ def comparison(pairs: list[Pair], a: str, b: str) -> Table:
         if len(pairs) > 1:
             yield _row(f"mean of {len(pairs)} benchmarks", pairs)
 
-    extra = ("A, %", "B, %", "only A right", "only B right", "left out")
+    shares = (Column(name, "{:.1f}".format) for name in ("A, %", "B, %"))
+    counts = (Column(name, "{:,}".format) for name in ("only A right", "only B right", "left out"))
+    extra = (*shares, *counts)
     return with_q_values(
         "compare", f"B less A in percentage points; A: {a}, B: {b}", "benchmark", rows(), extra, brief_extra=len(extra)
     )
@@ -192,8 +194,7 @@ def _row(name: str, pairs: list[Pair]) -> Row:
     )
     wins = (sum(int((gap == sign).sum()) for gap in gaps) for sign in (-1, 1))
     left_out = sum(pair.alone for pair in pairs)
-    shown = (*(f"{share:.1f}" for share in accuracy), *(f"{count:,}" for count in wins))
-    return Row((name,), estimate, extra=(*shown, f"{left_out:,}" if left_out else ""))
+    return Row((name,), estimate, extra=(*accuracy, *wins, left_out or None))
 
 
 def difference_interval(gaps: list[np.ndarray], draws: int = DRAWS) -> tuple[float, float]:

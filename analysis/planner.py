@@ -112,10 +112,21 @@ def planner_table(
     Less than r by the noise of both stages, and more by what a run and its examples do to both. That part is no sign of
     a true r, so that the mixtures needed are those that would tell the rest from 0.
     """
-    from analysis.rendering.table import with_q_values
+    from analysis.rendering.table import Column, with_q_values
 
-    what = ("reliability PT", "reliability SFT", "mixtures needed", "pairs ranked alike, %", "visible after PT, pp")
-    extra = (*what, f"seeds for {difference_pp:g} pp")
+    extra = (
+        Column("reliability PT", "{:.2f}".format),
+        Column("reliability SFT", "{:.2f}".format),
+        Column("mixtures needed", "{:,}".format, missing="over 50,000"),
+        Column("pairs ranked alike, %", "{:.0f}".format),
+        Column("visible after PT, pp", "{:.1f}".format),
+        # No number of seeds is enough where the examples alone hide the difference.
+        Column(
+            f"seeds for {difference_pp:g} pp",
+            lambda n: f"{n:,}" if math.isfinite(n) else "more examples",
+            "not measured",
+        ),
+    )
     title = f"What it takes to see a correlation of {r:g} between PT and SFT ({metric}, power {power:g})"
     rows = _rows(panel, r, power, seeds, metric, difference_pp / 100)
     return with_q_values("planner", title, "scale benchmark seeds", rows, extra, brief_extra=len(extra))
@@ -150,16 +161,15 @@ def _rows(
                 signal = r * math.sqrt(math.prod(trust))
                 alike = float(shared.with_seeds(count)[b]) / math.sqrt(math.prod(shown))
                 seen = min(max(signal + alike, -1.0), 1.0)
-                needed = f"{mixtures_needed(signal, power):,}" if signal > 0.01 else "over 50,000"
                 pt = sides[0]
                 lasting, fading = float(pt.examples[b] - pt.crossed[b]), float(pt.crossed[b] + pt.seeds[b])
-                enough = None if unknown else seeds_needed(lasting, fading, difference, power)
+                enough = seeds_needed(lasting, fading, difference, power) or math.inf
                 extra = (
-                    *(f"{t:.2f}" for t in trust),
-                    needed,
-                    f"{100 * decision_accuracy(seen):.0f}",
-                    f"{100 * visible_difference(noises[0], power):.1f}",
-                    "not measured" if unknown else "more examples" if enough is None else f"{enough:,}",
+                    *trust,
+                    mixtures_needed(signal, power) if signal > 0.01 else None,
+                    100 * decision_accuracy(seen),
+                    100 * visible_difference(noises[0], power),
+                    None if unknown else enough,
                 )
                 why = "noise of seeds not measured: at best" if unknown else ""
                 yield Row(keys, Estimate(seen, n=len(panel.mixtures), points="mixtures"), extra=extra, no_claim=why)

@@ -23,7 +23,8 @@ from analysis.claims.view import METRICS, View
 from analysis.panel.panel import STAGES, Panel
 from analysis.paper.numbers import SCALES as PAPER_SCALES
 from analysis.paper.numbers import displays
-from analysis.rendering.table import Row, Table, with_q_values
+from analysis.rendering.formats import join_names
+from analysis.rendering.table import Column, Note, Row, Table, with_q_values
 from analysis.stats.estimates import Estimate
 from configs.load import BENCHMARKS
 
@@ -137,23 +138,30 @@ def multiverse_table(panel: Panel) -> Table:
             reason = "" if outcome.judged else "cannot be judged in any specification"
             estimate = Estimate(outcome.share, n=outcome.judged, points="specifications", reason=reason)
             extra = (
-                _word(outcome.reference),
-                _word(outcome.published),
-                ", ".join(displays().get(name, name) for name in outcome.flipped_by),
-                _words(outcome.by_normalisation),
-                _words(outcome.by_reading),
+                outcome.reference,
+                outcome.published,
+                tuple(displays().get(name, name) for name in outcome.flipped_by),
+                outcome.by_normalisation,
+                outcome.by_reading,
             )
             yield Row((outcome.claim.name, outcome.claim.predicate), estimate, extra=extra)
 
     title = "Multiverse: in what share of all specifications does each claim of the paper hold?"
-    extra = ("in the reference", "in the paper's tables", "flipped by leaving out", "by normalisation", "by confidence")
+    extra = (
+        Column("in the reference", _format_answer, "not judged"),
+        Column("in the paper's tables", _format_answer, "not judged"),
+        Column("flipped by leaving out", join_names),
+        Column("by normalisation", _format_shares),
+        Column("by confidence", _format_shares),
+    )
     caveats = (
         "every specification counts alike, those too that leave out what a claim never looks at",
         "alignment is of the answers that confidence is of, which are those by sum: normalisation does not vary it",
         "a claim that two things differ, or that a sign changes, holds often where there is nothing but noise",
     )
+    notes = tuple(map(Note, caveats))
     return with_q_values(
-        "multiverse", title, "claim predicate", rows(), extra, signed=False, brief_extra=3, caveats=caveats
+        "multiverse", title, "claim predicate", rows(), extra, signed=False, brief_extra=3, caveats=notes
     )
 
 
@@ -192,9 +200,9 @@ def _known(answer: int) -> bool | None:
     return None if answer == UNKNOWN else bool(answer)
 
 
-def _word(answer: bool | None) -> str:
-    return "not judged" if answer is None else "yes" if answer else "no"
+def _format_answer(answer: bool) -> str:
+    return "yes" if answer else "no"
 
 
-def _words(shares: dict[str, float | None]) -> str:
+def _format_shares(shares: dict[str, float | None]) -> str:
     return ", ".join(f"{name} {'not judged' if s is None else f'{100 * s:.0f} %'}" for name, s in shares.items())

@@ -11,6 +11,7 @@ from analysis.panel.panel import STAGES, Panel
 from analysis.protocols.correlations import alignment, seed_spread
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene, diverging, sequential
 from analysis.rendering.table import Row, Table
+from analysis.rendering.writers import format_verdict
 from analysis.stats.estimates import Estimate, mean_measured
 
 FIGURE_2 = {"accuracy": "2a", "confidence": "2b"}
@@ -54,7 +55,7 @@ def _whisker(scene: Scene, x: Axis, y: float, row: Row, hue: str) -> None:
     tip = (
         f"{row.keys[3]}: {_format_estimate(e)}"
         + (f"; paper {row.paper:+.2f}" if row.paper is not None else "")
-        + f"; {row.verdict}"
+        + f"; {format_verdict(row)}"
     )
     if e.low is not None and e.high is not None:
         scene.line(x(e.low), y, x(e.high), y, f"whisker {hue}", tip)

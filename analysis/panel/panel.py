@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,23 @@ OWN_HUES = 4
 Cube = dict[
     tuple[str, str, str, str], np.ndarray
 ]  # (scale, stage, metric, normalisation) -> [seeds, mixtures, benchmarks]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The checkpoints that a number is computed from. An empty field stands for all of them."""
+
+    scales: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+    tokens: int | None = None
+    """Tokens trained on the way, of a checkpoint before the last."""
+
+    @classmethod
+    def of_keys(cls, names: Sequence[str], keys: Sequence[Any]) -> Scope:
+        """Read from the key columns `scale` and `stage`, where a table has them."""
+        known = dict(zip(names, keys, strict=True))
+        scales, stages = ((str(known[name]),) if name in known else () for name in ("scale", "stage"))
+        return cls(scales, stages)
 
 
 @dataclass(frozen=True)
@@ -126,19 +144,17 @@ class Panel:
         """(scale, stage) -> fingerprint of the score files behind the shown cells."""
         return {key: fingerprint(list(cells)) for key, cells in self.cells.items()}
 
-    def cells_behind(self, words: Iterable[str]) -> list[tuple[str, ...]]:
-        """`cells` of the scales and stages among some words, of all where none is named; also those of a checkpoint on
-        the way whose tokens are named, e.g. `120,000`."""
-        named = set(words)
-        scales = [scale for scale in self.scales if scale in named] or self.scales
-        stages = [stage for stage in STAGES if stage in named] or STAGES
+    def cells_behind(self, scope: Scope) -> list[tuple[str, ...]]:
+        """`cells` of the checkpoints in a scope: the last ones, and those on the way whose tokens it names."""
+        scales = [scale for scale in self.scales if scale in scope.scales] or self.scales
+        stages = [stage for stage in STAGES if stage in scope.stages] or STAGES
         found = [self.cells.get((scale, stage), ()) for scale in scales for stage in stages]
-        found += [at.cells for at in self.milestones if at.scale in scales and f"{at.tokens:,}" in named]
+        found += [at.cells for at in self.milestones if at.scale in scales and at.tokens == scope.tokens]
         return [cells for cells in dict.fromkeys(found) if cells]
 
-    def scores_behind(self, words: Iterable[str]) -> str:
+    def scores_behind(self, scope: Scope) -> str:
         """Fingerprint of the score files of `cells_behind`."""
-        found = {fingerprint(list(cells)) for cells in self.cells_behind(words)}
+        found = {fingerprint(list(cells)) for cells in self.cells_behind(scope)}
         return fingerprint(sorted(found)) if found else ""
 
     def has(self, metric: str) -> bool:

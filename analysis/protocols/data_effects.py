@@ -63,14 +63,19 @@ def web_means(panel: Panel, scores: np.ndarray) -> dict[str, Estimate]:
 
 
 def web_differences(panel: Panel, scores: np.ndarray) -> dict[tuple[str, str], Estimate]:
-    """(web, other) -> mean of web less other over the code shares that both have, of scores [M]."""
+    """(web, other) -> `web_difference` of every pair of sources whose code shares are known."""
+    webs, known = web_of_mixtures(panel), np.isfinite(code_percents(panel))
+    sources = [web for web in web_sources(panel) if known[webs == web].any()]
+    pairs = ((web, other) for other, web in itertools.combinations(sources, 2))
+    return {pair: web_difference(panel, scores, *pair) for pair in pairs}
+
+
+def web_difference(panel: Panel, scores: np.ndarray, web: str, other: str) -> Estimate:
+    """Mean of web less other over the code shares that both have, of scores [M]."""
     percents, webs = code_percents(panel), web_of_mixtures(panel)
     known = np.isfinite(percents)
-    found = {}
-    for other, web in itertools.combinations((w for w in web_sources(panel) if known[webs == w].any()), 2):
-        differences = group_differences(scores[known], webs[known] == web, webs[known] == other, percents[known])
-        found[web, other] = paired_difference(differences, "shares")
-    return found
+    differences = group_differences(scores[known], webs[known] == web, webs[known] == other, percents[known])
+    return paired_difference(differences, "shares")
 
 
 def group_differences(values: np.ndarray, treated: np.ndarray, control: np.ndarray, groups: np.ndarray) -> np.ndarray:

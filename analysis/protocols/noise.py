@@ -51,9 +51,6 @@ def residual_covariance(x: np.ndarray, y: np.ndarray) -> float:
     return float((u * v).sum() / ((m - 1) * (e - 1)) / e)
 
 
-SEEDED = "seed noise from "
-
-
 @dataclass(frozen=True)
 class Repeats:
     """What seed noise rests on."""
@@ -70,9 +67,13 @@ class Repeats:
         """Many seeds of few mixtures do not count: how far seeds move a mixture may depend on the mixture."""
         return self.freedom >= ENOUGH_FREEDOM and 2 * self.mixtures >= self.of
 
-    def __str__(self) -> str:
+    @property
+    def counts(self) -> str:
         freedom = f"{self.freedom} degree{'s' * (self.freedom != 1)} of freedom"
-        return f"{SEEDED}{self.mixtures} of {self.of} mixtures, {freedom}"
+        return f"{self.mixtures} of {self.of} mixtures, {freedom}"
+
+    def __str__(self) -> str:
+        return f"seed noise from {self.counts}"
 
 
 @dataclass(frozen=True)
@@ -257,9 +258,9 @@ class Draws:
     """The fewest seeds that stand for all, where they are too few."""
 
     @property
-    def caveat(self) -> str:
+    def meaning(self) -> str:
         """What "same mixtures" means of an interval."""
-        known = f"interval, same mixtures: other {self.what} for these very mixtures"
+        known = f"other {self.what} for these very mixtures"
         if "seeds" not in self.what:
             return f"{known}; no mixture has two seeds: their noise is not measured"
         return f"{known}; {self.few}" if self.few else known

@@ -60,14 +60,14 @@ def _contents(path: Path) -> tuple[list[tuple[Any, ...]], list[Facts]]:
     return list(frame.itertuples(index=False, name=None)), [{str(k): v for k, v in one.items()} for one in checkpoints]
 
 
-def place_of(checkpoint: Facts) -> Checkpoint:
+def checkpoint_of(checkpoint: Facts) -> Checkpoint:
     return Checkpoint(*(checkpoint[name] for name in Checkpoint._fields))
 
 
 def runs_behind(folder: Path, files: Iterable[Facts]) -> dict[str, Facts]:
     """Name of each run below the study's folder, parents of fine-tuning too -> its facts; folder: <runs>/<study>."""
     names: dict[str, Facts] = {}
-    for one in (place_of(checkpoint) for file in files for checkpoint in file["checkpoints"]):
+    for one in (checkpoint_of(checkpoint) for file in files for checkpoint in file["checkpoints"]):
         if one.recipe:
             names.setdefault(one._replace(stage="PT", recipe="").folder, {})
         names.setdefault(one.folder, {})
@@ -98,28 +98,32 @@ def _training_unit(run: str) -> str:
     return f"pretrain/{model}" if stage == "pt" else f"finetune/{model}/{stage.removeprefix('sft-')}"
 
 
-def doubts(files: Iterable[Facts], runs: dict[str, Facts], units: dict[str, Facts | None]) -> list[str]:
-    """Score files that no unit's record names, and score files and fine-tunings whose weights are none that the run
-    before them says it exported, in words."""
-    wrong = []
+def find_doubts(files: Iterable[Facts], runs: dict[str, Facts], units: dict[str, Facts | None]) -> list[str]:
+    """Sentences on score files that no unit's record names, and on score files and fine-tunings whose weights the run
+    before them did not export."""
     made = {unit["product"] for name, unit in units.items() if unit and name.startswith("score/")}
+    wrong = []
     for file in files:
         if made and fingerprint([file["sha256"]]) not in made:
             wrong.append(f"{file['path']}: altered since it was scored, or scored by something else than its unit")
         for checkpoint in file["checkpoints"]:
-            place = place_of(checkpoint)
-            exports = (runs[place.folder]["done"] or {}).get("export", {})
-            if str(place.step) in exports and exports[str(place.step)] != checkpoint["checkpoint"]:
+            if _is_foreign(checkpoint, runs):
                 wrong.append(f"{file['path']}: its weights {checkpoint['checkpoint'][:16]} are no export of its run")
-    parents = {name: run["parent"] for name, run in runs.items() if run["parent"]}
-    strangers = [name for name, parent in parents.items() if parent["is_export_of_pt"] is False]
+    strangers = [name for name, run in runs.items() if run["parent"] and run["parent"]["is_export_of_pt"] is False]
     return [*wrong, *(f"{name}: its parent is no export of the pt beside it" for name in strangers)]
+
+
+def _is_foreign(checkpoint: Facts, runs: dict[str, Facts]) -> bool:
+    """Does its run say that it exported other weights at this step?"""
+    place = checkpoint_of(checkpoint)
+    exports = (runs[place.folder]["done"] or {}).get("export", {})
+    return str(place.step) in exports and exports[str(place.step)] != checkpoint["checkpoint"]
 
 
 def units_behind(folder: Path, files: Iterable[Facts], runs: dict[str, Facts]) -> dict[str, Facts | None]:
     """Unit -> its record, None where there is none; in the order in which they were done."""
     scores = []
-    for place in (place_of(checkpoint) for file in files for checkpoint in file["checkpoints"]):
+    for place in (checkpoint_of(checkpoint) for file in files for checkpoint in file["checkpoints"]):
         here = [f"score/{place.folder}/{step}" for step in (f"step-{place.step:07d}", "last")]
         scores.append(next((name for name in here if read_record(folder, name) is not None), here[-1]))
     trainings = sorted((run["unit"] for run in runs.values()), reverse=True)

@@ -94,7 +94,7 @@ def publish(
     return Published(out, sizes, redaction.replaced, tuple(lacking))
 
 
-def said(published: Published) -> str:
+def format_published(published: Published) -> str:
     """What `study.py publish` prints."""
     rows = [(part, *sizes) for part, sizes in published.sizes.items()]
     rows.append(("all", *(sum(column) for column in zip(*published.sizes.values(), strict=True))))

@@ -1,7 +1,7 @@
 """Why does the report say this number? From a cell of a table back to commands, commit, configs, data and hardware.
 
-In: the words beside a number (`analysis.provenance.lookup`), a study's folder or a published one. Out: `answer`,
-everything that is known as one JSON object, and `told`, the same for people: what all runs share is said once,
+In: the keys of a number (`analysis.provenance.lookup`), a study's folder or a published one. Out: `trace_number` gives
+everything that is known as one JSON object, `format_trace` the same as text: what all runs share is written once, and
 exceptions by name.
 """
 
@@ -13,8 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from analysis.provenance.lookup import METRICS, find, metrics_sheet, table_named
-from analysis.provenance.origins import Facts, doubts, place_of, runs_behind, score_files_behind, units_behind
+from analysis.provenance.lookup import METRICS, find_rows, find_table, metrics_sheet, row_scope
+from analysis.provenance.origins import Facts, checkpoint_of, find_doubts, runs_behind, score_files_behind, units_behind
 from configs.artifacts import sha256_file
 from configs.clock import clock
 from configs.layout import StudyFolder, runs_root
@@ -26,7 +26,7 @@ LABEL = 20
 """Characters."""
 
 
-def answer(
+def trace_number(
     study: StudyFolder, table: str, words: Sequence[str], recipe: str | None = None, archive: str | None = None
 ) -> Facts:
     """words: of the row's keys, and perhaps a column; archive: the zip that the study was unpacked from.
@@ -39,21 +39,20 @@ def answer(
     from analysis.tables.settings import MAKERS as SETTINGS
     from analysis.tables.settings import settings_tables
 
-    name, folder = table_named(table), study.path
+    name, folder = find_table(table), study.path
     panel = load_panel(study, recipe)
     made: Table | Sheet
     if name == METRICS:
         made, scores = metrics_sheet(study)
     elif name in SETTINGS:
         (made,) = settings_tables(panel, [name])
-        scores = [panel.scores_behind(map(str, row[: made.keys])) for row in made.rows]
+        scores = [panel.scores_behind(row_scope(made, i)) for i in range(len(made.rows))]
     else:
         (made,) = build_tables(panel, [name])
         scores = [row.scores for row in made.rows]
-    found = find(made, words, scores)
+    found = find_rows(made, words, scores)
     first = found.rows[0]
-    keys = found.keys(first)
-    cells = {scores[first]} if name == METRICS else set().union(*panel.cells_behind(" ".join(keys.values()).split()))
+    cells = {scores[first]} if name == METRICS else set().union(*panel.cells_behind(row_scope(made, first)))
     files = score_files_behind(study, cells)
     trained = runs_behind(folder, files)
     units = units_behind(folder, files, trained) if files else {}
@@ -68,7 +67,7 @@ def answer(
         "runs": trained,
         "units": units,
         "study.yaml": sha256_file(study.config) if study.config.is_file() else None,
-        "doubts": doubts(files, trained, units),
+        "doubts": find_doubts(files, trained, units),
         "commands": commands(study, name, trained, archive),
     }
 
@@ -110,7 +109,7 @@ def commands(study: StudyFolder, table: str, runs: Mapping[str, Facts], archive:
 # ---------------------------------------------------------------------------------------------- for people
 
 
-def told(facts: Facts) -> str:
+def format_trace(facts: Facts) -> str:
     """The answer in lines for a terminal."""
     return "\n".join(
         [
@@ -150,7 +149,7 @@ def _scores(facts: Facts) -> list[str]:
     files = facts["scores"]["files"]
     if not files:
         return ["", "Scores", "  no score files are here: the metrics were given, or published without them"]
-    places = {place_of(checkpoint) for file in files for checkpoint in file["checkpoints"]}
+    places = {checkpoint_of(checkpoint) for file in files for checkpoint in file["checkpoints"]}
     size = sum(file["bytes"] for file in files)
     lines = [
         "",
@@ -162,11 +161,17 @@ def _scores(facts: Facts) -> list[str]:
     if others := sorted({place.seed for place in places} - {*facts["seeds"]}):
         shown, more = (", ".join(map(str, seeds)) for seeds in (facts["seeds"], others))
         lines.append(f"  the number is of seed {shown}, its reliability also of {more}")
+    return lines + _scoring(files, facts["units"])
+
+
+def _scoring(files: Sequence[Facts], units: Mapping[str, Facts | None]) -> list[str]:
+    """How the models were scored, as the score files and the units' records say."""
+    lines = []
     for key in ("dtype", "plan_hash", "versions", "model"):
         values = {file["path"]: file["metadata"].get(key) for file in files}
         if key != "model" or any(values.values()):
             lines += _shared(key.replace("_", " "), values)
-    made = {name: record for name, record in facts["units"].items() if name.startswith("score/") and record}
+    made = {name: record for name, record in units.items() if name.startswith("score/") and record}
     for key in ("git_commit", "hardware"):
         lines += _shared(key.replace("_", " "), {name: record[key] for name, record in made.items()} or {"": None})
     return lines
@@ -182,11 +187,13 @@ def _trainings(facts: Facts) -> list[str]:
         if key == "git_commit" and any(str(run[key]).endswith("-dirty") for run in trained.values()):
             lines.append(f"    -dirty: files differed from that commit; how is {UNKNOWN}")
     lines += _shared("config", {n: run["config"] and "config.yaml in the folder of each" for n, run in trained.items()})
-    parents = {name: run["parent"] for name, run in trained.items() if run["parent"]}
-    proven = sum(bool(parent["is_export_of_pt"]) for parent in parents.values())
-    if parents:
-        lines.append(_line("parents", f"{proven} of {len(parents)} fine-tunings began with an export of their own pt"))
-    return lines
+    return lines + _parents([run["parent"] for run in trained.values() if run["parent"]])
+
+
+def _parents(parents: Sequence[Facts]) -> list[str]:
+    proven = sum(bool(parent["is_export_of_pt"]) for parent in parents)
+    words = f"{proven} of {len(parents)} fine-tunings began with an export of their own pt"
+    return [_line("parents", words)] if parents else []
 
 
 def _data(facts: Facts) -> list[str]:
@@ -216,20 +223,22 @@ def _units(facts: Facts) -> list[str]:
     lines = ["", "Units"] if kinds else []
     for kind, units in kinds.items():
         known = {name: record for name, record in units.items() if record}
-        if not known:
-            lines.append(_line(kind, UNKNOWN))
-            continue
-        begun = sorted(record["started"].removesuffix("+00:00") for record in known.values())
-        span = begun[0] if begun[0] == begun[-1] else f"{begun[0]} to {begun[-1]}"
-        hosts = ", ".join(sorted({record["host"] for record in known.values()}))
-        total = clock(sum(record["seconds"] for record in known.values()))
-        changed = sorted({room for record in known.values() for room in record["code_changed_since"]})
-        code = f"; since then changed: code of {', '.join(changed)}" if changed else "; by the code that is here"
-        lost = f"; of {len(units) - len(known)} {UNKNOWN}" if len(known) < len(units) else ""
-        lines.append(_line(kind, f"{len(known)} in {total} on {hosts}, begun {span} UTC{code}{lost}"))
+        lines.append(_line(kind, _describe_units(known, len(units) - len(known)) if known else UNKNOWN))
         kept = [f"{name}: {'; '.join(record['kept'])}" for name, record in known.items() if record["kept"]]
         lines += [f"    kept although changed: {line}" for line in kept[:SHOWN]]
     return lines
+
+
+def _describe_units(known: Mapping[str, Facts], unrecorded: int) -> str:
+    """How many units of a kind there are, how long and where they ran, and whether their code is still the same."""
+    begun = sorted(record["started"].removesuffix("+00:00") for record in known.values())
+    span = begun[0] if begun[0] == begun[-1] else f"{begun[0]} to {begun[-1]}"
+    hosts = ", ".join(sorted({record["host"] for record in known.values()}))
+    total = clock(sum(record["seconds"] for record in known.values()))
+    changed = sorted({room for record in known.values() for room in record["code_changed_since"]})
+    code = f"; since then changed: code of {', '.join(changed)}" if changed else "; by the code that is here"
+    rest = f"; of {unrecorded} {UNKNOWN}" if unrecorded else ""
+    return f"{len(known)} in {total} on {hosts}, begun {span} UTC{code}{rest}"
 
 
 def _line(label: str, words: str) -> str:

@@ -1,21 +1,69 @@
 """Tables as every part of the analysis makes them: of numbers with their uncertainty, and of facts.
 
-In: `Estimate`s, or settings and published numbers. Out: `Table`s and `Sheet`s for the terminal, files and the report
-(`analysis.rendering.writers`).
+In: `Estimate`s, or settings and published numbers. Out: `Table`s and `Sheet`s that hold values; text is made of them
+last, for the terminal, files and the report (`analysis.rendering.writers`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-from analysis.stats.association import Association
 from analysis.stats.estimates import Estimate, benjamini_hochberg
 
+if TYPE_CHECKING:
+    from analysis.panel.panel import Scope
+
 COUNTABLE = 10**15
-"""Arrangements that are written out."""
+"""Fewer arrangements than this are written out; more are given in powers of ten."""
+
+
+class RowVerdict(StrEnum):
+    """Where the paper's number lies relative to this run's interval, or why that cannot be said."""
+
+    MISSING = "missing"
+    NO_CLAIM = "no claim"
+    NO_INTERVAL = "no interval"
+    INSIDE = "inside"
+    OUTSIDE = "outside"
+    NOT_COMPARED = ""
+    """The paper has no such number."""
+
+
+COMPARED = (RowVerdict.INSIDE, RowVerdict.OUTSIDE)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A further column of a table: its heading, and how one of its values is written."""
+
+    name: str
+    write: Callable[[Any], str] = str
+    missing: str = ""
+    """Written in place of None."""
+
+    def text(self, value: Any) -> str:
+        return self.missing if value is None else self.write(value)
+
+
+class NoteKind(StrEnum):
+    """What a note is about; the value is what it begins with."""
+
+    CAVEAT = ""
+    SEED_NOISE = "seed noise from "
+    SAME_MIXTURES = "interval, same mixtures: "
+
+
+@dataclass(frozen=True)
+class Note:
+    detail: str
+    kind: NoteKind = NoteKind.CAVEAT
+
+    def __str__(self) -> str:
+        return f"{self.kind}{self.detail}"
 
 
 @dataclass(frozen=True)
@@ -23,11 +71,14 @@ class Row:
     keys: tuple[str, ...]
     estimate: Estimate
     paper: float | None = None
-    extra: tuple[str, ...] = ()
+    extra: tuple[Any, ...] = ()
+    """A value for each column of `Table.extra`, or nothing where the row has none of them."""
     no_claim: str = ""
     """Why the number supports no claim, if it does not."""
     provisional: bool = False
     """Some of its noise is not measured."""
+    scope: Scope | None = None
+    """None: the key columns `scale` and `stage` tell."""
     scores: str = ""
     """Fingerprint of the score files behind the number."""
     q: float | None = None
@@ -39,17 +90,17 @@ class Row:
         return None if self.paper is None or self.estimate.value is None else self.estimate.value - self.paper
 
     @property
-    def verdict(self) -> str:
-        """Where the paper's number lies relative to this run's interval, or why that cannot be said."""
+    def verdict(self) -> RowVerdict:
         if self.estimate.value is None:
-            return f"missing: {self.estimate.reason}"
+            return RowVerdict.MISSING
         if self.no_claim:
-            return f"no claim: {self.no_claim}"
+            return RowVerdict.NO_CLAIM
         if self.paper is None:
-            return ""
+            return RowVerdict.NOT_COMPARED
         inside = self.estimate.inside(self.paper)
-        said = "no interval" if inside is None else "inside" if inside else "outside"
-        return f"{said}, provisional" if self.provisional else said
+        if inside is None:
+            return RowVerdict.NO_INTERVAL
+        return RowVerdict.INSIDE if inside else RowVerdict.OUTSIDE
 
 
 @dataclass(frozen=True)
@@ -58,9 +109,8 @@ class Table:
     """File name without suffix."""
     title: str
     keys: tuple[str, ...]
-    extra: tuple[str, ...]
+    extra: tuple[Column, ...]
     rows: tuple[Row, ...]
-    unit: str = ""
     digits: int = 2
     signed: bool = True
     """Numbers with their sign: correlations and differences."""
@@ -68,7 +118,7 @@ class Table:
     """How many of `extra` are shown where there is little room: on the terminal, in LaTeX, in the report."""
     repeats_paper: bool = False
     """The paper's numbers in it stand in other tables, or follow from theirs."""
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[Note, ...] = ()
     """What the numbers alone would hide."""
 
     @property
@@ -85,15 +135,25 @@ class Table:
         if counts:
             fewest, most = Decimal(min(counts)), Decimal(max(counts))  # of many mixtures they are no float
             lines.append(
-                f"distinct arrangements: {_span(fewest, most, ',' if most < COUNTABLE else '.1e')}; "
-                f"smallest possible p: {_span(min(smallest), max(smallest), '.2g')}"
+                f"distinct arrangements: {_format_range(fewest, most, ',' if most < COUNTABLE else '.1e')}; "
+                f"smallest possible p: {_format_range(min(smallest), max(smallest), '.2g')}"
             )
         if len(known) < len(self.rows):
             lines.append(f"{len(self.rows) - len(known)} of {len(self.rows)} numbers are missing and left empty")
-        return [*lines, *self.caveats]
+        return [*lines, *map(str, self.caveats)]
 
-    def count(self, verdict: str) -> int:
-        return sum(row.verdict.partition(",")[0] == verdict for row in self.rows)
+    def count(self, verdict: RowVerdict) -> int:
+        return sum(row.verdict is verdict for row in self.rows)
+
+    def values(self, row: Row) -> dict[str, Any]:
+        """Heading of each further column -> its value in a row; None where the row has none."""
+        return dict(zip((column.name for column in self.extra), row.extra or (None,) * len(self.extra), strict=True))
+
+    def texts(self, row: Row) -> list[str]:
+        """The further columns of a row as they are written; empty where the row has none of them."""
+        if not row.extra:
+            return [""] * len(self.extra)
+        return [column.text(value) for column, value in zip(self.extra, row.extra, strict=True)]
 
 
 Cell = str | int | float | None
@@ -118,42 +178,16 @@ class Sheet:
     notes: tuple[str, ...] = ()
 
 
-def _span(low: float | Decimal, high: float | Decimal, spec: str) -> str:
+def _format_range(low: float | Decimal, high: float | Decimal, spec: str) -> str:
     return f"{low:{spec}}" if low == high else f"{low:{spec}} to {high:{spec}}"
 
 
-def signed(value: float) -> str:
-    """A correlation as the tables print it, e.g. `−0.44`."""
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def with_interval(e: Estimate) -> str:
-    """Value and interval, e.g. `+0.44 [+0.12, +0.70]`."""
-    if e.value is None:
-        return ""
-    return signed(e.value) + ("" if e.low is None or e.high is None else f" {interval(e.low, e.high)}")
-
-
-def interval(low: float, high: float) -> str:
-    return f"[{signed(low)}, {signed(high)}]"
-
-
-def within_blocks(association: Association) -> str:
-    """The permutation p within web sources, e.g. `0.028 of 216 (least 0.0046)`."""
-    p, least = association.p_within, association.smallest_p_within
-    return "" if p is None else f"{p:.2g} of {association.arrangements_within:,} (least {least:.2g})"
-
-
 def with_q_values(
-    name: str, title: str, keys: str, rows: Iterable[Row], extra: tuple[str, ...] = (), **form: Any
+    name: str, title: str, keys: str, rows: Iterable[Row], extra: tuple[Column, ...] = (), **form: Any
 ) -> Table:
-    """A table whose rows carry Benjamini-Hochberg q-values over all their p-values; form: other fields of `Table`.
-
-    A row that says nothing of `extra`, because its number is missing, is filled up with empty texts.
-    """
+    """A table whose rows carry Benjamini-Hochberg q-values over all their p-values; form: other fields of `Table`."""
     listed = list(rows)
     assert all(len(row.extra) == len(extra) or not row.extra for row in listed), name
     q = benjamini_hochberg([row.estimate.p for row in listed])
-    empty = ("",) * len(extra)
-    done = tuple(replace(row, q=value, extra=row.extra or empty) for row, value in zip(listed, q, strict=True))
+    done = tuple(replace(row, q=value) for row, value in zip(listed, q, strict=True))
     return Table(name, title, tuple(keys.split()), extra, done, **form)

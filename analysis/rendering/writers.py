@@ -10,80 +10,98 @@ import io
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.rendering.formats import format_fact, format_p, format_signed
 from analysis.rendering.grid import Grid, align, align_once, below, filled, narrow, numeric
-from analysis.rendering.table import Cell, Row, Sheet, Table
+from analysis.rendering.table import Row, RowVerdict, Sheet, Table
 from configs.artifacts import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-VERDICT = 4
-"""Place of the verdict behind a table's keys."""
 ESTIMATE = ("value", "low", "high", "n", "points", "interval", "p", "null", "arrangements", "smallest_p", "missing")
+"""Columns of a CSV file that every number has."""
 
 
-def headings(table: Table, *, brief: bool = True) -> list[str]:
-    """Columns of the rounded forms. brief: where there is little room."""
-    keys = [key.replace("_", " ") for key in table.keys]
-    extra = table.extra[: table.brief_extra] if brief else table.extra
-    return [*keys, "paper", "this run", "95 % interval", "difference", "verdict", "n", "p", "q", *extra]
+@dataclass(frozen=True)
+class Field:
+    """A column of a table in the rounded forms."""
+
+    heading: str
+    kind: str
+    """key, number or verdict."""
+    text: Callable[[Row], str]
+    """Empty where a row has nothing to say."""
+    exact: Callable[[Row], float | None] = lambda row: None
+    """The number behind a rounded text."""
+    tinted: bool = False
+    """Correlations in it may be coloured by their size."""
 
 
-def cells(table: Table, row: Row, *, brief: bool = True) -> list[str]:
-    """One row under `headings`; missing numbers are empty."""
-    e, digits = row.estimate, table.digits
+def fields(table: Table, *, brief: bool = True) -> list[Field]:
+    """Columns of the rounded forms. brief: those for little room."""
 
     def number(value: float | None) -> str:
         if value is None:
             return ""
-        text = f"{value:+.{digits}f}" if table.signed else f"{value:.{digits}f}"
-        return text.replace("-", "−")
+        return (f"{value:+.{table.digits}f}" if table.signed else f"{value:.{table.digits}f}").replace("-", "−")
 
-    interval = "" if e.low is None else f"[{number(e.low)}, {number(e.high)}]"
-    difference = "" if row.difference is None else f"{row.difference:+.{digits}f}".replace("-", "−")
+    def interval(row: Row) -> str:
+        ends = row.estimate.ends
+        return "" if ends is None else f"[{number(ends[0])}, {number(ends[1])}]"
+
+    def difference(row: Row) -> str:
+        return "" if row.difference is None else format_signed(row.difference, table.digits)
+
+    extra = table.extra[: table.brief_extra] if brief else table.extra
     return [
-        *row.keys,
-        number(row.paper),
-        number(e.value),
-        interval,
-        difference,
-        row.verdict,
-        str(e.n) if e.n else "",
-        chance(e.p),
-        chance(row.q),
-        *(row.extra[: table.brief_extra] if brief else row.extra),
+        *(Field(key.replace("_", " "), "key", _key(i)) for i, key in enumerate(table.keys)),
+        Field("paper", "number", lambda row: number(row.paper)),
+        Field("this run", "number", lambda row: number(row.estimate.value), lambda row: row.estimate.value, True),
+        Field("95 % interval", "number", interval),
+        Field("difference", "number", difference, lambda row: row.difference),
+        Field("verdict", "verdict", format_verdict),
+        Field("n", "number", lambda row: str(row.estimate.n or "")),
+        Field("p", "number", lambda row: format_p(row.estimate.p), lambda row: row.estimate.p),
+        Field("q", "number", lambda row: format_p(row.q), lambda row: row.q),
+        *(Field(column.name, "number", _extra(table, i)) for i, column in enumerate(extra)),
     ]
 
 
-def chance(p: float | None, digits: int = 2) -> str:
-    """A p- or q-value; empty where there is none."""
-    return "" if p is None else f"{p:.{digits}g}" if p >= 1e-4 else f"{p:.0e}"
+def _key(place: int) -> Callable[[Row], str]:
+    return lambda row: row.keys[place]
 
 
-def words(cell: Cell) -> str:
-    """A fact for reading: 100864 is 100,864."""
-    if cell is None:
-        return ""
-    return cell if isinstance(cell, str) else f"{cell:,}" if isinstance(cell, int) else f"{cell:,.4g}"
+def _extra(table: Table, place: int) -> Callable[[Row], str]:
+    return lambda row: table.texts(row)[place]
+
+
+def format_verdict(row: Row) -> str:
+    if row.verdict is RowVerdict.MISSING:
+        return f"{row.verdict}: {row.estimate.reason}"
+    if row.verdict is RowVerdict.NO_CLAIM:
+        return f"{row.verdict}: {row.no_claim}"
+    return f"{row.verdict}, provisional" if row.provisional and row.verdict else row.verdict
 
 
 def grid(table: Table | Sheet, *, brief: bool = True, on_terminal: bool = False) -> Grid:
-    """Every cell as words, empty columns left out. brief: columns for little room; on_terminal: brief rows too."""
+    """Every cell as text, empty columns left out. brief: columns for little room; on_terminal: brief rows too."""
     if isinstance(table, Sheet):
         header = [name.replace("_", " ") for name in table.header]
-        body = [[words(cell) for cell in row] for row in table.rows]
+        body = [[format_fact(cell) for cell in row] for row in table.rows]
         whole = Grid(table.title, header, body, table.keys, table.optional, table.weak, table.notes)
-    else:
-        rows = [row for row in table.rows if row.brief or not on_terminal]
-        header, body = headings(table, brief=brief), [cells(table, row, brief=brief) for row in rows]
-        hidden = len(table.rows) - len(rows)
-        notes = (*table.notes, *((f"{hidden} more rows are in the files",) if hidden else ()))
-        optional = (*reversed(table.extra), "difference", "n", "q", "p")
-        weak = frozenset(i for i, row in enumerate(rows) if row.estimate.value is None or row.no_claim)
-        whole = Grid(table.title, header, body, len(table.keys), optional, weak, notes)
+        return whole.only(filled(header, body))
+    rows = [row for row in table.rows if row.brief or not on_terminal]
+    columns = fields(table, brief=brief)
+    header, body = [field.heading for field in columns], [[field.text(row) for field in columns] for row in rows]
+    hidden = len(table.rows) - len(rows)
+    notes = (*table.notes, *([f"{hidden} more rows are in the files"] if hidden else []))
+    optional = (*(column.name for column in reversed(table.extra)), "difference", "n", "q", "p")
+    weak = frozenset(i for i, row in enumerate(rows) if row.verdict in (RowVerdict.MISSING, RowVerdict.NO_CLAIM))
+    whole = Grid(table.title, header, body, len(table.keys), optional, weak, notes)
     return whole.only(filled(header, body))
 
 
@@ -132,10 +150,12 @@ def as_csv(table: Table | Sheet) -> str:
     if isinstance(table, Sheet):
         writer.writerows([table.header, *table.rows])
         return out.getvalue()
-    writer.writerow([*table.keys, "paper", *ESTIMATE, "difference", "verdict", "q", "scores", *table.extra])
+    extra = [column.name for column in table.extra]
+    writer.writerow([*table.keys, "paper", *ESTIMATE, "difference", "verdict", "q", "scores", *extra])
     for row in table.rows:
         estimate = [getattr(row.estimate, name) for name in ESTIMATE]
-        values = [*row.keys, row.paper, *estimate, row.difference, row.verdict, row.q, row.scores, *row.extra]
+        verdict = format_verdict(row)
+        values = [*row.keys, row.paper, *estimate, row.difference, verdict, row.q, row.scores, *table.texts(row)]
         writer.writerow(["" if v is None else v for v in values])
     return out.getvalue()
 
@@ -160,24 +180,9 @@ WRAPPED = 26
 """Characters of a column of words beyond which it is broken into lines."""
 EM = 0.5
 """Of a character."""
-SPECIAL = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\$",
-        "&": r"\&",
-        "#": r"\#",
-        "%": r"\%",
-        "_": r"\_",
-        "^": r"\textasciicircum{}",
-        "~": r"\textasciitilde{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "−": "$-$",
-    }
-)
+NAMED = {"\\": "backslash", "^": "asciicircum", "~": "asciitilde", "<": "less", ">": "greater", "|": "bar"}
+ESCAPED = {sign: rf"\{sign}" for sign in "{}$&#%_"} | {sign: rf"\text{name}{{}}" for sign, name in NAMED.items()}
+SPECIAL = str.maketrans(ESCAPED | {"−": "$-$"})
 
 
 def as_latex(table: Table | Sheet) -> str:

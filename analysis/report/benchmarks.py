@@ -1,6 +1,7 @@
 """One page of the report a benchmark: what it is, how every mixture does on it, what it is worth as an early sign.
 
-In: `Panel`, tables, verdicts; configs/benchmarks for the paper's 20. Out: `Page`s for templates/benchmark.html.j2.
+In: `Panel`, tables, verdicts; configs/benchmarks for the paper's 20. Out: `BenchmarkPage`s, which
+templates/benchmark.html.j2 writes.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ from analysis.protocols.decisions import Protocol, protocols
 from analysis.rendering.drawing import Figure
 from analysis.rendering.table import Table
 from analysis.report.summary import short
-from analysis.report.tables import Grid, about
+from analysis.report.tables import HtmlTable, benchmark_rows
 from analysis.report.verdict import Verdict
 from analysis.stats.estimates import mean_measured
 from configs.load import BENCHMARKS, load_benchmark
+from configs.schema import BenchmarkConfig
 
 ELSEWHERE = ("code_share", "code_share_means")
 """Tables about mixtures rather than about what a benchmark is worth."""
 
 
 @dataclass(frozen=True)
-class Page:
+class BenchmarkPage:
     slug: str
     display: str
     category: str
@@ -42,19 +44,19 @@ class Page:
     """(mixture, accuracy with its standard error under each of `sides`)."""
     reliability: Figure | None
     """None: only published metrics are here."""
-    grids: list[Grid]
+    tables: list[HtmlTable]
     """What the tables say of this benchmark."""
 
 
-def pages(panel: Panel, tables: Sequence[Table], found: dict[tuple[str, Protocol], Verdict]) -> list[Page]:
+def pages(panel: Panel, tables: Sequence[Table], found: dict[tuple[str, Protocol], Verdict]) -> list[BenchmarkPage]:
     sides = [(scale, stage) for scale in panel.scales for stage in STAGES]
     values = {side: panel.matrix(*side) for side in sides}
     errors = {side: panel.stderr(*side) for side in sides}
     made = []
     for b, slug in enumerate(panel.benchmarks):
-        grids = (about(table, panel.displays[slug]) for table in tables if table.name not in ELSEWHERE)
+        mine = (benchmark_rows(table, panel.displays[slug]) for table in tables if table.name not in ELSEWHERE)
         made.append(
-            Page(
+            BenchmarkPage(
                 slug=slug,
                 display=panel.displays[slug],
                 category=panel.category_of[slug],
@@ -67,7 +69,7 @@ def pages(panel: Panel, tables: Sequence[Table], found: dict[tuple[str, Protocol
                     for m, mixture in enumerate(panel.mixtures)
                 ],
                 reliability=reliability_figure(panel, slug),
-                grids=[one for one in grids if one is not None],
+                tables=[one for one in mine if one is not None],
             )
         )
     return made
@@ -80,26 +82,34 @@ def _with_error(value: float, error: float) -> str:
 
 
 def _facts(panel: Panel, slug: str) -> Iterator[tuple[str, str]]:
-    """(what, words); what is not known is said or left out."""
-    b = panel.benchmarks.index(slug)
+    """(term, text); what is not known is said or left out."""
     sides = [(scale, stage) for scale in panel.scales for stage in STAGES]
-    spec = load_benchmark(slug) if slug in BENCHMARKS else None
+    b, spec = panel.benchmarks.index(slug), load_benchmark(slug) if slug in BENCHMARKS else None
     scored = {panel.answers_over_seeds(*side, slug).shape[-1] for side in sides} - {0}
-    words = " or ".join(f"{n:,}" for n in sorted(scored)) or "number not known (published metrics only)"
-    yield "Examples", words + (f"; {spec.examples:,} in the paper's Table 4" if spec and spec.examples else "")
+    counts = " or ".join(f"{n:,}" for n in sorted(scored)) or "number not known (published metrics only)"
+    yield "Examples", counts + (f"; {spec.examples:,} in the paper's Table 4" if spec and spec.examples else "")
     chance = {f"{x:.3f}" for side in sides if math.isfinite(x := _mean(panel.matrix(*side, "chance", "")[:, b]))}
     yield "Chance", " or ".join(sorted(chance)) or "not known"
     if spec:
-        if spec.choices:
-            yield "Candidates", str(spec.choices)
-        form = "generated in the form of " if panel.synthetic else ""
-        if spec.hub:
-            yield "Source", f"{form}{spec.hub}{f' ({spec.config})' if spec.config else ''}, split {spec.split}"
-        if spec.departure and not panel.synthetic:
-            yield "Departure from lm-eval", spec.departure
+        yield from _configured_facts(spec, panel.synthetic)
     spreads = [(side, seed_spread(panel, *side, "accuracy")[b]) for side in sides]
-    known = [f"{' '.join(side)} {spread:.3f}" for side, spread in spreads if math.isfinite(spread)]
-    yield "Seed noise", f"standard deviation {', '.join(known)}" if known else "not measured: no mixture has two seeds"
+    yield "Seed noise", _format_spreads([(side, spread) for side, spread in spreads if math.isfinite(spread)])
+
+
+def _format_spreads(known: Sequence[tuple[tuple[str, str], float]]) -> str:
+    if not known:
+        return "not measured: no mixture has two seeds"
+    return f"standard deviation {', '.join(f'{scale} {stage} {spread:.3f}' for (scale, stage), spread in known)}"
+
+
+def _configured_facts(spec: BenchmarkConfig, synthetic: bool) -> Iterator[tuple[str, str]]:
+    if spec.choices:
+        yield "Candidates", str(spec.choices)
+    form = "generated in the form of " if synthetic else ""
+    if spec.hub:
+        yield "Source", f"{form}{spec.hub}{f' ({spec.config})' if spec.config else ''}, split {spec.split}"
+    if spec.departure and not synthetic:
+        yield "Departure from lm-eval", spec.departure
 
 
 def _mean(values: np.ndarray) -> float:

@@ -97,12 +97,13 @@ def compose(
 ) -> tuple[str, list[Figure]]:
     """The page, and the figures that it alone has; drawn: by section."""
     from analysis.figures.overview import declared_order
-    from analysis.protocols.noise import ENOUGH_FREEDOM, SEEDED
-    from analysis.rendering import drawing
+    from analysis.protocols.noise import ENOUGH_FREEDOM
+    from analysis.rendering import drawing, formats
+    from analysis.rendering.table import NoteKind
     from analysis.report import reproduction as provenance
     from analysis.report import summary
     from analysis.report.benchmarks import pages
-    from analysis.report.tables import grid, of_facts
+    from analysis.report.tables import html_sheet, html_table
     from analysis.report.verdict import choices, verdicts
 
     by_name = {table.name: table for table in tables}
@@ -119,20 +120,21 @@ def compose(
             styles=[drawing.style(), _template("page.css")],
             scripts={name: _template(f"{name}.js") for name in ("theme", "page")},
             summary=summary,
+            formats=formats,
             tallies=summary.tallies(panel, found),
             pages=pages(panel, tables, found),
             choices=choices(panel, by_name["decisions"]),
-            cost_notes=by_name["decisions"].caveats,
+            cost_notes=[note.detail for note in by_name["decisions"].caveats],
             enough_freedom=ENOUGH_FREEDOM,
-            seed_notes=[note.removeprefix(SEEDED) for note in by_name["table5"].caveats if note.startswith(SEEDED)],
+            seed_notes=[note.detail for note in by_name["table5"].caveats if note.kind is NoteKind.SEED_NOISE],
             tiles=summary.tiles(panel, declared),
             sentences=summary.sentences(by_name["table5"]),
-            compared=summary.compared(by_name) if panel.beside_paper else [],
+            comparisons=summary.compare_with_paper(by_name) if panel.beside_paper else [],
             paper_means=summary.paper_means(by_name["table5"]),
             parts=[("declared", "Declared and measured order", extra), *parts] if extra else parts,
             absent=ABSENT,
             numbers=_numbers(panel, by_name),
-            grids=[*map(of_facts, settings), *map(grid, tables)],
+            tables=[*map(html_sheet, settings), *map(html_table, tables)],
             missing=provenance.missing_cells(panel),
             facts=provenance.facts(panel),
             files=provenance.file_names(panel.study),

@@ -5,20 +5,23 @@ In: `Panel` and its tables, by name. Out: rows and words for templates/report.ht
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
-from analysis.rendering.table import Row, Table, signed, with_interval
-from analysis.report.verdict import DISCOVERED, HALF, Level, Verdict, above_chance
+from analysis.rendering.formats import format_estimate, format_signed
+from analysis.rendering.table import COMPARED, Row, RowVerdict, Table
+from analysis.rendering.writers import format_verdict
+from analysis.report.verdict import DISCOVERED, HALF, Level, Verdict, above_chance, format_per_cent
 from analysis.stats.estimates import Estimate
+from analysis.tables.transfer import MEAN
 
 MARKS = {Level.TRUST: "●", Level.WEAK: "◐", Level.NO: "○", Level.UNKNOWN: "–"}
 """So that a verdict is not told by its colour alone."""
 FEW = 4
 """Points on which an interval of a correlation is so wide that hardly anything lies outside: r 0.5 is [-0.89, 0.99]."""
-SIDES = ("inside", "outside")
 RANK = {Level.TRUST: 3, Level.WEAK: 2, Level.NO: 1}
 """To sort by; what was not measured has none."""
 
@@ -71,22 +74,22 @@ def seeds_shown(panel: Panel) -> str:
     )
 
 
-def named(some: Sequence[str], mixtures: Sequence[str], between: str) -> str:
+def format_mixtures(some: Sequence[str], mixtures: Sequence[str], between: str) -> str:
     """The mixtures that a score puts first, which may all be tied."""
     return f"any of the {len(some)}, all alike" if len(some) == len(mixtures) > 1 else between.join(some)
 
 
-def share(e: Estimate) -> str:
+def format_share(e: Estimate) -> str:
     """Decision accuracy as a share of the pairs of mixtures, with its interval, e.g. `47 % [21, 79]`."""
     if e.value is None:
         return e.reason
-    ends = "no interval" if e.low is None or e.high is None else f"[{100 * e.low:.0f}, {100 * e.high:.0f}]"
+    ends = "no interval" if e.ends is None else format_per_cent(e.ends)
     return f"{100 * e.value:.0f} % {ends}".replace(" ", "\u00a0")  # stays on one line
 
 
 def is_a_coin(e: Estimate) -> bool:
     """Does the interval hold a half?"""
-    return e.low is not None and e.high is not None and e.low <= HALF <= e.high
+    return bool(e.inside(HALF))
 
 
 def tiles(panel: Panel, declared: dict[tuple[str, str], dict[str, Estimate]]) -> Iterator[tuple[str, str]]:
@@ -104,11 +107,11 @@ def tiles(panel: Panel, declared: dict[tuple[str, str], dict[str, Estimate]]) ->
         values = [e.value for e in found.values() if e.value is not None]
         if values:
             what = f"Spearman, declared and measured order, mean of {len(values)} benchmarks, {scale} {stage}"
-            yield signed(sum(values) / len(values)), what
+            yield format_signed(sum(values) / len(values)), what
 
 
 def sentences(table5: Table) -> Iterator[str]:
-    rows = [row for row in table5.rows if row.keys[2] != "Mean"]
+    rows = [row for row in table5.rows if row.keys[2] != MEAN]
     significant = sum(row.q is not None and row.q < DISCOVERED for row in rows)
     unsupported, unknown = sum(bool(row.no_claim) for row in rows), sum(row.provisional for row in rows)
     yield (
@@ -133,28 +136,24 @@ def beside_paper(panel: Panel) -> Iterator[str]:
 def paper_means(table5: Table) -> list[tuple[str, str, str, str, str]]:
     """(scale, metric, the paper's mean r, this run's, verdict)."""
     return [
-        (row.keys[0], row.keys[1], signed(row.paper), with_interval(row.estimate), row.verdict)
+        (row.keys[0], row.keys[1], format_signed(row.paper), format_estimate(row.estimate), format_verdict(row))
         for row in table5.rows
-        if row.keys[2] == "Mean" and row.paper is not None
+        if row.keys[2] == MEAN and row.paper is not None
     ]
 
 
 @dataclass(frozen=True)
-class Compared:
-    """How the numbers of one table stand to the paper's."""
+class PaperComparison:
+    """How the numbers of one table compare with the paper's."""
 
     name: str
     title: str
-    inside: int
-    outside: int
-    no_claim: int
-    no_interval: int
-    missing: int
+    counts: Counter[RowVerdict]
     few: int
     """Intervals, among those inside and outside, that rest on `FEW` points or fewer."""
 
 
-def compared(tables: dict[str, Table]) -> list[Compared]:
+def compare_with_paper(tables: dict[str, Table]) -> list[PaperComparison]:
     """Of the tables that have a number of the paper; each number counts once.
 
     Not where it stands beside a second reading of the same, nor in a table that repeats numbers of others.
@@ -162,14 +161,12 @@ def compared(tables: dict[str, Table]) -> list[Compared]:
     found = []
     for table in tables.values():
         rows = [row for row in table.rows if row.paper is not None and not table.repeats_paper]
-        rows = list({_but_reading(table, row): row for row in reversed(rows)}.values())
+        rows = list({_keys_without_reading(table, row): row for row in reversed(rows)}.values())
         if rows:
-            kinds = [row.verdict.partition(",")[0].partition(":")[0] for row in rows]
-            few = sum(row.estimate.n <= FEW for row, kind in zip(rows, kinds, strict=True) if kind in SIDES)
-            counts = [*map(kinds.count, ("inside", "outside", "no claim", "no interval", "missing")), few]
-            found.append(Compared(table.name, table.title, *counts))
+            few = sum(row.estimate.n <= FEW for row in rows if row.verdict in COMPARED)
+            found.append(PaperComparison(table.name, table.title, Counter(row.verdict for row in rows), few))
     return found
 
 
-def _but_reading(table: Table, row: Row) -> tuple[str, ...]:
+def _keys_without_reading(table: Table, row: Row) -> tuple[str, ...]:
     return tuple(key for name, key in zip(table.keys, row.keys, strict=True) if name != "reading")

@@ -29,9 +29,10 @@ import numpy as np
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
 from analysis.protocols.noise import FLOOR, Noise, format_reliability, noise
-from analysis.rendering.table import Row, Table, with_interval
+from analysis.rendering.formats import format_estimate, format_points
+from analysis.rendering.table import Row, Table
 from analysis.stats.estimates import CONSTANT, Estimate, mean_measured
-from analysis.tables.decisions import REGRET_INTERVALS, REGRETS
+from analysis.tables.decisions import BEST, FIRST, REGRET_INTERVALS, REGRETS, protocol_keys
 
 CLEAR = 3.0
 """Standard errors above chance."""
@@ -39,6 +40,9 @@ DISCOVERED = 0.05
 """q-values below it count."""
 HALF = 0.5
 """Share of the pairs of mixtures that a coin ranks alike."""
+
+ABOVE, REVERSED, NO_INTERVAL = "above", "reversed", "no interval"
+"""Where an interval may lie; the fourth place is that it includes what no relation would give."""
 
 
 class Level(StrEnum):
@@ -98,28 +102,21 @@ class Verdict:
 def judge(signal: Signal, ends: tuple[str, str] = ("early", "late")) -> Verdict:
     """The rule above; ends: what the early and the late score are called."""
     decides, q, null = (signal.agreement, signal.agreement_q, HALF) if signal.r is None else (signal.r, signal.r_q, 0.0)
-    refusals, doubts = [*_at_chance(signal, ends), *_unreliable(signal, ends)], []
+    refusals, doubts = [*_at_chance(signal, ends), *_unreliable(signal, ends)], list[Reason]()
     if decides.value is None:
         if decides.reason == CONSTANT:
             refusals.append(Reason(CONSTANT, "all mixtures score alike"))
         missing = Reason("no number", decides.reason or "not measured")
         return Verdict(Level.NO, tuple(refusals), ()) if refusals else Verdict(Level.UNKNOWN, (missing,), ())
-    number = _said(decides, null)
-    where = _where(decides, null)
-    if where == "no interval":
-        doubts.append(Reason(where, number))
-    elif where != "above":
-        refusals.append(Reason(where, number))
-    elif q is None or q >= DISCOVERED:
-        doubts.append(Reason("no test" if q is None else f"q {q:.2g}", number))
-    numbers = [number]
+    numbers = [_format_number(decides, null)]
+    against, unsure = _reasons_of_interval(decides, q, null)
     if signal.r is not None and signal.agreement.value is not None:
-        numbers.append(_said(signal.agreement, HALF))
-        beside = _where(signal.agreement, HALF)
-        if beside == "reversed":
-            refusals.append(Reason(beside, numbers[-1]))
-        elif beside != "above":
-            doubts.append(Reason(beside, numbers[-1]))
+        numbers.append(_format_number(signal.agreement, HALF))
+        weaker = Reason(_position(signal.agreement, HALF), numbers[-1])
+        # Beside a correlation the share of pairs refuses only where it points the other way.
+        if weaker.what != ABOVE:
+            (against if weaker.what == REVERSED else unsure).append(weaker)
+    refusals, doubts = [*refusals, *against], [*doubts, *unsure]
     if unknown := [end for end, above in zip(ends, signal.clearance, strict=True) if math.isnan(above)]:
         doubts.append(Reason("chance not known", ", ".join(unknown)))
     doubts += [Reason("provisional", kind) for kind in signal.unmeasured]
@@ -127,15 +124,24 @@ def judge(signal: Signal, ends: tuple[str, str] = ("early", "late")) -> Verdict:
     return Verdict(level, (*refusals, *doubts), tuple(numbers))
 
 
-def _where(e: Estimate, null: float) -> str:
-    """Where the interval lies relative to `null`: above it or, in words for a reader, elsewhere."""
-    if e.low is None or e.high is None:
-        return "no interval"
-    return "reversed" if e.high < null else f"includes {_shown(null)}" if e.low <= null else "above"
+def _reasons_of_interval(e: Estimate, q: float | None, null: float) -> tuple[list[Reason], list[Reason]]:
+    """(refusals, doubts) that the interval of the deciding number and its q-value give."""
+    number, position = _format_number(e, null), _position(e, null)
+    if position == NO_INTERVAL:
+        return [], [Reason(position, number)]
+    if position != ABOVE:
+        return [Reason(position, number)], []
+    if q is None or q >= DISCOVERED:
+        return [], [Reason("no test" if q is None else f"q {q:.2g}", number)]
+    return [], []
 
 
-def _shown(null: float) -> str:
-    return "50" if null == HALF else "0"
+def _position(e: Estimate, null: float) -> str:
+    """Where the interval lies relative to `null`."""
+    if e.ends is None:
+        return NO_INTERVAL
+    low, high = e.ends
+    return REVERSED if high < null else ABOVE if low > null else f"includes {50 if null == HALF else 0}"
 
 
 def _at_chance(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
@@ -149,12 +155,16 @@ def _unreliable(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
     return [Reason("reliability", f"{format_reliability(value)}, {end}") for value, end in sorted(known)[:1]]
 
 
-def _said(e: Estimate, null: float) -> str:
+def _format_number(e: Estimate, null: float) -> str:
     if null != HALF:
-        return f"r {with_interval(e)}"
+        return f"r {format_estimate(e)}"
     assert e.value is not None
-    ends = "" if e.low is None or e.high is None else f" [{100 * e.low:.0f}, {100 * e.high:.0f}]"
-    return f"{100 * e.value:.0f} % of pairs{ends}"
+    return f"{100 * e.value:.0f} % of pairs" + (f" {format_per_cent(e.ends)}" if e.ends else "")
+
+
+def format_per_cent(ends: tuple[float, float]) -> str:
+    """The ends of an interval of shares, e.g. `[21, 79]`."""
+    return f"[{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]"
 
 
 # ---------------------------------------------------------------------------------------------- of a study
@@ -188,7 +198,7 @@ def verdicts(panel: Panel, table5: Table, decisions: Table) -> dict[tuple[str, P
         early, late = protocol.early, protocol.late
         names = " ".join(early), " ".join(late)
         for b, slug in enumerate(panel.benchmarks):
-            agreement = agreed[*names, panel.displays[slug]]
+            agreement = agreed[*protocol_keys(protocol), panel.displays[slug]]
             row: Row | None = transfer[early[0], panel.displays[slug]] if early[0] == late[0] else None
             sides = noises[early], noises[late]
             signal = Signal(
@@ -227,10 +237,12 @@ class Choice:
     """Mixtures that the early score puts first; several are tied."""
     best: tuple[str, ...]
     """Mixtures that are best in the end."""
-    regret: str
-    """What the choice costs, in points of accuracy."""
-    regret_interval: str
-    """Its interval for these same mixtures; empty without single answers."""
+    over_all: bool
+    """The score is the mean over all benchmarks, not over a category."""
+    regret: float
+    """What the choice costs: late accuracy of the best mixture less that of the chosen one, a share."""
+    regret_interval: tuple[float, float] | None
+    """Its interval for these same mixtures; None without single answers."""
     agreement: Estimate
     """Share of the pairs of mixtures that both rank alike."""
 
@@ -241,20 +253,21 @@ class Choice:
 
     @property
     def may_be_noise(self) -> bool:
-        """Does the interval of what the choice truly costs reach 0, as it is shown, or is it not known?"""
-        return not self.regret_interval or self.regret_interval.startswith("[0.0,")
+        """Does the interval of what the choice truly costs reach 0 as it is written, or is it not known?"""
+        return self.regret_interval is None or float(format_points(self.regret_interval[0])) <= 0
 
 
 def choices(panel: Panel, decisions: Table) -> list[Choice]:
     """By the mean over all benchmarks and over each category; what is paid for is SFT at the largest scale."""
-    late = f"{panel.scales[-1]} SFT"
+    paid = (panel.scales[-1], "SFT")
+    singles = set(panel.displays.values())
     found = []
-    for row in decisions.rows:
-        early, paid, score = row.keys
-        said = dict(zip(decisions.extra, row.extra, strict=True))
-        cost = said[REGRETS[0]]
-        if paid != late or not early.endswith(" PT") or score in panel.displays.values() or not cost:
-            continue
-        first, best = (tuple(said[name].split(", ")) for name in ("first early", "best late"))
-        found.append(Choice(early, late, score, first, best, cost, said[REGRET_INTERVALS[0]], row.estimate))
-    return sorted(found, key=lambda choice: [f"{scale} PT" for scale in panel.scales].index(choice.early))
+    for scale in panel.scales:
+        early, late = protocol_keys(Protocol((scale, "PT"), paid))
+        mine = [row for row in decisions.rows if row.keys[:2] == (early, late)]
+        for place, row in enumerate(mine):  # the mean over all benchmarks comes first
+            value, score = decisions.values(row), row.keys[2]
+            if score not in singles and value[REGRETS[0]] is not None:
+                costs = value[REGRETS[0]], value[REGRET_INTERVALS[0]]
+                found.append(Choice(early, late, score, value[FIRST], value[BEST], place == 0, *costs, row.estimate))
+    return found

@@ -48,9 +48,14 @@ class Estimate:
     reason: str = ""
     """Why there is no value."""
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The interval; None where there is none."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
     def inside(self, other: float) -> bool | None:
         """Whether `other` lies in the interval; None without an interval."""
-        return None if self.low is None or self.high is None else self.low <= other <= self.high
+        return None if self.ends is None else self.ends[0] <= other <= self.ends[1]
 
 
 def absent(reason: str, **known: Any) -> Estimate:

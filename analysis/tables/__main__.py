@@ -106,8 +106,6 @@ def _print_study(study: StudyFolder, args: argparse.Namespace, aloud: TextIO) ->
         print("\n".join(preamble(panel)), end="\n\n")
     made: list[Table | Sheet] = [*settings, *tables]
     if args.study and args.study.endswith(".zip") and args.recipe is None and args.seeds == "first":
-        from analysis.tables.__main__ import compare_tables
-
         print(f"{compare_tables(study, made)}\n", file=aloud)
     _deliver(sorted(made, key=lambda table: names.index(table.name)) if names else made, args)
 

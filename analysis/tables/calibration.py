@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from analysis.panel.panel import STAGES, Panel
-from analysis.rendering.table import Row, Table, with_q_values
+from analysis.rendering.table import Column, Row, Table, with_q_values
 from analysis.stats.estimates import mean_estimate, paired_difference
 
 PLAIN = {"NLL": "nll", "Brier": "brier", "AUROC": "auroc", "ECE, equal mass": "ece_mass"}
@@ -34,6 +34,7 @@ GAINS = {
 def calibration_table(panel: Panel) -> Table:
     """Expected calibration error of each benchmark, and the other views of it."""
     shown = PLAIN | SCALED | INHERITED | PARTS
+    columns = tuple(Column(name, "{:.3g}".format) for name in shown)
 
     def rows() -> Iterator[Row]:
         for scale in panel.scales:
@@ -47,9 +48,7 @@ def calibration_table(panel: Panel) -> Table:
 
     title = "Calibration: expected calibration error (15 equal bins), means over mixtures"
     keys = "scale stage category benchmark"
-    return with_q_values(
-        "calibration", title, keys, rows(), tuple(shown), signed=False, brief_extra=len(shown) - len(PARTS)
-    )
+    return with_q_values("calibration", title, keys, rows(), columns, signed=False, brief_extra=len(shown) - len(PARTS))
 
 
 def temperature_table(panel: Panel) -> Table:
@@ -69,10 +68,9 @@ def temperature_table(panel: Panel) -> Table:
     return with_q_values("temperature", title, "scale stage temperature benchmark", rows(), digits=3)
 
 
-def _mean(values: np.ndarray) -> str:
-    """Over the mixtures measured."""
-    values = values[np.isfinite(values)]
-    return f"{values.mean():.3g}" if len(values) else ""
+def _mean(values: np.ndarray) -> float | None:
+    """Mean over the mixtures that were measured."""
+    return mean_estimate(values, "mixtures").value
 
 
 MAKERS: dict[str, Callable[[Panel], Table]] = {"calibration": calibration_table, "temperature": temperature_table}

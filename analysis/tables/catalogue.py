@@ -45,9 +45,11 @@ def build_tables(panel: Panel, names: Sequence[str] | None = None) -> list[Table
 
 
 def _with_scores(table: Table, panel: Panel) -> Table:
-    """Every number with the fingerprint of its score files; scales and stages stand in its keys."""
-    rows = (replace(row, scores=panel.scores_behind(" ".join(row.keys).split())) for row in table.rows)
-    return replace(table, rows=tuple(rows))
+    """Every number with the fingerprint of its score files."""
+    from analysis.panel.panel import Scope
+
+    scopes = ((row, row.scope or Scope.of_keys(table.keys, row.keys)) for row in table.rows)
+    return replace(table, rows=tuple(replace(row, scope=s, scores=panel.scores_behind(s)) for row, s in scopes))
 
 
 def parse_table_names(given: str | None) -> list[str] | None:

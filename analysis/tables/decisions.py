@@ -5,25 +5,26 @@ In: `Panel`. Out: `Table`s in the form of the paper's, without numbers of the pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from analysis.panel.panel import Panel
-from analysis.protocols.decision_noise import SameMixtures, same_mixtures
-from analysis.protocols.decisions import TOP, Decision, Protocol, decide, decide_on_average, protocols, subsets
+from analysis.panel.panel import Panel, Scope
+from analysis.protocols.decision_noise import same_mixtures
+from analysis.protocols.decisions import TOP, Protocol, decide, decide_on_average, protocols, subsets
 from analysis.protocols.noise import draw
-from analysis.rendering.table import Row, Table, with_q_values
+from analysis.rendering.formats import format_points, format_points_interval, join_names
+from analysis.rendering.table import Column, Note, NoteKind, Row, Table, with_q_values
 from analysis.stats.estimates import Estimate, absent, mean_over_benchmarks
 
 REGRETS = tuple(f"regret, pp, best of {k}" if k > 1 else "regret, pp" for k in TOP)
 SAME_MIXTURES = "interval, same mixtures"
-"""Of decision accuracy."""
+"""Heading of the interval of decision accuracy."""
 REGRET_INTERVALS = tuple(f"{name}, {SAME_MIXTURES}" for name in REGRETS)
+FIRST, BEST = "first early", "best late"
 FEW = 5
 """Benchmarks, up to which sets of them are shown where there is little room."""
-
-
 SIGNALS = {
     "accuracy": ("accuracy", "sum", 1),
     "accuracy by character": ("accuracy", "char", 1),
@@ -39,8 +40,20 @@ SIGNALS = {
 HELD_OUT = "loss on held-out documents"
 
 
+DECISIONS = (
+    Column(SAME_MIXTURES, lambda ends: f"[{ends[0]:.2f}, {ends[1]:.2f}]"),
+    Column(REGRETS[0], format_points),
+    Column(REGRET_INTERVALS[0], format_points_interval),
+    *(Column(name, format_points) for name in REGRETS[1:]),
+    Column(FIRST, join_names),
+    Column(BEST, join_names),
+    *(Column(name, format_points_interval) for name in REGRET_INTERVALS[1:]),
+)
+"""Columns of the decision table. Regrets are shares, written in percentage points."""
+
+
 def decision_table(panel: Panel) -> Table:
-    """Decision accuracy and regret, by accuracy over all benchmarks, over a category and on each benchmark."""
+    """Decision accuracy and regret, by accuracy over all benchmarks (first), over a category and on each benchmark."""
     drawn = draw(panel)
 
     def rows() -> Iterator[Row]:
@@ -54,18 +67,16 @@ def decision_table(panel: Panel) -> Table:
                 if drawn:
                     sides = (drawn.values[*side, "accuracy"] for side in (protocol.early, protocol.late))
                     same = same_mixtures(*seen, *(_mean_of_draws(side[:, :, columns]) for side in sides))
-                regrets, (first, *others) = _regrets(decision), _intervals(same)
-                names = (_names(panel, mixtures) for mixtures in (decision.chosen, decision.best))
-                agreed = f"[{same.accuracy[0]:.2f}, {same.accuracy[1]:.2f}]" if same else ""
-                extra = (agreed, regrets[0], first, *regrets[1:], *names, *others)
-                yield Row((*_keys(protocol), what), decision.accuracy, extra=extra, brief=len(columns) > 1)
+                regrets, (first, *others) = _for_each_top(decision.regret), _for_each_top(same.regret if same else ())
+                names = (tuple(panel.mixtures[m] for m in some) for some in (decision.chosen, decision.best))
+                extra = (same.accuracy if same else None, regrets[0], first, *regrets[1:], *names, *others)
+                yield _row(protocol, what, decision.accuracy, extra, brief=len(columns) > 1)
 
     title = "Decisions: does the early score rank two mixtures as the late one does, and what does its choice cost?"
-    first, *others = REGRET_INTERVALS
-    brief = (SAME_MIXTURES, REGRETS[0], first, *REGRETS[1:], "first early", "best late")
-    extra, caveats = (*brief, *others), (drawn.caveat,) if drawn else ()
-    keys = "early late score"
-    return with_q_values("decisions", title, keys, rows(), extra, signed=False, brief_extra=len(brief), caveats=caveats)
+    brief = len(DECISIONS) - len(REGRET_INTERVALS[1:])
+    caveats = (Note(drawn.meaning, NoteKind.SAME_MIXTURES),) if drawn else ()
+    form = {"signed": False, "brief_extra": brief, "caveats": caveats}
+    return with_q_values("decisions", title, "early late score", rows(), DECISIONS, **form)
 
 
 def signal_table(panel: Panel) -> Table:
@@ -76,17 +87,19 @@ def signal_table(panel: Panel) -> Table:
             late = panel.matrix(*protocol.late)
             for signal, (metric, normalisation, sign) in SIGNALS.items():
                 early = sign * panel.matrix(*protocol.early, metric, normalisation)
-                yield Row((*_keys(protocol), signal), decide_on_average(early, late))
+                yield _row(protocol, signal, decide_on_average(early, late))
             scale, stage = protocol.early
             if stage == "PT" and scale in panel.held_out:
                 loss = np.repeat(panel.held_out_loss(scale)[:, None], late.shape[1], axis=1)
-                yield Row((*_keys(protocol), HELD_OUT), decide_on_average(-loss, late))
+                yield _row(protocol, HELD_OUT, decide_on_average(-loss, late))
 
     title = "Early signals: how well each ranks mixtures by their later accuracy"
     sources = {source: None for known in panel.held_out.values() for source in known.sources}
     caveat = f"{HELD_OUT}: mean over {', '.join(sources)}, which every mixture contains" if sources else ""
-    caveats = (caveat or f"{HELD_OUT} is not known: the run folders are not here, or no source is in every mixture",)
-    return with_q_values("signals", title, "early late signal", rows(), signed=False, caveats=caveats)
+    unknown = f"{HELD_OUT} is not known: the run folders are not here, or no source is in every mixture"
+    return with_q_values(
+        "signals", title, "early late signal", rows(), signed=False, caveats=(Note(caveat or unknown),)
+    )
 
 
 def subset_table(panel: Panel) -> Table:
@@ -101,22 +114,29 @@ def subset_table(panel: Panel) -> Table:
             n, points = int(whole.sum()), "mixtures, each left out of the choice"
             if n < 4 or not len(columns):
                 missing = absent("fewer than 4 mixtures", n=n, points=points, missing=int((~whole).sum()))
-                yield Row((*_keys(protocol), ""), missing)
+                yield _row(protocol, "", missing)
                 continue
             for subset in subsets(early[whole], late[whole]):
                 names = (panel.displays[panel.benchmarks[columns[b]]] for b in subset.benchmarks)
-                stable = zip(names, subset.chosen_in, strict=True)
+                chosen = tuple(zip(names, subset.chosen_in, strict=True))
                 estimate = Estimate(subset.accuracy, n=n, points=points, missing=int((~whole).sum()))
-                chosen = ", ".join(f"{name} ({count})" for name, count in stable)
-                yield Row((*_keys(protocol), str(subset.size)), estimate, extra=(chosen,), brief=subset.size <= FEW)
+                yield _row(protocol, str(subset.size), estimate, (chosen,), brief=subset.size <= FEW)
 
     title = "Fewer benchmarks: decisions by the mean of some, against the late mean of all"
-    extra = ("greedy choice (in how many of the leave-one-mixture-out choices)",)
+    heading = "greedy choice (in how many of the leave-one-mixture-out choices)"
+    extra = (Column(heading, lambda chosen: join_names([f"{name} ({count})" for name, count in chosen])),)
     return with_q_values("fewer_benchmarks", title, "early late benchmarks", rows(), extra, signed=False)
 
 
-def _keys(protocol: Protocol) -> tuple[str, str]:
+def protocol_keys(protocol: Protocol) -> tuple[str, str]:
+    """The keys `early` and `late` of a row."""
     return " ".join(protocol.early), " ".join(protocol.late)
+
+
+def _row(protocol: Protocol, what: str, estimate: Estimate, extra: tuple[Any, ...] = (), brief: bool = True) -> Row:
+    scales, stages = zip(protocol.early, protocol.late, strict=True)
+    keys, scope = (*protocol_keys(protocol), what), Scope(scales, stages)
+    return Row(keys, estimate, extra=extra, scope=scope, brief=brief)
 
 
 def _groups(panel: Panel, there: np.ndarray) -> Iterator[tuple[str, list[int]]]:
@@ -141,23 +161,9 @@ def _mean_of_draws(values: np.ndarray) -> np.ndarray:
     return mean_over_benchmarks(values.reshape(-1, benchmarks)).reshape(draws, mixtures)
 
 
-def _regrets(decision: Decision) -> list[str]:
-    """For each of `TOP`."""
-    return [*map(_points, decision.regret), *[""] * (len(TOP) - len(decision.regret))]
-
-
-def _intervals(same: SameMixtures | None) -> list[str]:
-    """Of the regrets, for each of `TOP`."""
-    known = [f"[{_points(low)}, {_points(high)}]" for low, high in (same.regret if same else ())]
-    return [*known, *[""] * (len(TOP) - len(known))]
-
-
-def _points(regret: float) -> str:
-    return f"{round(100 * regret, 1) + 0.0:.1f}"  # no -0.0
-
-
-def _names(panel: Panel, mixtures: tuple[int, ...]) -> str:
-    return ", ".join(panel.mixtures[m] for m in mixtures)
+def _for_each_top(known: Sequence[Any]) -> list[Any]:
+    """A value for each of `TOP`; None where there are too few mixtures for one."""
+    return [*known, *[None] * (len(TOP) - len(known))]
 
 
 MAKERS: dict[str, Callable[[Panel], Table]] = {

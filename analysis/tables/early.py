@@ -7,12 +7,21 @@ ranked as after fine-tuning, and how far scores correlate with the last checkpoi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-from analysis.panel.panel import Panel
+from analysis.panel.panel import Panel, Scope
 from analysis.protocols.correlations import mean_correlation
 from analysis.protocols.decisions import decide_on_average
-from analysis.rendering.table import Row, Table, with_interval, with_q_values
+from analysis.rendering.formats import format_estimate
+from analysis.rendering.table import Column, Note, Row, Table, with_q_values
 from analysis.stats.estimates import Estimate
+
+
+class MeanR(NamedTuple):
+    """A mean correlation, and the decision accuracy that it stands beside."""
+
+    r: Estimate
+    decided: Estimate
 
 
 def early_table(panel: Panel) -> Table:
@@ -26,27 +35,34 @@ def early_table(panel: Panel) -> Table:
                 last, late = panel.matrix(scale, "PT"), panel.matrix(scale, "SFT")
                 decided = decide_on_average(milestone.accuracy, late)
                 extra = (
-                    f"{100 * milestone.tokens / mine[-1].tokens:.0f}",
-                    "" if flops is None else f"{flops * milestone.tokens:.1e}",
-                    *(_mean_r(mean_correlation(milestone.accuracy, end), decided) for end in (late, last)),
+                    100 * milestone.tokens / mine[-1].tokens,
+                    None if flops is None else flops * milestone.tokens,
+                    *(MeanR(mean_correlation(milestone.accuracy, end), decided) for end in (late, last)),
                 )
-                yield Row((scale, f"{milestone.tokens:,}"), decided, extra=extra)
+                scope = Scope((scale,), tokens=milestone.tokens)
+                yield Row((scale, f"{milestone.tokens:,}"), decided, extra=extra, scope=scope)
 
     return with_q_values(
         "early",
         "How early may one decide? Decision accuracy against SFT, mean over benchmarks, by tokens trained",
         "scale tokens",
         rows(),
-        ("% of the tokens", "FLOPs", "mean r with SFT", "mean r with the last PT"),
+        (
+            Column("% of the tokens", "{:.0f}".format),
+            Column("FLOPs", "{:.1e}".format),
+            Column("mean r with SFT", _format_mean_r),
+            Column("mean r with the last PT", _format_mean_r),
+        ),
         signed=False,
         brief_extra=4,
-        caveats=("checkpoints on the way have not been decayed to the final learning rate",),
+        caveats=(Note("checkpoints on the way have not been decayed to the final learning rate"),),
     )
 
 
-def _mean_r(r: Estimate, decided: Estimate) -> str:
-    """With how many benchmarks it is over, where they are not as many as the decisions': r needs both ends to vary."""
-    return with_interval(r) + (f" ({r.points})" if r.value is not None and r.points != decided.points else "")
+def _format_mean_r(cell: MeanR) -> str:
+    """Name the benchmarks where they are not those of the decisions: r needs both ends to vary."""
+    r, decided = cell
+    return format_estimate(r) + (f" ({r.points})" if r.value is not None and r.points != decided.points else "")
 
 
 MAKERS: dict[str, Callable[[Panel], Table]] = {"early": early_table}

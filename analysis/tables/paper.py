@@ -7,34 +7,35 @@ inside this run's 95 % interval. Every table carries Benjamini-Hochberg q-values
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 
 import numpy as np
 
-from analysis.panel.panel import STAGES, Panel
+from analysis.panel.panel import STAGES, Panel, Scope
 from analysis.paper.numbers import TITLES, numbers
 from analysis.protocols import correlations as co
+from analysis.protocols.data_effects import web_difference
 from analysis.rendering.table import Row, Table, with_q_values
 from analysis.stats import estimates as st
 from analysis.tables.transfer import transfer_table
 
-# ---------------------------------------------------------------------------------------------- the tables
+PAPER_READINGS = ("averaged", "pooled")
+"""Readings of equation 8 that the paper's numbers may be of; it does not say which. It adjusts nothing for chance."""
+
+
+def category_accuracy(panel: Panel, scale: str, stage: str, category: str) -> np.ndarray:
+    """Mean accuracy over the category's measured benchmarks, [mixtures]."""
+    return st.mean_over_benchmarks(panel.matrix(scale, stage)[:, panel.members(category)])
 
 
 def table6(panel: Panel) -> Table:
     """Equation 8 over all mixtures."""
 
     def rows() -> Iterator[Row]:
-        for scale in panel.scales:
-            for stage in STAGES:
-                for category in panel.categories:
-                    for reading in co.READINGS:
-                        paper = (
-                            panel.paper_number(scale, "6", "{}", stage, category)
-                            if reading != "chance-adjusted"
-                            else None
-                        )
-                        estimate = co.alignment(panel, scale, stage, category, reading)
-                        yield Row((scale, stage, category, reading), estimate, paper)
+        for scale, stage, category, reading in product(panel.scales, STAGES, panel.categories, co.READINGS):
+            estimate = co.alignment(panel, scale, stage, category, reading)
+            paper = panel.paper_number(scale, "6", "{}", stage, category) if reading in PAPER_READINGS else None
+            yield Row((scale, stage, category, reading), estimate, paper)
 
     return with_q_values("table6", f"Table 6. {TITLES[6]}", "scale stage category reading", rows())
 
@@ -43,19 +44,16 @@ def table7(panel: Panel) -> Table:
     """Differences between two web sources at equal code percent; the interval is over the shares they both have."""
 
     def rows() -> Iterator[Row]:
-        for quantity in ("accuracy", "alignment"):
-            for scale in panel.scales:
-                for category in panel.categories:
-                    values = (
-                        100 * _category_accuracy(panel, scale, "PT", category)
-                        if quantity == "accuracy"
-                        else co.alignment_by_mixture(panel, scale, "PT", category)
-                    )
-                    estimate = st.paired_difference(_web_differences(panel, values), "shares")
-                    paper = panel.paper_number(scale, "7", quantity, "{}", category)
-                    yield Row(
-                        (scale, f"{quantity} (pp)" if quantity == "accuracy" else quantity, category), estimate, paper
-                    )
+        for scale, category in product(panel.scales, panel.categories):
+            scores = 100 * category_accuracy(panel, scale, "PT", category)
+            yield row("accuracy", "accuracy (pp)", scale, category, scores)
+        for scale, category in product(panel.scales, panel.categories):
+            yield row("alignment", "alignment", scale, category, co.alignment_by_mixture(panel, scale, "PT", category))
+
+    def row(quantity: str, name: str, scale: str, category: str, scores: np.ndarray) -> Row:
+        estimate = web_difference(panel, scores, "FineWeb-Edu", "RefinedWeb")
+        paper = panel.paper_number(scale, "7", quantity, "{}", category)
+        return Row((scale, name, category), estimate, paper)
 
     return with_q_values("table7", f"Table 7. {TITLES[7]}", "scale quantity category", rows())
 
@@ -75,29 +73,22 @@ def table9(panel: Panel) -> Table:
 
 
 def _grouped(panel: Panel, by: str, number: str) -> Iterator[Row]:
-    for scale in panel.scales:
-        for stage in STAGES:
-            for group, mixtures in co.groups(panel, by).items():
-                for category in panel.categories:
-                    for reading in co.READINGS:
-                        estimate = co.alignment(panel, scale, stage, category, reading, mixtures)
-                        paper = panel.paper_number(scale, number, "{}", stage, group, category)
-                        keys = (scale, stage, group, category, reading)
-                        adjusted = reading == "chance-adjusted"
-                        yield Row(keys, estimate, None if adjusted else paper, brief=reading == "averaged")
+    for scale, stage in product(panel.scales, STAGES):
+        for (group, mixtures), category in product(co.groups(panel, by).items(), panel.categories):
+            for reading in co.READINGS:
+                estimate = co.alignment(panel, scale, stage, category, reading, mixtures)
+                paper = panel.paper_number(scale, number, "{}", stage, group, category)
+                paper = paper if reading in PAPER_READINGS else None
+                yield Row((scale, stage, group, category, reading), estimate, paper, brief=reading == "averaged")
 
 
 def table10(panel: Panel) -> Table:
     """Alignment after PT against after SFT, over mixtures."""
 
     def rows() -> Iterator[Row]:
-        for scale in panel.scales:
-            for category in panel.categories:
-                yield Row(
-                    (scale, category),
-                    co.persistence(panel, scale, category),
-                    panel.paper_number(scale, "10", "{}", category),
-                )
+        for scale, category in product(panel.scales, panel.categories):
+            paper = panel.paper_number(scale, "10", "{}", category)
+            yield Row((scale, category), co.persistence(panel, scale, category), paper)
 
     return with_q_values("table10", f"Table 10. {TITLES[10]}", "scale category", rows())
 
@@ -110,12 +101,12 @@ def table11(panel: Panel) -> Table:
         for web, mixtures in co.groups(panel, "web").items():
             index = [panel.mixtures.index(m) for m in mixtures]
             for category in panel.categories:
-                values = 100 * _category_accuracy(panel, scale, "SFT", category)[index]
+                values = 100 * category_accuracy(panel, scale, "SFT", category)[index]
                 paper = numbers().get(("11", web, category)) if panel.paper_scale(scale) == "1B" else None
                 yield Row((scale, web, category), st.mean_estimate(values, "mixtures"), paper)
 
     return with_q_values(
-        "table11", f"Table 11. {TITLES[11]}", "scale web_source category", rows(), unit="%", digits=1, signed=False
+        "table11", f"Table 11. {TITLES[11]}", "scale web_source category", rows(), digits=1, signed=False
     )
 
 
@@ -123,38 +114,16 @@ def coherence_table(panel: Panel) -> Table:
     """Equations 3 to 6; the paper gives numbers for accuracy in Science only (Finding 8)."""
 
     def rows() -> Iterator[Row]:
-        for metric in ("accuracy", "confidence"):
-            for scale in panel.scales:
-                for protocol in co.PROTOCOLS:
-                    for reading in ("ordered", "i<j") if protocol == "cross" else ("ordered",):
-                        for category in panel.categories:
-                            estimate = co.coherence(panel, scale, category, protocol, metric, reading)
-                            paper = panel.paper_number(scale, "coherence", metric, protocol, "{}", category)
-                            yield Row((scale, metric, protocol, reading, category), estimate, paper)
+        for metric, scale, protocol in product(("accuracy", "confidence"), panel.scales, co.PROTOCOLS):
+            scope = Scope((scale,), (protocol,) if protocol in STAGES else STAGES)
+            for reading in ("ordered", "i<j") if protocol == "cross" else ("ordered",):
+                for category in panel.categories:
+                    estimate = co.coherence(panel, scale, category, protocol, metric, reading)
+                    paper = panel.paper_number(scale, "coherence", metric, protocol, "{}", category)
+                    yield Row((scale, metric, protocol, reading, category), estimate, paper, scope=scope)
 
     title = "Intra-category coherence, equations 3 to 6 (Finding 8)"
     return with_q_values("coherence", title, "scale metric protocol reading category", rows())
-
-
-# ---------------------------------------------------------------------------------------------- parts
-
-
-def _category_accuracy(panel: Panel, scale: str, stage: str, category: str) -> np.ndarray:
-    """Mean accuracy over the category's measured benchmarks, [mixtures]."""
-    return st.mean_over_benchmarks(panel.matrix(scale, stage)[:, panel.members(category)])
-
-
-def _web_differences(panel: Panel, values: np.ndarray) -> np.ndarray:
-    """FineWeb-Edu minus RefinedWeb at each code percent that both have, [shares]; values [mixtures]."""
-    by_cell: dict[tuple[str, float], list[float]] = {}
-    for mixture, design in panel.design.items():
-        if design.code_percent is None:
-            continue
-        by_cell.setdefault((design.web, design.code_percent), []).append(values[panel.mixtures.index(mixture)])
-    shares = sorted(
-        {code for web, code in by_cell if web == "FineWeb-Edu"} & {c for w, c in by_cell if w == "RefinedWeb"}
-    )
-    return np.array([np.mean(by_cell["FineWeb-Edu", s]) - np.mean(by_cell["RefinedWeb", s]) for s in shares])
 
 
 MAKERS: dict[str, Callable[[Panel], Table]] = {

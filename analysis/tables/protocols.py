@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from analysis.panel.panel import STAGES, Panel
+from analysis.panel.panel import STAGES, Panel, Scope
 from analysis.paper.numbers import numbers
 from analysis.protocols import correlations as co
 from analysis.protocols.data_effects import (
@@ -25,8 +25,10 @@ from analysis.protocols.data_effects import (
 from analysis.protocols.matrices import METRICS, similarity, unrelated_similarity
 from analysis.protocols.pooling import category_means
 from analysis.protocols.scale import scale_differences
-from analysis.rendering.table import Row, Table, signed, with_interval, with_q_values, within_blocks
+from analysis.rendering.formats import format_estimate, format_p_within, format_signed
+from analysis.rendering.table import Column, Note, Row, Table, with_q_values
 from analysis.stats.estimates import mean_over_benchmarks
+from analysis.tables.paper import category_accuracy
 
 # ---------------------------------------------------------------------------------------------- Findings 2, 3, 7
 
@@ -35,21 +37,19 @@ def matrix_similarity_table(panel: Panel) -> Table:
     """Finding 3."""
 
     def rows() -> Iterator[Row]:
-        for metric in METRICS:
-            for scale in panel.scales:
-                chance = unrelated_similarity(panel, scale, metric)
-                extra = (with_interval(chance), "" if chance.p is None else f"{chance.p:.2g}")
-                paper = panel.paper_number(scale, "similarity", metric, "{}")
-                yield Row((scale, metric), similarity(panel, scale, metric), paper, extra)
+        for metric, scale in itertools.product(METRICS, panel.scales):
+            chance = unrelated_similarity(panel, scale, metric)
+            paper = panel.paper_number(scale, "similarity", metric, "{}")
+            yield Row((scale, metric), similarity(panel, scale, metric), paper, (chance, chance.p))
 
     return with_q_values(
         "matrix_similarity",
         "Is the PT-PT matrix of correlations between benchmarks like the SFT-SFT one? (Finding 3)",
         "scale metric",
         rows(),
-        ("unrelated benchmarks [95 %]", "p against it"),
+        (Column("unrelated benchmarks [95 %]", format_estimate), Column("p against it", "{:.2g}".format)),
         brief_extra=2,
-        caveats=(
+        caveats=_notes(
             "all pairs come from the same mixtures: a p that takes them for independent (the paper's p < 1e-32) says "
             "nothing",
             "interval: how far the number depends on which mixtures there are, not what ever more mixtures would show: "
@@ -65,25 +65,22 @@ def category_means_table(panel: Panel) -> Table:
     """Finding 2 and Figure 1: the paper's number is the mean over the category's rows of its Table 5."""
 
     def rows() -> Iterator[Row]:
-        for metric in METRICS:
-            for scale in panel.scales:
-                for category, pooled in category_means(panel, scale, metric).items():
-                    every = category == "all"
-                    members = list(range(len(panel.benchmarks))) if every else panel.members(category)
-                    paper = _paper_mean(panel, metric, scale, members)
-                    yield Row((scale, metric, category, "mean of r"), pooled.plain, paper, ("", ""))
-                    extra = ("" if part is None else f"{part:.2f}" for part in (pooled.weight, pooled.spread))
-                    yield Row((scale, metric, category, "partial pooling"), pooled.shrunken, extra=tuple(extra))
+        for metric, scale in itertools.product(METRICS, panel.scales):
+            for category, pooled in category_means(panel, scale, metric).items():
+                members = range(len(panel.benchmarks)) if category == "all" else panel.members(category)
+                paper, extra = _paper_mean(panel, metric, scale, members), (pooled.weight, pooled.spread)
+                yield Row((scale, metric, category, "mean of r"), pooled.plain, paper)
+                yield Row((scale, metric, category, "partial pooling"), pooled.shrunken, extra=extra)
 
     return with_q_values(
         "category_means",
         "Cross-stage correlation by category: the mean of r, and partially pooled",
         "scale metric category reading",
         rows(),
-        ("weight of own mean", "SD of z between benchmarks"),
+        tuple(Column(name, "{:.2f}".format) for name in ("weight of own mean", "SD of z between benchmarks")),
         brief_extra=2,
         repeats_paper=True,
-        caveats=(
+        caveats=_notes(
             "partial pooling: Fisher's z, random effects of benchmarks and categories (DerSimonian-Laird); a weight of "
             "0 is a category that differs from the others by no more than nine mixtures make it differ",
             "paper: mean over the rows of its Table 5; a category and the others share the same mixtures",
@@ -109,19 +106,19 @@ def scale_table(panel: Panel) -> Table:
                 for name, group, difference in zip(names, groups, found, strict=True):
                     before, after = (_paper_mean(panel, metric, scale, group) for scale in (small, large))
                     paper = None if before is None or after is None else after - before
-                    extra = tuple("" if r is None else signed(r) for r in (difference.small, difference.large))
-                    keys = (f"{small} to {large}", metric, *name)
-                    yield Row(keys, difference.estimate, paper, extra, brief=len(group) > 1)
+                    keys, scope = (f"{small} to {large}", metric, *name), Scope((small, large))
+                    extra = (difference.small, difference.large)
+                    yield Row(keys, difference.estimate, paper, extra, scope=scope, brief=len(group) > 1)
 
     return with_q_values(
         "scale_differences",
         "Change of the cross-stage correlation from one scale to the other (Finding 7)",
         "scales metric category benchmark",
         rows(),
-        ("r at the smaller", "r at the larger"),
+        tuple(Column(name, format_signed) for name in ("r at the smaller", "r at the larger")),
         brief_extra=2,
         repeats_paper=True,
-        caveats=("paper: difference of its Table 5, rounded to ±0.01",),
+        caveats=_notes("paper: difference of its Table 5, rounded to ±0.01"),
     )
 
 
@@ -134,15 +131,15 @@ def code_table(panel: Panel) -> Table:
     def rows() -> Iterator[Row]:
         keys, papers, scores = _accuracies(panel)
         for key, paper, found in zip(keys, papers, code_over_mixtures(panel, scores), strict=True):
-            yield Row(key, found.estimate, paper, (within_blocks(found),), brief=not key[3])
+            yield Row(key, found.estimate, paper, (found,), brief=not key[3])
 
     return with_q_values(
         "code_share",
         "Correlation of code per cent and accuracy over mixtures (Figures 14 and 15)",
         "scale stage category benchmark",
         rows(),
-        ("p within web sources",),
-        caveats=(*share_confounds(panel), *source_confounds(panel)),
+        (Column("p within web sources", format_p_within),),
+        caveats=_notes(*share_confounds(panel), *source_confounds(panel)),
     )
 
 
@@ -162,7 +159,7 @@ def code_means_table(panel: Panel) -> Table:
         "scale stage category benchmark",
         rows(),
         repeats_paper=True,
-        caveats=((few,) if three else ()) + share_confounds(panel),
+        caveats=_notes(*((few,) if three else ()), *share_confounds(panel)),
     )
 
 
@@ -201,7 +198,7 @@ def web_means_table(panel: Panel) -> Table:
         rows(),
         signed=False,
         repeats_paper=True,
-        caveats=source_confounds(panel),
+        caveats=_notes(*source_confounds(panel)),
     )
 
 
@@ -220,7 +217,7 @@ def web_table(panel: Panel) -> Table:
         "quantity scale stage category web_sources",
         rows(),
         repeats_paper=True,
-        caveats=(
+        caveats=_notes(
             *source_confounds(panel),
             "paper: Table 7 where it has the difference, else that of the rounded means of Tables 8 and 11",
         ),
@@ -230,8 +227,7 @@ def web_table(panel: Panel) -> Table:
 def _category_scores(panel: Panel) -> Iterator[tuple[tuple[str, str, str, str], np.ndarray]]:
     """(quantity, scale, stage, category) and the scores of the mixtures, [M]."""
     for scale, stage, category in itertools.product(panel.scales, STAGES, panel.categories):
-        accuracy = mean_over_benchmarks(panel.matrix(scale, stage)[:, panel.members(category)])
-        yield ("accuracy", scale, stage, category), 100 * accuracy
+        yield ("accuracy", scale, stage, category), 100 * category_accuracy(panel, scale, stage, category)
     for scale, stage, category in itertools.product(panel.scales, STAGES, panel.categories):
         yield ("alignment", scale, stage, category), co.alignment_by_mixture(panel, scale, stage, category)
 
@@ -260,6 +256,10 @@ def _paper_web_difference(panel: Panel, keys: tuple[str, str, str, str], web: st
         return panel.paper_number(scale, "7", quantity, "{}", category)
     means = [_paper_web(panel, keys, name) for name in (web, other)]
     return None if means[0] is None or means[1] is None else means[0] - means[1]
+
+
+def _notes(*caveats: str) -> tuple[Note, ...]:
+    return tuple(map(Note, caveats))
 
 
 MAKERS: dict[str, Callable[[Panel], Table]] = {

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from analysis.paper import published as pub
 from analysis.paper.numbers import CATEGORIES, SETUP_TITLES, TITLES, category_of, displays, frame, numbers
+from analysis.rendering.formats import format_interval, format_p, format_signed, join_names
 from analysis.rendering.grid import align
 from analysis.rendering.table import Sheet
-from analysis.rendering.writers import as_text, chance
+from analysis.rendering.writers import as_text
 
 WORKED_OUT = f"""\
 WHAT FOLLOWS FROM TABLE 5 ALONE
@@ -66,8 +67,9 @@ def _by_benchmark(metric: str) -> str:
         row = [category_of()[slug], name]
         for estimates, q in columns:
             e = estimates[name]
-            row += [_signed(e.value), f"[{_signed(e.low)}, {_signed(e.high)}]", chance(e.p), chance(q[name], digits=3)]
-        rows.append([*row, _signed(changes[name].z), chance(changes[name].q, digits=3)])
+            assert e.value is not None and e.ends is not None  # the paper prints every r, over enough mixtures
+            row += [format_signed(e.value), format_interval(e.ends), format_p(e.p), format_p(q[name], digits=3)]
+        rows.append([*row, format_signed(changes[name].z), format_p(changes[name].q, digits=3)])
     parts = [heading for scale in pub.SCALES for heading in (f"r {scale}", "95 % interval", "p", "q")]
     header = ["category", "benchmark", *parts, "z", "q of z"]
     return _block(f"Cross-stage correlation of {metric}, each benchmark", header, rows)
@@ -127,11 +129,7 @@ def _columns() -> list[str]:
 
 
 def _names(benchmarks: Sequence[str]) -> str:
-    return ", ".join(benchmarks) or "none"
-
-
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f}".replace("-", "−")
+    return join_names(benchmarks) or "none"
 
 
 def _block(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

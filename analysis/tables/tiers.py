@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from analysis.panel.panel import Panel
 from analysis.paper.published import HIGH, LOW, TIERS
 from analysis.protocols import correlations as co
-from analysis.rendering.table import Row, Table, with_interval, with_q_values
+from analysis.rendering.formats import format_estimate
+from analysis.rendering.table import Column, Note, Row, Table, with_q_values
 from analysis.stats.estimates import Estimate, absent
 
 RELIABLE, BETWEEN, UNRELIABLE = "highly reliable", "between", "unreliable"
@@ -41,7 +42,7 @@ def tier_table(panel: Panel) -> Table:
         for metric in filter(panel.has, ("accuracy", "confidence"))
         for scale in panel.scales
     ]
-    said = {name: kind for kind, names in TIERS.items() for name in names} if panel.beside_paper else {}
+    in_text = {name: kind for kind, names in TIERS.items() for name in names} if panel.beside_paper else {}
     rows = []
     for b, slug in enumerate(panel.benchmarks):
         name, estimates = panel.displays[slug], [found[b] for _, found in columns]
@@ -49,15 +50,16 @@ def tier_table(panel: Panel) -> Table:
         n = min((e.n for e in estimates), default=0)
         whole = len(known) == len(estimates) > 0
         least = Estimate(min(known), n, "mixtures") if whole else absent("not measured everywhere", n=n)
-        extra = (*tier(estimates), said.get(name, ""), *map(with_interval, estimates))
+        extra = (*tier(estimates), in_text.get(name, ""), *estimates)
         rows.append(Row((panel.category_of[slug], name), least, extra=extra))
     title = f"Tiers (Appendix C.2): reliable above {HIGH} everywhere, unreliable below {LOW} anywhere"
-    extra = ("by value", "by interval", "in the paper's text", *(name for name, _ in columns))
-    caveats = (
+    by_rule = [Column(name) for name in ("by value", "by interval", "in the paper's text")]
+    headings = (*by_rule, *(Column(name, format_estimate) for name, _ in columns))
+    caveat = (
         "the paper's text lists its tiers for its own models; its rule on its own numbers gives other lists "
-        "(docs/contradictions.md)",
+        "(docs/contradictions.md)"
     )
-    return with_q_values("tiers", title, "category benchmark", rows, extra, brief_extra=3, caveats=caveats)
+    return with_q_values("tiers", title, "category benchmark", rows, headings, brief_extra=3, caveats=(Note(caveat),))
 
 
 MAKERS: dict[str, Callable[[Panel], Table]] = {"tiers": tier_table}

@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from analysis.panel.panel import STAGES, Panel
 from analysis.paper.numbers import TITLES
 from analysis.protocols import correlations as co
-from analysis.protocols.noise import ENOUGH_FREEDOM, FLOOR, Corrected, Draws, corrected, draw, format_reliability, noise
-from analysis.rendering.table import Row, Table, interval, signed, with_q_values, within_blocks
-from analysis.stats.association import Association, pearson
+from analysis.protocols.noise import (
+    ENOUGH_FREEDOM,
+    FLOOR,
+    Corrected,
+    Draws,
+    Repeats,
+    corrected,
+    draw,
+    format_reliability,
+    noise,
+)
+from analysis.rendering.formats import format_interval, format_p_within, format_signed
+from analysis.rendering.table import Column, Note, NoteKind, Row, Table, with_q_values
+from analysis.stats.association import pearson
 
-OTHER_VIEWS = ("Spearman", "Kendall", "BCa interval", "p within web sources", "largest change without one mixture")
 PROVISIONAL = (
     "provisional: noise of seeds, or of examples, is not measured, or that of seeds on fewer than half of the mixtures "
     f"or with fewer than {ENOUGH_FREEDOM} degrees of freedom; the reliability may be lower than shown"
@@ -28,14 +39,49 @@ SAME_RUN = (
     "r, its interval and p compare PT and SFT of the same run on the same examples: what a seed or a sample of "
     "examples does to both is in them, and lifts r"
 )
-SAME_MIXTURES = ("corrected for noise", "interval, same mixtures")
-OTHER_SEEDS = "r, PT and SFT of different seeds"
+MEAN = "Mean"
+"""The key in place of a category, of the row that is the mean over all benchmarks."""
+
+
+class Reliability(NamedTuple):
+    """The lesser of the two stages' reliabilities; NaN where none is measured."""
+
+    value: float
+    whole: bool
+    """False: noise of seeds, or of examples, is not measured, so that the value is a ceiling."""
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "not measured"
+        return format_reliability(self.value) if self.whole else f"≤ {format_reliability(self.value)}"
+
+
+def format_corrected(without: Corrected) -> str:
+    """A value beyond 1 is written too: leaving it out would keep the low ones alone, which noise makes as often."""
+    if without.value is None:
+        return without.refused
+    if abs(without.value) > 1:
+        return f"{'≥ 1' if without.value > 0 else '≤ −1'} ({format_signed(without.value)})"
+    return format_signed(without.value)
+
+
+EXTRA = (
+    Column("reliability"),
+    Column("corrected for noise", format_corrected),
+    Column("interval, same mixtures", format_interval),
+    Column("r, PT and SFT of different seeds", format_signed),
+    Column("Spearman", format_signed),
+    Column("Kendall", format_signed),
+    Column("BCa interval", format_interval),
+    Column("p within web sources", format_p_within),
+    Column("largest change without one mixture", "{:.2f}".format),
+)
 
 
 def transfer_table(panel: Panel) -> Table:
     """Equations 1 and 2."""
     drawn = draw(panel)
-    repeated: dict[str, None] = {}
+    repeated: dict[Repeats, None] = {}
 
     def rows() -> Iterator[Row]:
         for metric in filter(panel.has, ("accuracy", "confidence")):
@@ -43,7 +89,7 @@ def transfer_table(panel: Panel) -> Table:
                 sides = [noise(panel, scale, stage, metric) for stage in STAGES]
                 trust = np.minimum(*(s.reliability for s in sides))
                 known, settled = np.all([s.measured for s in sides], axis=0), np.all([s.settled for s in sides], axis=0)
-                repeated.update({str(some): None for s in sides for some in s.repeats if some.freedom})
+                repeated.update({some: None for s in sides for some in s.repeats if some.freedom})
                 same, others = _same_mixtures(panel, drawn, scale, metric), co.across_seeds(panel, scale, metric)
                 for b, association in enumerate(co.cross_stage(panel, scale, metric)):
                     slug = panel.benchmarks[b]
@@ -52,76 +98,50 @@ def transfer_table(panel: Panel) -> Table:
                         association.estimate,
                         panel.paper_number(scale, "5", metric, "{}", slug),
                         (
-                            _reliability(trust[b], known[b]),
+                            Reliability(float(trust[b]), bool(known[b])),
                             *same[b],
-                            "" if math.isnan(others[b]) else signed(others[b]),
-                            *_other_views(association),
+                            None if math.isnan(others[b]) else float(others[b]),
+                            *(association.spearman, association.kendall, association.bca),
+                            *(association, association.influence),
                         ),
                         f"reliability {format_reliability(trust[b])}" if trust[b] < FLOOR else "",
                         provisional=not settled[b],
                     )
                 yield Row(
-                    (scale, metric, "Mean", f"{len(panel.benchmarks)} benchmarks"),
+                    (scale, metric, MEAN, f"{len(panel.benchmarks)} benchmarks"),
                     co.mean_cross_stage(panel, scale, metric),
                     panel.paper_number(scale, "5", metric, "{}", "mean"),
-                    ("",) * len(extra),
                 )
 
-    extra = ("reliability", *SAME_MIXTURES, OTHER_SEEDS, *OTHER_VIEWS)
     made = list(rows())
-    caveats = [SAME_RUN, *repeated]
+    caveats = [Note(SAME_RUN), *(Note(some.counts, NoteKind.SEED_NOISE) for some in repeated)]
     if any(row.provisional for row in made):
-        caveats.append(PROVISIONAL)
+        caveats.append(Note(PROVISIONAL))
     if drawn:
-        caveats.append(drawn.caveat)
+        caveats.append(Note(drawn.meaning, NoteKind.SAME_MIXTURES))
     title, keys = f"Table 5. {TITLES[5]}", "scale metric category benchmark"
-    return with_q_values("table5", title, keys, made, extra, caveats=tuple(caveats))
+    return with_q_values("table5", title, keys, made, EXTRA, caveats=tuple(caveats))
 
 
-def _reliability(value: float, measured: bool) -> str:
-    """The lesser of the two stages'; a ceiling where seeds, or examples, are not measured."""
-    if math.isnan(value):
-        return "not measured"
-    return format_reliability(value) if measured else f"≤ {format_reliability(value)}"
-
-
-def _same_mixtures(panel: Panel, drawn: Draws | None, scale: str, metric: str) -> list[tuple[str, str]]:
-    """As `SAME_MIXTURES` names them, of each benchmark."""
+def _same_mixtures(
+    panel: Panel, drawn: Draws | None, scale: str, metric: str
+) -> list[tuple[Corrected | None, tuple[float, float] | None]]:
+    """For each benchmark r corrected for noise, and its interval for these same mixtures."""
     if drawn is None:
-        return [("", "")] * len(panel.benchmarks)
+        return [(None, None)] * len(panel.benchmarks)
     pt, sft = (drawn.values[scale, stage, metric] for stage in STAGES)  # [draws, mixtures, benchmarks]
     observed = [panel.matrix(scale, stage, metric) for stage in STAGES]
-    found = []
+    found: list[tuple[Corrected | None, tuple[float, float] | None]] = []
     for b, without in enumerate(corrected(panel, scale, metric)):
         keep = np.isfinite(observed[0][:, b]) & np.isfinite(observed[1][:, b])
         ends = None
         if keep.sum() > 2:
             value = _each_r(observed[0][None, keep, b], observed[1][None, keep, b])[0]
             ends = drawn.interval(value, _each_r(pt[:, keep, b], sft[:, keep, b]))
-        found.append((_without_noise(without), "" if ends is None else interval(*ends)))
+        found.append((without, ends))
     return found
-
-
-def _without_noise(without: Corrected) -> str:
-    """An estimate beyond 1 is what noise makes of one that is high: it is said, for the low ones are not left out."""
-    if without.value is None:
-        return without.refused
-    if abs(without.value) > 1:
-        return f"{'≥ 1' if without.value > 0 else '≤ −1'} ({signed(without.value)})"
-    return signed(without.value)
 
 
 def _each_r(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Pearson of each pair of rows [draws, mixtures]; [draws]."""
     return pearson(x, y, np.ones((1, x.shape[1])))[0]
-
-
-def _other_views(association: Association) -> tuple[str, ...]:
-    """As `OTHER_VIEWS` names them; empty where there is none."""
-    e = association
-    return (
-        *("" if value is None else signed(value) for value in (e.spearman, e.kendall)),
-        "" if e.bca is None else interval(*e.bca),
-        within_blocks(e),
-        "" if e.influence is None else f"{e.influence:.2f}",
-    )

@@ -51,14 +51,15 @@ def two(tmp_path: Path, writer: Write, make_row: MakeRow) -> tuple[Path, Path]:
 def test_by_hand(two: tuple[Path, Path]) -> None:
     pairs = paired(read_checkpoint(two[0]), read_checkpoint(two[1].parent.parent), "sum")
     assert [(pair.slug, len(pair.a), pair.alone) for pair in pairs] == [("piqa", 9, 1), ("boolq", 4, 0)]
-    rows = {row.keys[0]: row for row in comparison(pairs, "a", "b").rows}
+    table = comparison(pairs, "a", "b")
+    rows = {row.keys[0]: row for row in table.rows}
     # PIQA, nine common examples: A has 5 right, B 7; two only A's, four only B's
     piqa = rows["PIQA"]
-    assert piqa.estimate.value == pytest.approx(100 * 2 / 9) and piqa.extra == ("55.6", "77.8", "2", "4", "1")
+    assert piqa.estimate.value == pytest.approx(100 * 2 / 9) and table.texts(piqa) == ["55.6", "77.8", "2", "4", "1"]
     assert piqa.estimate.p == pytest.approx(stats.binomtest(4, 6).pvalue)
     assert piqa.estimate.arrangements == 64 and piqa.estimate.smallest_p == pytest.approx(2 / 64)
     both = rows["mean of Commonsense"]
-    assert both.estimate.value == pytest.approx(100 * (2 / 9 + 2 / 4) / 2) and both.extra[:2] == ("52.8", "88.9")
+    assert both.estimate.value == pytest.approx(100 * (2 / 9 + 2 / 4) / 2) and table.texts(both)[:2] == ["52.8", "88.9"]
     assert set(rows) == {"PIQA", "BoolQ", "mean of Commonsense", "mean of 2 benchmarks"}
     assert all(
         row.q is not None and row.estimate.low <= row.estimate.value <= row.estimate.high for row in rows.values()

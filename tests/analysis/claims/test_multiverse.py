@@ -22,7 +22,7 @@ from analysis.claims.multiverse import (
 from analysis.claims.view import METRICS
 from analysis.panel.panel import STAGES, Panel
 from analysis.rendering.table import Table
-from analysis.rendering.writers import as_csv, as_text
+from analysis.rendering.writers import as_csv, as_text, format_verdict
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 REFERENCE = Specification("sum", "confidence", "")
@@ -203,17 +203,18 @@ def test_table(measured: Panel, demo_tables: dict[str, Table]) -> None:
         assert row.keys == (found.claim.name, found.claim.predicate) and len(row.extra) == len(table.extra)
         assert row.estimate.value == found.share and row.estimate.n == found.judged
         assert row.estimate.points == "specifications"
-        assert row.extra[0] == {None: "not judged", True: "yes", False: "no"}[found.reference]
+        assert table.texts(row)[0] == {None: "not judged", True: "yes", False: "no"}[found.reference]
     by_name = {row.keys[0]: row for row in table.rows}
     assert by_name["Finding 4"].estimate.n == 4 * 2 * (30 - 4)  # not by PMI, not without the four that it names
-    assert "pmi not judged" in by_name["Finding 4"].extra[3]
-    assert by_name["Finding 13"].extra[1] == "yes" and by_name["Finding 3"].extra[1] == "not judged"
+    assert "pmi not judged" in table.texts(by_name["Finding 4"])[3]
+    assert by_name["Finding 13"].extra[1] is True and table.texts(by_name["Finding 3"])[1] == "not judged"
+    assert len({row.scores for row in table.rows}) == 1  # a claim that mentions PT rests on all score files
     assert "Finding 13" in as_text(table) and as_csv(table).count("specifications") == 21
 
 
 def test_table_names_benchmarks_as_the_paper_does() -> None:
     rs = {("accuracy", 0, "wsc"): 0.2} | {("accuracy", 0, "openbookqa"): -0.9}
     rows = {row.keys[0]: row for row in multiverse_table(panel_of(transfer_view(rs))).rows}
-    assert rows["Implication 1"].extra[0] == "no" and rows["Implication 1"].extra[2] == "OpenBookQA"
+    assert rows["Implication 1"].extra[0] is False and rows["Implication 1"].extra[2] == ("OpenBookQA",)
     assert rows["Finding 5"].estimate.value is not None and rows["Finding 11"].estimate.value is None
-    assert rows["Finding 11"].verdict == "missing: cannot be judged in any specification"
+    assert format_verdict(rows["Finding 11"]) == "missing: cannot be judged in any specification"

@@ -71,4 +71,4 @@ def test_low_loss_is_a_good_sign(demo: Path, tmp_path: Path) -> None:
     signs = np.sign(mean[:, None] - mean)
     by_hand = [(1 + signs * np.sign(late[:, b, None] - late[:, b]))[np.triu_indices(9, 1)] / 2 for b in range(20)]
     assert rows["mini_s PT", "mini_s SFT", HELD_OUT] == pytest.approx(np.mean(by_hand))
-    assert "wiki, which every mixture contains" in table.caveats[0]
+    assert "wiki, which every mixture contains" in str(table.caveats[0])

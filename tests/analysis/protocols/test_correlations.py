@@ -15,6 +15,8 @@ from analysis.panel.load import load_panel
 from analysis.panel.panel import Design, Panel
 from analysis.paper.numbers import category_of, frame, numbers
 from analysis.protocols import correlations as co
+from analysis.rendering.table import RowVerdict
+from analysis.rendering.writers import format_verdict
 from analysis.stats.resampling import DRAWS
 from analysis.tables.catalogue import build_tables
 from analysis.tables.transfer import PROVISIONAL, transfer_table
@@ -163,11 +165,11 @@ def test_low_reliability_makes_no_claim_and_unmeasured_is_said(demo_panel: Panel
     rng = np.random.default_rng(0)
     seeds = rng.random((3, 9, 4))  # seeds differ as much as mixtures
     noisy = panel_of({(s, m): seeds for s in ("PT", "SFT") for m in ("accuracy", "confidence")})
-    assert any(row.verdict.startswith("no claim: reliability") for row in transfer_table(noisy).rows)
+    assert any(format_verdict(row).startswith("no claim: reliability") for row in transfer_table(noisy).rows)
     single = panel_of({(s, m): seeds[:1] for s in ("PT", "SFT") for m in ("accuracy", "confidence")})
     table = transfer_table(single)
-    assert all(row.extra[0] in ("not measured", "") for row in table.rows) and PROVISIONAL in table.caveats
-    few = transfer_table(demo_panel).caveats  # answers are there, and seeds of one mixture
+    assert all(table.texts(row)[0] in ("not measured", "") for row in table.rows) and PROVISIONAL in table.notes
+    few = transfer_table(demo_panel).notes  # answers are there, and seeds of one mixture
     assert PROVISIONAL in few and "seed noise from 1 of 9 mixtures, 2 degrees of freedom" in few
 
 
@@ -279,7 +281,7 @@ def test_missing_cells_stay_missing_and_are_counted(tmp_path: Path, study_maker:
     small = [r for r in table.rows if r.keys[0] == "mini_s" and r.keys[2] != "Mean"]
     large = [r for r in table.rows if r.keys[0] == "mini_m"]
     assert all(r.estimate.n == 8 and r.estimate.missing == 1 for r in small)
-    assert all(r.estimate.value is None and r.q is None and r.verdict.startswith("missing") for r in large)
+    assert all(r.estimate.value is None and r.q is None and r.verdict is RowVerdict.MISSING for r in large)
     assert any("missing and left empty" in note for note in table.notes)
     names = ["table6", "table8", "table9", "calibration", "temperature", "code_share", "code_share_means"]
     assert all(

@@ -143,7 +143,7 @@ def test_what_is_settled_is_not_provisional() -> None:
     for seeds, provisional in ((2, False), (1, True)):
         one = study_of(table[:seeds], table[:seeds])
         made = transfer_table(one)
-        assert (PROVISIONAL in made.caveats) == provisional == any(row.provisional for row in made.rows)
+        assert (PROVISIONAL in made.notes) == provisional == any(row.provisional for row in made.rows)
 
 
 # ---------------------------------------------------------------------------------------------- corrected correlations
@@ -176,7 +176,8 @@ def test_a_correction_beyond_1_is_said_and_not_left_out() -> None:
     random = np.random.default_rng(12)
     panels = (simulated(random, 9, 60, 0.12, 0.95) for _ in range(60))
     panel, value = next((p, v) for p in panels if (v := corrected(p, "240m", "accuracy")[0].value or 0.0) > 1)
-    assert transfer_table(panel).rows[0].extra[1] == f"≥ 1 ({value:+.2f})"
+    table = transfer_table(panel)
+    assert table.texts(table.rows[0])[1] == f"≥ 1 ({value:+.2f})"
 
 
 def test_what_seeds_add_to_both_stages_is_taken_out_once() -> None:
@@ -247,10 +248,10 @@ def test_seeds_deviate_alike_in_both_stages_and_as_much_as_they_are_seen_to() ->
 def test_draws_say_that_few_seeds_stand_for_all() -> None:
     table = np.random.default_rng(14).normal(size=(3, 9, 20))
     whole = draw(study_of(table, table), ("accuracy",))
-    assert whole is not None and whole.caveat.endswith("for these very mixtures")
+    assert whole is not None and whole.meaning.endswith("for these very mixtures")
     table[1:, 1:] = np.nan
     first = draw(study_of(table, table), ("accuracy",))
-    assert first is not None and first.caveat.endswith("; seed noise from 1 of 9 mixtures, 2 degrees of freedom")
+    assert first is not None and first.meaning.endswith("; seed noise from 1 of 9 mixtures, 2 degrees of freedom")
 
 
 def test_draws_vary_as_much_as_the_noise_that_is_measured() -> None:

@@ -15,8 +15,8 @@ import pytest
 from finished_study import COMMAND, COMMIT, HOST, Finished, write_finished
 
 from analysis.panel.load import load_panel
-from analysis.provenance.lookup import table_named, the_one
-from analysis.provenance.why import answer, told
+from analysis.provenance.lookup import find_table
+from analysis.provenance.why import format_trace, trace_number
 from analysis.rendering.writers import as_csv
 from analysis.tables.catalogue import build_tables
 from configs.artifacts import read_json, write_json
@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 def test_a_number_of_table_5_leads_to_its_files_runs_and_units(made: Finished) -> None:
-    facts = answer(StudyFolder(made.runs, "tiny"), "5", ["RTE", "accuracy"])
+    facts = trace_number(StudyFolder(made.runs, "tiny"), "5", ["RTE", "accuracy"])
     (table,) = build_tables(load_panel(StudyFolder(made.runs, "tiny")), ["table5"])
     (printed,) = [
         r for r in csv.DictReader(io.StringIO(as_csv(table))) if r["benchmark"] == "RTE" and "acc" in r["metric"]
@@ -60,14 +60,16 @@ def test_a_number_of_table_5_leads_to_its_files_runs_and_units(made: Finished) -
     assert facts["doubts"] == [] and facts["synthetic"]
     json.dumps(facts)
 
-    text = told(facts)
+    text = format_trace(facts)
     for once in (COMMAND, COMMIT, HOST, "SYNTHETIC", "9 of 9 fine-tunings began with an export", "18 in 0:27"):
         assert once in text
     assert text.count(COMMAND) == 1  # what all share is said once
 
 
 def test_one_cell_leads_to_one_file_and_the_pretraining_before_it(made: Finished) -> None:
-    facts = answer(StudyFolder(made.runs, "tiny"), "metrics", ["v1p2", "sft", "arc_easy", "accuracy", "sum", "value"])
+    facts = trace_number(
+        StudyFolder(made.runs, "tiny"), "metrics", ["v1p2", "sft", "arc_easy", "accuracy", "sum", "value"]
+    )
     assert [file["path"] for file in facts["scores"]["files"]] == [
         "scores/tiny/V1P2/seed0/sft-tiny/step-0000010.parquet"
     ]
@@ -76,22 +78,22 @@ def test_one_cell_leads_to_one_file_and_the_pretraining_before_it(made: Finished
 
 
 def test_a_checkpoint_on_the_way_is_behind_the_number_that_it_gave(made: Finished) -> None:
-    facts = answer(StudyFolder(made.runs, "tiny"), "early", ["2,560"])
+    facts = trace_number(StudyFolder(made.runs, "tiny"), "early", ["2,560"])
     steps = [file["path"].rpartition("/")[2] for file in facts["scores"]["files"] if "/pt/" in file["path"]]
     assert sorted(set(steps)) == ["step-0000010.parquet", "step-0000012.parquet"]
-    (last,) = answer(StudyFolder(made.runs, "tiny"), "early", ["3,072"])["rows"]
+    (last,) = trace_number(StudyFolder(made.runs, "tiny"), "early", ["3,072"])["rows"]
     assert last["keys"]["tokens"] == "3,072"
     assert (
         facts["scores"]["fingerprint"]
-        != answer(StudyFolder(made.runs, "tiny"), "early", ["3,072"])["scores"]["fingerprint"]
+        != trace_number(StudyFolder(made.runs, "tiny"), "early", ["3,072"])["scores"]["fingerprint"]
     )
 
 
 def test_settings_and_figures_have_an_origin_too(made: Finished) -> None:
-    facts = answer(StudyFolder(made.runs, "tiny"), "table1", ["number of layers"])
+    facts = trace_number(StudyFolder(made.runs, "tiny"), "table1", ["number of layers"])
     assert facts["rows"][0]["shown"]["this study"] == "1" and len(facts["runs"]) == 18
     assert (
-        answer(StudyFolder(made.runs, "tiny"), "figure13", ["accuracy", "pt", "nli"])["table"]["name"]
+        trace_number(StudyFolder(made.runs, "tiny"), "figure13", ["accuracy", "pt", "nli"])["table"]["name"]
         == "web_differences"
     )
 
@@ -109,7 +111,7 @@ def test_exceptions_are_named_and_what_nobody_recorded_is_said(tmp_path: Path) -
     write_json(made.folder / "units/finetune/tiny/V1P0/seed0/tiny.json", unit | {"kept": ["optimizer.lr 1 -> 2"]})
     scores = made.folder / "scores/tiny/V2P2/seed0/pt/step-0000012.parquet"
     pq.write_table(pq.read_table(scores), scores, compression="gzip")
-    text = told(answer(StudyFolder(made.runs, "tiny"), "table5", ["RTE"]))
+    text = format_trace(trace_number(StudyFolder(made.runs, "tiny"), "table5", ["RTE"]))
     assert "scores/tiny/V2P2/seed0/pt/step-0000012.parquet: altered since it was scored" in text
     assert f"but tiny/V2P2/seed0/pt: {'2' * 40}-dirty" in text and "but tiny/V2P2/seed0/pt: 8 x NVIDIA H200" in text
     assert "1 of 2 fine-tunings began with an export" in text and "are no export of its run" in text
@@ -123,24 +125,28 @@ def test_exceptions_are_named_and_what_nobody_recorded_is_said(tmp_path: Path) -
         (["table55"], "no table 'table55'"),
         (["table5", "hellaswag"], "no row of table5 has 'hellaswag'"),
         (["table6", "nli"], "rows of table6 fit; add words of these\n  valid: stage PT, SFT"),
-        (["metrics", "accuracy", "arc"], "valid: stage PT, SFT; recipe empty, tiny; mixture V1P0, V1P1"),
-        (["metrics", "step"], "fits 2 names\n  valid: step10, step12"),
+        (["metrics", "accuracy", "arc_easy"], "valid: stage PT, SFT; recipe empty, tiny; mixture V1P0, V1P1"),
+        (["metrics", "arc_easy", "step"], "no row of metrics has 'step' beside arc_easy\n  valid: stage PT, SFT"),
     ],
 )
 def test_words_that_name_no_single_number_are_refused_with_what_would(
     words: list[str], message: str, made: Finished
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        answer(StudyFolder(made.runs, "tiny"), words[0], words[1:])
+        trace_number(StudyFolder(made.runs, "tiny"), words[0], words[1:])
     assert message in str(refused.value)
 
 
-def test_names_are_found_by_their_beginning() -> None:
-    assert table_named("Table 5") == table_named("5") == "table5" and table_named("deci") == "decisions"
-    assert the_one("arc e", ["ARC-Challenge", "ARC-Easy"]) == "ARC-Easy"
-    assert the_one("table1", ["table1", "table10"]) == "table1"
-    with pytest.raises(ConfigError, match="fits 2 names"):
-        the_one("arc", ["ARC-Challenge", "ARC-Easy"])
+def test_a_table_has_several_spellings_and_none_is_guessed() -> None:
+    assert find_table("Table 5") == find_table("5") == "table5" and find_table("figure6") == "table6"
+    with pytest.raises(ConfigError, match=r"valid: .*decisions"):
+        find_table("deci")
+
+
+def test_keys_may_come_in_any_order_and_case(made: Finished) -> None:
+    study = StudyFolder(made.runs, "tiny")
+    first, second = (trace_number(study, "table5", words)["rows"] for words in (["rte", "TINY"], ["Tiny", "RTE"]))
+    assert first == second and {row["keys"]["benchmark"] for row in first} == {"RTE"}
 
 
 def test_the_command(made: Finished) -> None:

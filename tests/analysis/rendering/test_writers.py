@@ -6,12 +6,14 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from analysis.rendering.table import Row, Sheet, Table
-from analysis.rendering.writers import FORMS, LINE, as_csv, as_latex, as_markdown, as_text, show
+from analysis.rendering.table import Column, Note, Row, RowVerdict, Sheet, Table
+from analysis.rendering.writers import FORMS, LINE, as_csv, as_latex, as_markdown, as_text, format_verdict, show
 from analysis.stats.estimates import Estimate, absent
 
 HARD = r'\ { } $ & # % _ ^ ~ < > | "quoted"'
@@ -29,11 +31,10 @@ def made(keys: str = "scale metric category benchmark", extra: Sequence[str] = (
                 estimate = absent("no variation", n=9)
             claim = "reliability 0.07" if name == "CommonsenseQA" else ""
             category = "Science" if name.startswith("ARC") else "Commonsense"
-            rows.append(
-                Row((scale, "accuracy", category, name), estimate, 0.99, ("0.38",) * len(extra), claim, q=0.045)
-            )
+            rows.append(Row((scale, "accuracy", category, name), estimate, 0.99, (0.38,) * len(extra), claim, q=0.045))
     note = "a long caveat that a narrow terminal must break between words, because it is longer than its line is wide"
-    return Table("made", "Table 5. Made", tuple(keys.split()), tuple(extra), tuple(rows), caveats=(note,))
+    columns = tuple(Column(name, "{:.2f}".format) for name in extra)
+    return Table("made", "Table 5. Made", tuple(keys.split()), columns, tuple(rows), caveats=(Note(note),))
 
 
 def shown(table: Table | Sheet, width: int, colours: bool = False) -> list[str]:
@@ -106,6 +107,38 @@ def test_rows_that_claim_nothing_are_faint() -> None:
     faint = [line for line in lines if line.startswith(grey) and "─" not in line and "caveat" not in line]
     assert sum("no claim" in line for line in faint) == 2 and sum("missing" in line for line in faint) == 2
     assert not any("outside" in line for line in faint)
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "text"),
+    [
+        ({}, RowVerdict.INSIDE, "inside"),
+        ({"provisional": True}, RowVerdict.INSIDE, "inside, provisional"),
+        ({"paper": 0.9, "provisional": True}, RowVerdict.OUTSIDE, "outside, provisional"),
+        ({"estimate": Estimate(0.5, 2), "provisional": True}, RowVerdict.NO_INTERVAL, "no interval, provisional"),
+        (
+            {"no_claim": "reliability 0.07, early", "provisional": True},
+            RowVerdict.NO_CLAIM,
+            "no claim: reliability 0.07, early",
+        ),
+        ({"estimate": absent("no variation"), "no_claim": "x"}, RowVerdict.MISSING, "missing: no variation"),
+        ({"paper": None, "provisional": True}, RowVerdict.NOT_COMPARED, ""),
+    ],
+)
+def test_a_verdict_is_a_value_and_its_text_comes_last(change: dict[str, Any], verdict: RowVerdict, text: str) -> None:
+    row = replace(Row(("a",), Estimate(0.5, 9, low=0.2, high=0.8), 0.6), **change)
+    assert row.verdict is verdict and format_verdict(row) == text
+
+
+def test_further_columns_hold_values_and_know_how_they_are_written() -> None:
+    columns = (Column("share", "{:.1f}".format), Column("answer", lambda yes: "yes" if yes else "no", "not judged"))
+    full, half, none = (Row(("a",), Estimate(0.5, 9), extra=extra) for extra in ((0.25, False), (None, None), ()))
+    table = Table("t", "T", ("key",), columns, (full, half, none))
+    assert table.values(full) == {"share": 0.25, "answer": False} and table.values(none)["answer"] is None
+    assert [table.texts(row) for row in table.rows] == [["0.2", "no"], ["", "not judged"], ["", ""]]
+    assert [line.rsplit(",", 2)[1:] for line in as_csv(table).splitlines()[1:]] == [
+        table.texts(row) for row in table.rows
+    ]
 
 
 def test_elsewhere_than_on_a_terminal_it_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def test_every_checkpoint_on_the_way_against_the_end(tmp_path: Path, study_maker
         ("mini_m", "100,000"),
         ("mini_m", "200,000"),
     ]
-    assert [row.extra[0] for row in table.rows] == ["50", "100", "50", "100"]
+    assert [table.texts(row)[0] for row in table.rows] == ["50", "100", "50", "100"]
     early, late = panel.milestones[-2].accuracy, panel.matrix("mini_s", "SFT")
     hits = []
     for b in range(3):
@@ -45,8 +45,8 @@ def test_every_checkpoint_on_the_way_against_the_end(tmp_path: Path, study_maker
                 hits.append(0.5 if abs(product) < 1e-12 else float(product > 0))
     assert table.rows[0].estimate.value == pytest.approx(np.mean(hits))
     r = np.mean([stats.pearsonr(early[:, b], late[:, b]).statistic for b in range(3)])
-    assert table.rows[0].extra[2].startswith(f"{r:+.2f}".replace("-", "−"))
-    assert table.rows[1].extra[3].startswith("+1.00") and table.rows[0].extra[1] == ""
+    assert table.texts(table.rows[0])[2].startswith(f"{r:+.2f}".replace("-", "−"))
+    assert table.texts(table.rows[1])[3].startswith("+1.00") and table.texts(table.rows[0])[1] == ""
 
 
 def test_one_checkpoint_says_nothing_of_early(demo: Path) -> None:
@@ -67,5 +67,6 @@ def test_benchmarks_that_end_all_alike_decide_nothing() -> None:
     assert decide_on_average(early[:, :2], np.ones((9, 2))).reason == "no variation"
     two = panel_of({("240m", "PT", "accuracy"): early, ("240m", "SFT", "accuracy"): late})
     two = replace(two, milestones=tuple(Milestone("240m", tokens, early) for tokens in (1, 2)))
-    said = early_table(two).rows[0]
-    assert said.estimate.points == found.points and said.extra[2].endswith(" (mixtures, mean of 2 benchmarks)")
+    table = early_table(two)
+    assert table.rows[0].estimate.points == found.points
+    assert table.texts(table.rows[0])[2].endswith(" (mixtures, mean of 2 benchmarks)")

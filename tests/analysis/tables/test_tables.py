@@ -134,10 +134,11 @@ def test_decisions_of_a_study(demo_panel: Panel, demo_tables: dict[str, Table]) 
     early, late = panel.matrix("mini_s", "PT")[:, 0], panel.matrix("mini_m", "SFT")[:, 0]
     products = [(early[i] - early[j]) * (late[i] - late[j]) for i in range(9) for j in range(i)]
     assert row.estimate.value == pytest.approx(np.mean([0.5 if abs(p) < 1e-15 else p > 0 for p in products]))
-    said = dict(zip(table.extra, row.extra, strict=True))
-    assert said["regret, pp"] == f"{100 * (late.max() - late[np.argmax(early)]):.1f}"
-    assert said["first early"] == panel.mixtures[np.argmax(early)]
-    assert said["best late"] == panel.mixtures[np.argmax(late)]
+    said = table.values(row)
+    assert said["regret, pp"] == pytest.approx(late.max() - late[np.argmax(early)])
+    assert said["first early"] == (panel.mixtures[np.argmax(early)],)
+    assert said["best late"] == (panel.mixtures[np.argmax(late)],)
+    assert table.texts(row)[1] == f"{100 * (late.max() - late[np.argmax(early)]):.1f}"
     assert len(table.rows) == 5 * 25 and sum(row.brief for row in table.rows) == 5 * 5
 
 

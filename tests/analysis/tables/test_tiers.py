@@ -10,6 +10,7 @@ import pytest
 from analysis.panel.panel import Panel
 from analysis.paper import published as pub
 from analysis.rendering.table import Table
+from analysis.rendering.writers import format_verdict
 from analysis.stats.estimates import Estimate, absent, fisher_interval
 from analysis.tables.tiers import tier, tier_table
 
@@ -57,6 +58,6 @@ def test_table_of_a_study(demo_panel: Panel, demo_tables: dict[str, Table]) -> N
         assert row.extra[0] == (
             "highly reliable" if min(each) > 0.6 else "unreliable" if min(each) < 0.3 else "between"
         )
-    assert {row.extra[2] for row in table.rows} == {"highly reliable", "unreliable", ""}
+    assert {table.texts(row)[2] for row in table.rows} == {"highly reliable", "unreliable", ""}
     alone = tier_table(replace(panel, beside_paper=False, values={}))
-    assert {row.verdict for row in alone.rows} == {"missing: not measured everywhere"}
+    assert {format_verdict(row) for row in alone.rows} == {"missing: not measured everywhere"}

@@ -1,0 +1,56 @@
+"""Values as readers see them: rounding, signs and units are chosen here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.stats.association import Association
+from analysis.stats.estimates import Estimate
+
+
+def format_signed(value: float, digits: int = 2) -> str:
+    """A correlation or a difference, e.g. `−0.44`."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def format_interval(ends: tuple[float, float], digits: int = 2) -> str:
+    """An interval of signed numbers, e.g. `[+0.12, +0.70]`."""
+    return f"[{', '.join(format_signed(end, digits) for end in ends)}]"
+
+
+def format_estimate(e: Estimate) -> str:
+    """Value and interval, e.g. `+0.44 [+0.12, +0.70]`."""
+    if e.value is None:
+        return ""
+    return format_signed(e.value) + ("" if e.ends is None else f" {format_interval(e.ends)}")
+
+
+def format_p(p: float | None, digits: int = 2) -> str:
+    """A p- or q-value; empty where there is none."""
+    return "" if p is None else f"{p:.{digits}g}" if p >= 1e-4 else f"{p:.0e}"
+
+
+def format_p_within(association: Association) -> str:
+    """The permutation p within web sources, e.g. `0.028 of 216 (least 0.0046)`."""
+    p, least = association.p_within, association.smallest_p_within
+    return "" if p is None else f"{p:.2g} of {association.arrangements_within:,} (least {least:.2g})"
+
+
+def format_fact(value: str | int | float | None) -> str:
+    """A setting or a count: 100864 is written 100,864."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def format_points(share: float) -> str:
+    """A difference of accuracies in percentage points; adding 0.0 avoids `-0.0`."""
+    return f"{round(100 * share, 1) + 0.0:.1f}"
+
+
+def format_points_interval(ends: tuple[float, float]) -> str:
+    return f"[{format_points(ends[0])}, {format_points(ends[1])}]"
+
+
+def join_names(names: Sequence[str]) -> str:
+    return ", ".join(names)
