@@ -410,7 +410,7 @@ def _why(args: argparse.Namespace, runs: Path) -> None:
 
 
 def _publish(args: argparse.Namespace, runs: Path) -> None:
-    from analysis.provenance.publish import publish
+    from analysis.provenance.publish import format_published, publish
 
     study = StudyFolder.find(args.study, runs)
     units = _open_units(study)[2] if study.config.is_file() else []
