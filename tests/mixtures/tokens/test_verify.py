@@ -244,7 +244,7 @@ def test_what_a_study_lacks_is_named(data: Path, capsys: pytest.CaptureFixture[s
 
 def test_help_answers_without_heavy_imports() -> None:
     heavy = "{'torch', 'numpy', 'pyarrow', 'datasets', 'tokenizers', 'ray'}"
-    script = f"import sys, mixtures.verify, mixtures.progress; print({heavy} & set(sys.modules))"
+    script = f"import sys, mixtures.verify, configs.progress; print({heavy} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "set()\n"
     assert "examples:" in command_line("--help").stdout
 

@@ -407,7 +407,7 @@ def test_a_users_file_equals_the_harness_on_its_mmlu(tmp_path: Path, shots: int)
         assert ours == [request.args for request in theirs]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
+@pytest.mark.parametrize("page", ["docs/cli.md", "docs/benchmarks.md"])
 def test_the_example_of_the_page_works(page: str, tmp_path: Path) -> None:
     (block,) = [
         text
