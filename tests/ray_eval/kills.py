@@ -18,6 +18,7 @@ ATTEMPTS = 5
 SCORE = """
 import sys
 from pathlib import Path
+from configs.layout import StudyFolder
 from ray_eval.scoring import ScoreOptions, score_study
 runs, root, work, workers = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 options = {"num_workers": workers} if workers else {"use_ray": False}
