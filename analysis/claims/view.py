@@ -24,7 +24,7 @@ from analysis.stats.estimates import mean_measured, mean_over_benchmarks
 
 METRICS = ("accuracy", "confidence")
 QUANTITIES = ("accuracy", "alignment")
-"""What web sources and code percents are compared by."""
+"""The metrics in which web sources and code percents are compared."""
 POINTS = 3
 """Fewest mixtures that an alignment or an effect is computed from."""
 

@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def chosen_formats(given: str) -> list[str]:
-    """Of `FORMATS`, each once. Raises ConfigError for others."""
+    """Names from `FORMATS`, each once. Raises ConfigError for others."""
     formats = list(dict.fromkeys(part.strip() for part in given.split(",")))
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ConfigError(f"no format {unknown[0]!r}", where="--format", valid=", ".join(FORMATS))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 TABLES = ("table5", "table6", "coherence", "category_means", "code_share", "web_differences")
-"""Whose numbers are drawn."""
+"""Tables whose numbers the figures show."""
 
 
 def sections(panel: Panel, tables: dict[str, Table]) -> dict[str, list[Figure]]:

@@ -81,7 +81,7 @@ def load_panel(study: StudyFolder, recipe: str | None = None, average_seeds: boo
 
 
 class _Axes(NamedTuple):
-    """What the matrices of a panel are indexed by, besides scale and stage."""
+    """The axes of a panel's matrices, besides scale and stage."""
 
     seeds: tuple[int, ...]
     mixtures: tuple[str, ...]
@@ -128,7 +128,7 @@ def _check_planned(config: StudyConfig, metrics: pd.DataFrame, study: StudyFolde
 
 
 def _build_axes(config: StudyConfig | None, metrics: pd.DataFrame, own: dict[str, tuple[str, str]]) -> _Axes:
-    """What study.yaml plans, scored or not; without it what was scored. own: as `_own` gives it."""
+    """The axes that study.yaml plans, scored or not; without it those that were scored. own: as `_own` gives it."""
     seeds = tuple(sorted({*metrics["seed"].astype(int), *(config.seeds if config else ())}))
     mixtures = config.mixtures if config else tuple(sorted(set(metrics["mixture"])))
     wanted = (config.benchmarks or BENCHMARKS) if config else set(metrics["benchmark"])

@@ -23,7 +23,7 @@ def config_of(
     mixtures: Sequence[str],
     seeds: Sequence[int],
 ) -> TrainConfig | str:
-    """Of the first run that left one; recipe: of SFT, None for pretraining. A str says why not.
+    """Return the config of the first run that left one; recipe: of SFT, None for pretraining. A str says why not.
 
     What one version of this project wrote, or a study of other people, need not be a config of this version.
     """

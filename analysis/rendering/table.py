@@ -50,7 +50,7 @@ class Column:
 
 
 class NoteKind(StrEnum):
-    """What a note is about; the value is what it begins with."""
+    """The subject of a note; the value is the beginning of its text."""
 
     CAVEAT = ""
     SEED_NOISE = "seed noise from "

@@ -240,7 +240,7 @@ class Choice:
     over_all: bool
     """The score is the mean over all benchmarks, not over a category."""
     regret: float
-    """What the choice costs: late accuracy of the best mixture less that of the chosen one, a share."""
+    """Cost of the choice: late accuracy of the best mixture less that of the chosen one, a share."""
     regret_interval: tuple[float, float] | None
     """Its interval for these same mixtures; None without single answers."""
     agreement: Estimate
