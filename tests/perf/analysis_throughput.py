@@ -79,8 +79,8 @@ def study_steps(root: Path, share: float) -> dict[str, Any]:
         "bytes": sum(path.stat().st_size for path in files),
     }
     given = ["--runs", str(root), "--study", STUDY]
-    derive = "import sys, pathlib; from analysis.scores.metrics import write_metrics as derive; "
-    derive += "derive(pathlib.Path(sys.argv[1]), sys.argv[2])"
+    derive = "import sys; from pathlib import Path; from analysis.scores.metrics import write_metrics; "
+    derive += "from configs.layout import StudyFolder; write_metrics(StudyFolder(Path(sys.argv[1]), sys.argv[2]))"
     timed(["-c", "import analysis.scores.gather, analysis.scores.metrics"], root / "bytecode")
     steps["metrics"] = timed(["-c", derive, str(root), STUDY], root / "bytecode")
     stamp = StudyFolder(root, STUDY).metrics.stat().st_mtime_ns
