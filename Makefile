@@ -1,14 +1,19 @@
 # Two commands are enough: `make study` (environment, then the miniature study, ending with a report) and `make test`.
 SHELL := /bin/bash
-PYTHON ?= python3
-VENV := .venv
+PYTHON ?= python3 python3.13 python3.12 python3.11
+VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?=
 STUDY ?= configs/studies/$(if $(DATA),real_small,mini).yaml
 # A folder of local wheels is offered to uv as well as to pip.
 export UV_FIND_LINKS := $(PIP_FIND_LINKS)
+# Compiled once here, not again in each process where PYTHONDONTWRITEBYTECODE is set.
+export UV_COMPILE_BYTECODE := 1
 
-.PHONY: study test test-slow faults lint clean help
+# Python 3.11 keeps the oldest pair that is tested, with megatron-core 0.16.1; newer Pythons have the newest.
+TORCH_ON_3_11 := torch==2.13.0; python_version < '3.12'
+
+.PHONY: study test test-slow faults lint constraints clean help
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -29,15 +34,31 @@ lint: $(VENV)/.ready-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+constraints:  ## Resolve constraints.txt anew: the newest versions, for every supported Python at once
+	env -u UV_FIND_LINKS $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
+	  --no-annotate --custom-compile-command "make constraints" --constraint <(echo "$(TORCH_ON_3_11)") \
+	  --output-file constraints.txt pyproject.toml
+
 clean:  ## Remove the environment and caches (runs and data stay; of a study: study.py clean)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
+# The first of PYTHON that suits. uv needs no venv module, and fetches an interpreter where none suits.
+define find_python
+suits='import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'; \
+for python in $(PYTHON); do \
+  $$python -c "$$suits" 2>/dev/null || continue; \
+  echo "using $$($$python --version), $$(command -v $$python)"; \
+  if command -v uv >/dev/null; then uv venv --quiet --seed --python "$$(command -v $$python)" $(VENV) && exit; fi; \
+  $$python -c 'import ensurepip' 2>/dev/null && $$python -m venv $(VENV) && exit; \
+  echo "$$python has no venv module; on Debian and Ubuntu: apt install python3-venv"; exit 2; \
+done; \
+if command -v uv >/dev/null && uv venv --quiet --seed --python 3.13 $(VENV); then echo "using uv's Python 3.13"; exit; fi; \
+echo "Python 3.11, 3.12 or 3.13 is needed; none of these is one: $(PYTHON)"; \
+echo "On Debian and Ubuntu: apt install python3 python3-venv; elsewhere: install uv, which fetches one"; exit 2
+endef
+
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
-	  { echo "Python 3.11 or 3.12 is needed, $$($(PYTHON) --version) was found; choose one with: make PYTHON=python3.12 ..."; exit 2; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
-	  { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
-	@$(PYTHON) -m venv $(VENV)
+	@$(find_python)
 	@$(BIN)/pip install --quiet -c constraints.txt uv || echo "uv is not available, pip will install everything (slower)"
 
 # uv is fast; where it is missing or fails, pip does the same from the same constraints.

@@ -1,11 +1,13 @@
 """Everything this project takes from megatron-core, and the one adapter that lets it run without a GPU.
 
-Other modules import megatron's names from here only: the version is pinned, and a change of its API is felt in one
-file.
+Other modules import megatron's names from here only, so that a change of its API is felt in one file. It runs with
+megatron-core 0.16.1, the last for Python 3.11, and with 0.19. Both have every name that is imported here, with the same
+meaning; they differ in what they say while they work (see the end of the imports).
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,23 +26,26 @@ def _identity(function: Callable[..., Any] | None = None, **_: Any) -> Callable[
 
 @contextmanager
 def _import_adapter() -> Iterator[None]:
-    """While megatron is imported: no warnings about absent optional kernels; without a GPU, no torch.compile.
+    """While megatron is imported: no warnings about absent kernels or CUDA; without a GPU, no torch.compile.
 
     megatron decorates its fused kernels with torch.compile. On a CPU we never call them, and the first use of the
     decorator imports all of TorchInductor (5 s). Its timers, which we do not use, import TensorBoard's writer and W&B
     (seconds) where they are installed.
     """
     compile_ = torch.compile
+    finds_cuda = logging.getLogger("torch.utils.cpp_extension")  # complains where a CUDA build finds no GPU
     hidden = [name for name in TRACKERS if name not in sys.modules]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: "not installed"
         if not torch.cuda.is_available():
             torch.compile = _identity  # type: ignore[assignment]
+            finds_cuda.disabled = True
         try:
             yield
         finally:
             torch.compile = compile_
+            finds_cuda.disabled = False
             for name in hidden:
                 del sys.modules[name]
 
@@ -76,8 +81,10 @@ class RowParallelLinear(_RowParallelLinear):
         return super()._forward_impl(*arguments, **(options | {"tp_group": self.tp_group}))
 
 
-# megatron calls its collectives by names that this PyTorch deprecates; the user can do nothing about it.
+# What megatron says of its own code, and of the names by which it calls PyTorch: the user can do nothing about it.
 warnings.filterwarnings("ignore", r"`torch.distributed.(reduce_scatter|all_gather_into)_tensor`", FutureWarning)
+warnings.filterwarnings("ignore", module=r"megatron\.core\.")
+logging.getLogger("megatron").setLevel(logging.ERROR)
 
 
 def fuse_weight_gradients(model: torch.nn.Module) -> bool:

@@ -71,9 +71,7 @@ class MegatronAdamW:
             parameter.data = parameter.data.to(dtype)
         self.parallel = _data_parallel(model)
         self.fuses_gradients = not compiled and fuse_weight_gradients(model)
-        # Masters are views of the model's weights in fp32; without gradients of their own, they are leaves.
-        with torch.no_grad():
-            self.sharded = _sharded_optimizer(self.parallel, config, mixed=dtype != torch.float32)
+        self.sharded = _sharded_optimizer(self.parallel, config, mixed=dtype != torch.float32)
         self.adam = self.sharded.optimizer
         for group in self.adam.param_groups:
             group["fused"] = True  # for PyTorch's; the other two know no other way
@@ -173,6 +171,7 @@ def _data_parallel(model: LanguageModel) -> DistributedDataParallel:
     return DistributedDataParallel(config, how, model)
 
 
+@torch.no_grad()
 def _sharded_optimizer(parallel: DistributedDataParallel, config: OptimizerConfig, mixed: bool) -> DistributedOptimizer:
     """megatron's optimizer over `parallel`'s buckets. Clipping and the learning rate are ours."""
     plain = ParamKey(
@@ -190,4 +189,10 @@ def _sharded_optimizer(parallel: DistributedDataParallel, config: OptimizerConfi
     # Gloo groups would serve megatron's checkpoints, which are not used here.
     chained = get_megatron_optimizer(how, [parallel], {plain: {"weight_decay": 0.0}}, use_gloo_process_groups=False)
     (optimizer,) = chained.chained_optimizers
+    # A model in fp32 has views of its weights as masters. Where the weights change in place, PyTorch from 2.15 on gives
+    # such a view no gradient; it must share the memory only.
+    for group, masters in zip(optimizer.optimizer.param_groups, optimizer.shard_fp32_groups, strict=True):
+        for place, view in enumerate(masters):
+            masters[place] = group["params"][place] = view.detach()
+            vars(masters[place]).update(vars(view))  # megatron's marks, such as tensor_model_parallel
     return optimizer

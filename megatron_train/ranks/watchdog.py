@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch.distributed as dist
 
@@ -213,7 +213,8 @@ def watching(ranks: Ranks, timeout_s: float, stacks: Path) -> Iterator[None]:
     watchdog = None
     if ranks.store is not None and timeout_s:
         # A connection of its own: one connection answers one thread at a time, and the training thread may wait long.
-        store = dist.PrefixStore(f"watchdog {_runs}", ranks.store.clone())  # type: ignore[attr-defined]
+        connection: Any = ranks.store  # PyTorch declares clone() from 2.14 on only
+        store = dist.PrefixStore(f"watchdog {_runs}", connection.clone())
         store.set_timeout(STORE_TIMEOUT)
         watchdog = Watchdog(store, ranks.rank, ranks.world, timeout_s, stacks)
         watchdog.start()

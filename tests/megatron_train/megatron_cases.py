@@ -15,7 +15,7 @@ from unittest import mock
 
 import torch
 import torch.multiprocessing
-from megatron_on_cpu import megatron_on_cpu
+from megatron_on_cpu import MegatronAdamWOnCpu, megatron_on_cpu
 from torch import Tensor, nn
 
 from configs.schema import ModelShape, Optimizer
@@ -50,7 +50,7 @@ def make(
     """`bucket`: parameters after which megatron begins another bucket (default: megatron's, 40 million)."""
     ddp_config = functools.partial(megatron_optimizer.DistributedDataParallelConfig, bucket_size=bucket)
     with mock.patch.object(megatron_optimizer, "DistributedDataParallelConfig", ddp_config), megatron_on_cpu():
-        return MegatronAdamW(model, config, ranks, dtype, **options)
+        return MegatronAdamWOnCpu(model, config, ranks, dtype, **options)
 
 
 class Reference:
