@@ -4,6 +4,9 @@ In: the run folder, locked, and a job for it. Out: a folder in which the start t
 the loop, which always goes on from the newest whole checkpoint, goes on from there. `auto` keeps the folder as it is
 (and a finished run is skipped); a step or `never` starts a finished run again. What was made from other inputs (another
 config, other data, another parent) is never gone on from, and only `never` removes it.
+
+Versions of Python and of packages are not inputs: weights and moments are plain tensors in fp32, which every release
+reads. A run goes on with other versions, says which they are, and provenance.json keeps those of its earlier starts.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 SHOWN = 8
 """Differences that a message names."""
+STARTED_ON = ("git_commit", "python", "packages", "hardware", "processes")
+"""Keys of provenance.json that a later start of the same run may change."""
 
 
 def check_start(job: TrainJob) -> None:
@@ -68,6 +73,29 @@ def prepare_resume(job: TrainJob) -> None:
             for path in sorted((folder.path / kind).glob("step-*"), reverse=True):
                 if (match := FOLDER_NAME.fullmatch(path.name)) and int(match.group(1)) > resume:
                     shutil.rmtree(path)
+
+
+def earlier_starts(job: TrainJob, now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return on what the run was started before, oldest first, where that differs from `now` (main rank).
+
+    `now` is the content of provenance.json for this start. Prints the versions that have changed.
+    """
+    with contextlib.suppress(ArtifactError):
+        record = read_object(job.folder.provenance)
+        if record.get("inputs") == job.inputs and complete(job.folder.checkpoints):
+            before = {key: record.get(key) for key in STARTED_ON}
+            starts = [*record.get("earlier_starts", []), before]
+            if changes := _version_changes(before, now):
+                print(f"{job.folder.name}: goes on with other versions, results may differ by rounding: {changes}")
+            return starts if before != {key: now[key] for key in STARTED_ON} else starts[:-1]
+    return []
+
+
+def _version_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """`torch 2.13.0 -> 2.15.0, ...`; empty where none differs."""
+    old, new = ({"Python": start["python"]} | (start["packages"] or {}) for start in (before, now))
+    names = [name for name in old | new if old.get(name) != new.get(name)]
+    return ", ".join(f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names)
 
 
 def _files_naming_inputs(job: TrainJob) -> list[Path]:

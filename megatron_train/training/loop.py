@@ -22,7 +22,7 @@ from configs.runtime import locks, signals
 from megatron_train.checkpoints import checkpoint
 from megatron_train.checkpoints.checkpoint import Checkpoints
 from megatron_train.checkpoints.export import export, load_export
-from megatron_train.checkpoints.resume import check_start, prepare_resume
+from megatron_train.checkpoints.resume import check_start, earlier_starts, prepare_resume
 from megatron_train.data import MicroBatch
 from megatron_train.job import TrainJob
 from megatron_train.kernels.device import peak_flops
@@ -160,7 +160,8 @@ def _prepare_folder(job: TrainJob, ranks: Ranks) -> None:
     prepare_resume(job)
     job.folder.path.mkdir(parents=True, exist_ok=True)
     config_files.save(job.config, job.folder.path / "config.yaml")
-    write_json(job.folder.provenance, job.provenance(hardware(ranks), ranks.world))
+    record = job.provenance(hardware(ranks), ranks.world)
+    write_json(job.folder.provenance, record | {"earlier_starts": earlier_starts(job, record)})
 
 
 def _starts(job: TrainJob) -> tuple[list[tuple[int, Path]], list[tuple[int, Path]]]:

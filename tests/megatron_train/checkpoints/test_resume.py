@@ -226,3 +226,32 @@ def test_other_values_are_refused(value: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         cli.parser("", "").parse_args(["--config", "x", f"--resume={value}"])
     assert "is neither auto nor never nor the number of a step" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_other_versions_and_keeps_both(
+    whole: Path, stopped: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy(stopped, tmp_path)
+    record = read_json(run / "provenance.json")
+    begun = record | {"python": "3.11.0", "packages": record["packages"] | {"megatron-core": "0.0.1"}}
+    (run / "provenance.json").write_text(json.dumps(begun))
+    run_pretrain(data, tmp_path)
+    now = read_json(run / "provenance.json")
+    versions = f"Python 3.11.0 -> {record['python']}, megatron-core 0.0.1 -> {record['packages']['megatron-core']}"
+    assert f"results may differ by rounding: {versions}\n" in capsys.readouterr().out
+    assert now["packages"] == record["packages"] and result(run) == result(whole)
+    assert [start["packages"]["megatron-core"] for start in now["earlier_starts"]] == ["0.0.1"]
+    run_pretrain(data, tmp_path, "--resume", "15")  # the same versions as the last start: nothing to add or to say
+    assert read_json(run / "provenance.json")["earlier_starts"] == now["earlier_starts"]
+    assert "other versions" not in capsys.readouterr().out
+
+
+def test_a_run_that_begins_has_no_earlier_start(
+    data: Path, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy(stopped, tmp_path)
+    record = read_json(run / "provenance.json")
+    (run / "provenance.json").write_text(json.dumps(record | {"python": "3.11.0"}))
+    run_pretrain(data, tmp_path, "--resume", "never")
+    assert read_json(run / "provenance.json")["earlier_starts"] == []
+    assert "other versions" not in capsys.readouterr().out
