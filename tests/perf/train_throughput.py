@@ -15,6 +15,7 @@ its causal half. `--end-to-end` adds whole runs of ours, with data, logging and 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import itertools
 import os
@@ -23,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -84,9 +85,14 @@ class Stopwatch:
 
 
 def measure(
-    contenders: dict[str, Any], start: Any, batch: list[MicroBatch], rounds: int, steps: int
+    contenders: dict[str, Any],
+    start: Any,
+    batch: list[MicroBatch],
+    rounds: int,
+    steps: int,
+    keep: Callable[[dict[str, Timing]], None] = lambda timings: None,
 ) -> dict[str, Timing]:
-    """`contenders`: name -> what builds it from `start`."""
+    """`contenders`: name -> what builds it from `start`. `keep` gets what there is after each turn."""
     device = start.ranks.device
     watch, kept = Stopwatch(device), {}
     timings = {name: Timing() for name in contenders}
@@ -112,6 +118,7 @@ def measure(
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats(device)
             print(f"  round {number + 1}: {name:<20}{timing.failure or f'{1e3 * timing.median:10.2f} ms'}", flush=True)
+            keep(timings)
     return timings
 
 
@@ -145,7 +152,7 @@ def check_losses(timings: dict[str, Timing], precision: str) -> None:
 
 def ratio(timings: dict[str, Timing], a: str, b: str) -> float:
     """Tokens/s of a over those of b: median over the rounds of the ratio within a round."""
-    pairs = zip(timings[a].seconds, timings[b].seconds, strict=True)
+    pairs = zip(timings[a].seconds, timings[b].seconds, strict=False)  # an unfinished round has no pair
     return statistics.median(statistics.median(y) / statistics.median(x) for x, y in pairs)
 
 
@@ -153,8 +160,8 @@ def summarise(config: TrainConfig, timings: dict[str, Timing], tokens: int, devi
     flops, peak = flops_per_token(config.model), peak_flops(device, config.precision)
     rows: dict[str, dict[str, Any]] = {}
     for name, timing in timings.items():
-        if timing.failure:
-            rows[name] = {"failure": timing.failure}
+        if timing.failure or not timing.seconds:
+            rows[name] = {"failure": timing.failure or "its turn has not come"}
             continue
         every = sorted(tokens / second for block in timing.seconds for second in block)
         rows[name] = {
@@ -168,7 +175,7 @@ def summarise(config: TrainConfig, timings: dict[str, Timing], tokens: int, devi
         if peak:
             mfu = utilisation(tokens / timing.median, flops, peak, 1)
             rows[name] |= {"mfu_full": round(mfu.full, 4), "mfu_causal": round(mfu.causal, 4)}
-    finished = [name for name in rows if not timings[name].failure]
+    finished = [name for name, row in rows.items() if "failure" not in row]
     others = [name for name in finished if not name.startswith(OURS)]
     best = max(others, key=lambda n: rows[n]["tokens_per_s"], default=None)
     return {
@@ -228,7 +235,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def compare(config: TrainConfig, options: argparse.Namespace) -> dict[str, Any]:
+def compare(config: TrainConfig, options: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """`keep` gets the summary after each turn: an hour of a machine may end before the last one."""
     from train_contenders import CONTENDERS, Start
     from train_step import random_micro_batches
 
@@ -237,11 +245,16 @@ def compare(config: TrainConfig, options: argparse.Namespace) -> dict[str, Any]:
         count = min(options.micro_batches, config.batch.sequences // config.batch.micro_sequences)
         batch = random_micro_batches(config, count, ranks.device)
         # Compilation would take a minute of a run that takes seconds.
-        names = [name for name in CONTENDERS if not (options.quick and name.endswith("compiled"))]
+        names = options.contenders or [n for n in CONTENDERS if not (options.quick and n.endswith("compiled"))]
         contenders = {name: CONTENDERS[name] for name in names}
-        timings = measure(contenders, Start.of(config, ranks), batch, options.rounds, options.steps)
+        tokens = sum(micro.tokens.numel() for micro in batch)
+
+        def keep_so_far(timings: dict[str, Timing]) -> None:
+            keep(summarise(config, timings, tokens, ranks.device))
+
+        timings = measure(contenders, Start.of(config, ranks), batch, options.rounds, options.steps, keep_so_far)
         check_losses(timings, config.precision)
-        return summarise(config, timings, sum(micro.tokens.numel() for micro in batch), ranks.device)
+        return summarise(config, timings, tokens, ranks.device)
     finally:
         parallel.shut_down()
 
@@ -252,7 +265,15 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
     if device.type == "cpu":
         from train_contenders import CPU_STAND_INS as stand_ins
     print("\n".join(f"stand-in: {line}" for line in stand_ins), flush=True)
-    configs = {}
+    configs: dict[str, Any] = {}
+    measured = {"rounds": options.rounds, "steps": options.steps, "stand_ins": stand_ins, "configs": configs}
+    found = machine(device) | measured
+
+    def keep(scale: str, result: dict[str, Any]) -> None:
+        configs[scale] = result
+        if options.output:
+            write_json(options.output, found)
+
     for name in options.config:
         overrides = QUICK if options.quick else {}
         config = load_train(name, overrides)
@@ -260,14 +281,13 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
         if missing := cli.missing_device(config):
             cli.refuse(missing)
         print(config.scale, flush=True)
-        configs[config.scale] = compare(config, options)
+        keep(config.scale, compare(config, options, functools.partial(keep, config.scale)))
         if options.end_to_end:
             from train_end_to_end import end_to_end
 
             steps = 16 if device.type == "cuda" or options.quick else 120
-            configs[config.scale]["end_to_end"] = end_to_end(name, overrides, steps)
-    measured = {"rounds": options.rounds, "steps": options.steps, "stand_ins": stand_ins, "configs": configs}
-    return machine(device) | measured
+            keep(config.scale, configs[config.scale] | {"end_to_end": end_to_end(name, overrides, steps)})
+    return found
 
 
 @user_errors
@@ -279,6 +299,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=2 if cuda else 9, help="turns of each contender")
     parser.add_argument("--steps", type=int, default=5 if cuda else 10, help="timed steps of a turn")
     parser.add_argument("--micro-batches", type=int, default=4, metavar="N", help="at most, in a step (default: 4)")
+    parser.add_argument("--contenders", nargs="+", metavar="NAME", help="(default: all; see train_contenders.py)")
     parser.add_argument("--end-to-end", action="store_true", help="also whole runs: data, logging, checkpoints")
     parser.add_argument("--quick", action="store_true", help="one layer, two steps, nothing compiled: does it work?")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers here, as JSON")
@@ -292,8 +313,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = measure_all(options)
     for scale, result in found["configs"].items():
         show(scale, result)
-    if options.output:
-        write_json(options.output, found)
 
 
 if __name__ == "__main__":
