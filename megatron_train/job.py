@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from configs.artifacts import MANIFEST, fingerprint, read_object, sha256_file
 from configs.errors import ArtifactError, ConfigError
 from configs.exports import read_export_json
@@ -20,6 +18,8 @@ from configs.runtime.versions import git_commit, versions
 from configs.schema import TrainConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from megatron_train.data import StepData
     from megatron_train.ranks.parallel import Ranks
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from configs.errors import DataError
 from configs.load import load_mixture
 from configs.schema import TrainConfig
+from mixtures.blend.schedule import counts, quotas
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,6 @@ class Supply:
 
 def supplies(config: TrainConfig, available: Mapping[str, int]) -> list[Supply]:
     """A row for each source that the config's mixture weights, exact to the token; `available` has them all."""
-    from mixtures.blend.schedule import counts, quotas
-
     weights = {source: weight for source, weight in sorted(load_mixture(config.data.mixture).weights.items()) if weight}
     samples = counts(quotas(list(weights.values())), config.pretraining_steps * config.batch.sequences)
     return [
