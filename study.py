@@ -61,7 +61,6 @@ from configs.workflow.units import KINDS, TRAININGS, Unit, study_units
 from configs.workflow.workers import slurm
 from configs.workflow.workers.dispatch import WorkerDied, Workers, format_error, may_pass
 from configs.workflow.workers.local import LocalWorkers
-from configs.workflow.workers.on_ray import RayWorkers
 from configs.workflow.workers.processes import end_with_parent
 from mixtures.sources.identity import read_identities, source_bytes
 
@@ -227,6 +226,8 @@ def run(
 def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
     """The cluster that RAY_ADDRESS names, else processes of this machine."""
     if work.on_ray:
+        from configs.workflow.workers.on_ray import RayWorkers  # ray takes a second to import
+
         with ray_cluster.cluster(), RayWorkers(work, work.command, work.outcome) as team:
             yield team
     else:

@@ -16,7 +16,7 @@ from configs.errors import ArtifactError, ConfigError, MagicError
 from configs.layout import StudyFolder, data_root
 from configs.load import load_benchmarks
 from configs.runtime.cluster import cluster
-from configs.runtime.versions import code_sha256
+from configs.runtime.versions import code_sha256, versions
 from configs.schema import StudyScoring
 from mixtures.sources.benchmark_rows import on_hub, resolve_revision, source_identity
 from ray_eval.benchmarks import load_examples, variant
@@ -31,7 +31,6 @@ from ray_eval.results import (
     metadata_of,
     open_scores,
     score_metadata,
-    versions_of,
 )
 from ray_eval.workers.engine import Step, Workload, gpus_to_share, score_here, score_on_ray
 from ray_eval.workers.parts import remove_parts
@@ -235,7 +234,7 @@ def study_plan(study: StudyFolder, checkpoint: Checkpoint, options: ScoreOptions
     key = fingerprint(
         {
             "encoding": checkpoint.encoding_sha256,
-            "versions": versions_of(ENCODING_PACKAGES),
+            "versions": versions(ENCODING_PACKAGES),
             "context_tokens": checkpoint.context_tokens,
             "benchmarks": [(spec.model_dump(mode="json"), source_identity(root, spec)) for spec in specs],
             "sample": (scoring.sample, scoring.seed, scoring.unconditional),

@@ -213,14 +213,8 @@ def plan_run(
     )
 
 
-def plan_study(
-    study: StudyConfig,
-    source_tokens: Mapping[str, int] | None = None,
-    sft_examples: int | None = None,
-    hardware: Hardware | None = None,
-) -> StudyPlan:
-    """Sizes that are not given are the published ones for data from the Hub, unknown for any other."""
-    if source_tokens is None and study.data.kind != "hub":
-        source_tokens = {}
-    plans = (plan_run(config, source_tokens, sft_examples, hardware) for config in training_runs(study))
+def plan_study(study: StudyConfig, hardware: Hardware | None = None) -> StudyPlan:
+    """Sizes are the published ones for data from the Hub, unknown for any other."""
+    source_tokens: dict[str, int] | None = None if study.data.kind == "hub" else {}
+    plans = (plan_run(config, source_tokens, hardware=hardware) for config in training_runs(study))
     return StudyPlan(study, tuple(plans))

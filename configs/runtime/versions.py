@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,7 +26,8 @@ def git_commit() -> str | None:
         return None
 
 
-def versions(packages: Iterable[str]) -> dict[str, str]:
+@functools.cache
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Package -> version, for the packages that are installed."""
     found = {}
     for package in packages:

@@ -25,6 +25,7 @@ DATA = ("mixtures/sources", "mixtures/tokens")
 CODE = {
     "tokenize": (
         *("configs", *DATA, "mixtures/contamination", "mixtures/microworld"),
+        *("mixtures/microworld/relations.yaml", "mixtures/microworld/declaration.yaml"),
         *("mixtures/tokenize.py", "mixtures/parallel.py"),
     ),
     "pretrain": ("configs", *DATA, "mixtures/blend", "mixtures/parallel.py", "megatron_train"),

@@ -49,7 +49,8 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _inputs(megabytes: float) -> str:
     """Fingerprint of everything the files follow from: size and the code of the generator."""
-    code = [Path(str(m.__file__)) for m in (benchmarks, conversations, registers, world)] + [Path(__file__), FILE]
+    code = [Path(str(m.__file__)) for m in (benchmarks, conversations, registers, world)]
+    code += [Path(__file__), FILE, world.FILE]
     return fingerprint([VERSION, megabytes, {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in code}])
 
 
