@@ -56,7 +56,6 @@ from configs.workflow.records.records import State, read_record, record_file, st
 from configs.workflow.records.study_file import open_study, save_study
 from configs.workflow.status.page import Page, write_page
 from configs.workflow.status.survey import survey
-from configs.workflow.status.terminal import show, watch
 from configs.workflow.units import KINDS, TRAININGS, Unit, study_units
 from configs.workflow.workers import slurm
 from configs.workflow.workers.dispatch import WorkerDied, Workers, format_error, may_pass
@@ -378,6 +377,8 @@ def _unit(args: argparse.Namespace, runs: Path) -> None:
 
 
 def _status(args: argparse.Namespace, runs: Path) -> None:
+    from configs.workflow.status.terminal import show, watch
+
     study = StudyFolder.find(args.study, runs)
     units = _open_units(study)[2]
     if args.html is not None:

@@ -14,15 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError
 from ray_eval.models.forward_counts import NOTHING, ForwardCounts
+from ray_eval.plans.plan import Plan
 from ray_eval.workers.task_queue import DEATHS, Queue
 from ray_eval.workers.worker import Order, Reply, ScoreJob, Worker
-
-if TYPE_CHECKING:
-    from ray_eval.plans.plan import Plan
 
 FAILED_STARTS = 3
 """For each worker there is room for: actors in a row that die before they answer, until no more are asked for."""

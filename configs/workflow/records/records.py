@@ -61,20 +61,27 @@ def record_file(folder: Path, unit: str) -> Path:
 
 
 def write_record(folder: Path, unit: Unit, inputs: Mapping[str, str], product: str, **about: Any) -> None:
-    """about: started, seconds, host, hardware, git_commit."""
-    code = {part: code_sha256(part) for part in CODE[unit.kind]}
-    record = Record(dict(unit.identity), code, dict(inputs), product, **about)
+    """Record a unit that is done. about: started, seconds, host, hardware, git_commit."""
+    record = Record(dict(unit.identity), _code(unit), dict(inputs), product, **about)
     write_json(record_file(folder, unit.name), asdict(record), sealed=True)
+
+
+def _code(unit: Unit) -> dict[str, str]:
+    return {part: code_sha256(part) for part in CODE[unit.kind]}
+
+
+def products_read(folder: Path, unit: Unit) -> dict[str, str]:
+    """Name of each input that has a record -> its product."""
+    return {name: found.product for name in unit.inputs if (found := read_record(folder, name)) is not None}
 
 
 def keep_record(folder: Path, unit: Unit, reasons: Sequence[str]) -> None:
     """Take a stale unit as it is: its record then says that it matches, and what it does not match."""
     record = read_record(folder, unit.name)
     assert record is not None, "only what has a record is stale"
-    inputs = {name: found.product for name in unit.inputs if (found := read_record(folder, name)) is not None}
-    code = {part: code_sha256(part) for part in CODE[unit.kind]}
+    inputs = products_read(folder, unit)
     kept = tuple(dict.fromkeys((*record.kept, *reasons)))
-    changed = replace(record, identity=dict(unit.identity), code=code, inputs=inputs, kept=kept)
+    changed = replace(record, identity=dict(unit.identity), code=_code(unit), inputs=inputs, kept=kept)
     write_json(record_file(folder, unit.name), asdict(changed), sealed=True)
 
 
