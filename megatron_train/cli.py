@@ -88,7 +88,7 @@ def missing_data(config: TrainConfig, data: Path) -> list[str]:
 
 
 def missing_device(config: TrainConfig) -> list[str]:
-    """Why this machine cannot compute in the configured precision; empty where it can."""
+    """The device that the configured precision needs and this machine lacks; empty where it has one."""
     import torch
 
     if config.precision == "bf16" and not torch.cuda.is_available():

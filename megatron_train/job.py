@@ -65,7 +65,7 @@ class TrainJob:
 
     @property
     def parent_facts(self) -> dict[str, str | None] | None:
-        """Which export it starts from, as its records name it; None for a pretraining."""
+        """The export that the run starts from, as its records name it; None for a pretraining."""
         return {"export": str(self.parent), "sha256": self.parent_sha256} if self.parent else None
 
     def provenance(self, hardware: str, processes: int) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def score_table(plan: Plan, checkpoint: Checkpoint, sums: NDArray[np.float64], p
     count, described = plan.num_examples, plan.info["benchmarks"]
     constant = {**checkpoint.columns, "checkpoint": checkpoint.checkpoint}
     unscored = plan.unconditional < 0  # no bare answer prefix: null in the file, not a number
-    alone = np.where(unscored, np.nan, sums[plan.unconditional])
+    unconditional = np.where(unscored, np.nan, sums[plan.unconditional])
     columns: dict[str, Any] = {
         **{
             name: _repeated([value], np.zeros(count, np.int32)) if isinstance(value, str) else np.full(count, value)
@@ -73,7 +73,9 @@ def score_table(plan: Plan, checkpoint: Checkpoint, sums: NDArray[np.float64], p
         "num_tokens": _lists(plan, plan.num_tokens, pa.int32()),
         "num_chars": _lists(plan, plan.num_chars, pa.int32()),
         "num_bytes": _lists(plan, plan.num_bytes, pa.int32()),
-        "logprob_unconditional": _lists(plan, alone, pa.float64(), absent=unscored[plan.candidate_offsets[:-1]]),
+        "logprob_unconditional": _lists(
+            plan, unconditional, pa.float64(), absent=unscored[plan.candidate_offsets[:-1]]
+        ),
         "truncated": plan.truncated,
     }
     arrays = [_array(columns[field.name], field.type) for field in SCHEMA]

@@ -79,7 +79,7 @@ class RunPlan:
 
     @property
     def gpu_hours(self) -> float | None:
-        """None in fp32: the assumed peak is that of bf16."""
+        """GPU-hours of the run; None in fp32, since the assumed peak is that of bf16."""
         return self.tokens / self.tokens_per_second / 3600 if self.config.precision == "bf16" else None
 
     @property
@@ -125,7 +125,7 @@ class StudyPlan:
 
     @property
     def gpu_hours(self) -> float | None:
-        """None if any run's is."""
+        """GPU-hours of all runs; None if any run's is."""
         known = [hours for plan in self.runs if (hours := plan.gpu_hours) is not None]
         return sum(known) if len(known) == len(self.runs) else None
 

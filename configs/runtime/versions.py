@@ -39,7 +39,7 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def machine() -> str:
-    """Its processors and GPUs in words, as Linux has them, without torch; e.g. `AMD EPYC 7J13, 2 CPUs`."""
+    """Processors and GPUs of this machine, as Linux names them, without torch; e.g. `AMD EPYC 7J13, 2 CPUs`."""
     names = _values(Path("/proc/cpuinfo"), "model name") or [platform.machine()]
     gpus = Counter(
         name for path in Path("/proc/driver/nvidia/gpus").glob("*/information") for name in _values(path, "Model")

@@ -150,7 +150,7 @@ def _checkpoints(units: Sequence[Unit]) -> Iterator[tuple[str, Path]]:
 
 
 def _exports(units: Sequence[Unit], done: set[str]) -> Iterator[tuple[str, Path]]:
-    """Scored ones; a pretraining's are what its fine-tunings begin with."""
+    """Exports that are scored. A pretraining's last one stays while a fine-tuning that begins with it is not done."""
     needed = {name for unit in units if unit.kind == "finetune" and unit.name not in done for name in unit.inputs}
     scored = [unit for unit in units if unit.kind == "score" and unit.name in done]
     for unit in scored:

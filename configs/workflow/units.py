@@ -144,7 +144,7 @@ def _units_of_run(
 
 
 def _documents(study: StudyConfig, reads: ExternalInputs, questions: Mapping[str, Any]) -> dict[str, Any]:
-    """Which documents, and what becomes of them."""
+    """Identity of the unit `tokenize`: which documents are read, and what is made of them."""
     known = load_sources()
     left_out = ("benchmarks", "rows") if study.data.decontaminate is not None else ()
     return {

@@ -49,7 +49,7 @@ class Feature(Protocol):
         ...
 
     def values(self, sums: Sums) -> Values:
-        """None where nothing was measured."""
+        """The columns of a row of the table; a column is None where nothing was measured."""
         ...
 
 

@@ -124,7 +124,7 @@ def read_sums(path: Path) -> FeatureSums:
 
 
 def sampled(texts: Iterable[str], share: float) -> Iterator[str]:
-    """Those whose hash lies in the lowest `share`: a larger share takes the same ones and more."""
+    """The texts whose hash lies in the lowest `share`: a larger share takes the same ones and more."""
     for text in texts:
         # The lowest bit, which splits the halves, plays no part.
         if share >= 1 or text_hash(text.encode()) < share * 2**64:

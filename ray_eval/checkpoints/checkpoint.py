@@ -83,11 +83,14 @@ class Checkpoint(Protocol):
         """
 
 
-def verify_weights(folder: Path, checkpoint: str, said: str, hint: str) -> None:
-    """Raises ArtifactError where the safetensors of `folder` have another hash than `checkpoint`, as `said`."""
+def verify_weights(folder: Path, checkpoint: str, origin: str, hint: str) -> None:
+    """Raises ArtifactError where the safetensors of `folder` have another hash than `checkpoint`.
+
+    origin: words for the message that say where that hash stands.
+    """
     found = sha256_files(list(folder.glob("*.safetensors")))
     if found != checkpoint:
-        problem = f"the weights have sha256 {found[:12]}, {said} {checkpoint[:12]} (altered)"
+        problem = f"the weights have sha256 {found[:12]}, {origin} {checkpoint[:12]} (altered)"
         raise ArtifactError(problem, where=folder, hint=hint)
 
 

@@ -236,8 +236,8 @@ def _download(name: str, revision: str, code: bool) -> Path:
     except Exception as error:  # huggingface_hub, httpx and the file system raise unrelated types
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        page, said = f"{SITE}/{name}", f"{[kind.__name__ for kind in type(error).__mro__]}: {error}"
-        known = ((problem, hint) for pattern, problem, hint in FAILURES if re.search(pattern, said))
+        page, description = f"{SITE}/{name}", f"{[kind.__name__ for kind in type(error).__mro__]}: {error}"
+        known = ((problem, hint) for pattern, problem, hint in FAILURES if re.search(pattern, description))
         problem, hint = next(known, (f"cannot be fetched ({type(error).__name__})", "see {page}"))
         where = f"{name} on the Hub"
         raise ArtifactError(problem.format(revision=revision), where=where, hint=hint.format(page=page)) from error

@@ -86,7 +86,7 @@ def keep_record(folder: Path, unit: Unit, reasons: Sequence[str]) -> None:
 
 
 def read_record(folder: Path, unit: str) -> Record | None:
-    """None where there is none. Raises ArtifactError for one that is damaged or of another version."""
+    """The record of a unit, or None. Raises ArtifactError for one that is damaged or of another version."""
     path = record_file(folder, unit)
     if not path.is_file():
         return None

@@ -153,7 +153,7 @@ def _finish(
 
 
 def format_error(error: BaseException) -> str:
-    """Its message; of what is no message to a user also what kind of error it is."""
+    """The error as a line for people. Errors that are not addressed to a user are preceded by their type."""
     return (
         str(error) if isinstance(error, (MagicError, WorkerDied)) and str(error) else f"{type(error).__name__}: {error}"
     )

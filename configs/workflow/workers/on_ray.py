@@ -59,7 +59,7 @@ class RayWorkers:
         self.patience_s = patience_s
         self._machines: list[tuple[int, int]] = []
         self._most_seen = 0
-        self._told = False
+        self._warned = False
         self._looked = -LOOK_AGAIN_S
         self._taken: dict[str, Share] = {}
         self._tasks: dict[str, Any] = {}
@@ -92,9 +92,9 @@ class RayWorkers:
 
     def start(self, unit: Unit) -> Future[str]:
         share = self._taken[unit.name] = self._share(unit)
-        if unit.gpus and not share.gpus and not self._told:
+        if unit.gpus and not share.gpus and not self._warned:
             print(f"the cluster has no GPU: models of precision: fp32 take CPUs, {unit.name} first", flush=True)
-            self._told = True
+            self._warned = True
         options: dict[str, Any] = {"num_gpus": share.gpus, "num_cpus": share.cpus, "max_retries": 0, "name": unit.name}
         if share.machines > 1:
             inner: Future[Any] = self._gangs.submit(self._together, unit, share)
@@ -138,7 +138,10 @@ class RayWorkers:
                     ray.cancel(task)
 
     def _share(self, unit: Unit) -> Share:
-        """Without GPUs a unit takes a CPU; tokenizing has tasks of its own that do."""
+        """The share of the cluster that a unit takes.
+
+        A unit without GPUs takes a CPU; only tokenizing does not, whose own tasks take CPUs.
+        """
         cpus = 0 if unit.kind == "tokenize" else 1
         most = _most_gpus(self._alive()) or self._most_seen
         needed = unit.run is not None and unit.run.config.precision == "bf16"
