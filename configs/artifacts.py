@@ -198,6 +198,7 @@ def sha256_unchanged(path: Path) -> str:
     at = path.stat()
     # No program can set the time of the last change of an inode (ctime), so that it tells what size and mtime may hide.
     state = path, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns
+    # Threads may hash the same file at once: that costs time, not correctness.
     if state not in _known_hashes:
         _known_hashes[state] = sha256_file(path)
     return _known_hashes[state]

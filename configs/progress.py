@@ -84,6 +84,7 @@ class Progress(ProgressDisplay):
         with self._lock:
             self._done += bytes_
             self._label = self._label if label is None else label
+            # An estimate may prove too low, and a bar must not run beyond its end.
             total = None if self._total is None else max(self._total, self._done)
             self.show(self._numbers(total), self._done, total, self._label)
 

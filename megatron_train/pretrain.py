@@ -67,6 +67,7 @@ def show_plan(config: TrainConfig, data: Path, hardware: Hardware | None = None)
     from mixtures.blend.supply import supplies, table
 
     tokens = None if cli.missing_data(config, data) else measured_tokens(config, data)
+    # Supplies come from the manifests: --dry-run opens no shard.
     rows = [] if tokens is None else supplies(config, tokens)
     cli.show_plan(plan_run(config, tokens, hardware=hardware), table(rows) if rows else "")
     return rows

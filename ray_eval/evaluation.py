@@ -66,6 +66,7 @@ def evaluate(given: argparse.Namespace) -> None:
             errors.append(str(error))
         else:
             print(format_summary(StudyFolder(out or study.runs, study.name), summary))
+    # Before the errors: what was scored is shown even where some checkpoints failed.
     print_summary([c for checkpoints in chosen.values() for c in checkpoints], full=given.table)
     if errors:
         raise ArtifactError("\n".join(errors))

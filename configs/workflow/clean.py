@@ -157,6 +157,7 @@ def _exports(units: Sequence[Unit], done: set[str]) -> Iterator[tuple[str, Path]
         if unit.folder is None or not unit.folder.done.is_file():
             continue
         export = unit.folder.export(step_of(unit))
+        # A pretraining hands on its last export only.
         begins_another = unit.step is None and unit.inputs[0] in needed
         if not begins_another and unit.folder.score_file(export).is_file() and export.is_dir():
             yield "exports", export

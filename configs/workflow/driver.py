@@ -65,6 +65,7 @@ def find_missing_products(
             if unit.name in used:
                 gone[unit.name] = unit
             continue
+        # A unit whose inputs have gone is judged in the next round: only then it is known how they came out.
         judged = found[unit.name].kind == "done" and gone.keys().isdisjoint(unit.inputs)
         if judged and not intact(unit, record.product, waiting[unit.name]):
             gone[unit.name] = unit

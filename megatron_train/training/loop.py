@@ -152,6 +152,7 @@ class _Loop:
         if self.job.validation and self._is_due(step, self.job.config.validation.every_steps):
             place.at(step, "validation")
             self.metrics.flush()
+            # Flushed before, so that the time of the validation does not count as the time of steps.
             losses = _validate(self.model, self.job, self.ranks, self.kernels.loss_chunk_tokens)
             self.metrics.validation(step, self.tokens, losses, self.job.bytes_per_token)
 

@@ -35,6 +35,7 @@ class Supply:
 def supplies(config: TrainConfig, available: Mapping[str, int]) -> list[Supply]:
     """A row for each source that the config's mixture weights, exact to the token; `available` has them all."""
     weights = {source: weight for source, weight in sorted(load_mixture(config.data.mixture).weights.items()) if weight}
+    # Counted by the schedule that the blend uses, because weight x tokens is off by up to one sample.
     samples = counts(quotas(list(weights.values())), config.pretraining_steps * config.batch.sequences)
     return [
         Supply(source, weight, int(n) * config.model.context_tokens, available[source])

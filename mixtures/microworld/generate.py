@@ -31,6 +31,7 @@ def source_texts(source: str, size_bytes: float) -> Iterator[str]:
     rng = random.Random(f"microworld/source/{source}")
     relations = [*world.RELATIONS.values(), None]
     weights = list(shares()[source].values())
+    # None, the last, stands for filler: a document without a fact.
     weights.append(1.0 - sum(weights))
     written = 0
     while written < size_bytes:

@@ -42,6 +42,7 @@ class Relation(Model):
     def facts(self) -> dict[str, str]:
         """Subject -> value; every value is used equally often (to within one)."""
         rng = random.Random(f"microworld/{self.name}")
+        # Dealt, not drawn: where each value is right equally often, always guessing one of them gains nothing.
         values = [self.values[i % len(self.values)] for i in range(SUBJECTS_PER_RELATION)]
         rng.shuffle(values)
         return dict(zip(_names(self.name), values, strict=True))

@@ -126,6 +126,7 @@ def changes(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted({*old, *new})
         return [one for k in keys for one in changes(old.get(k), new.get(k), f"{key}.{k}" if key else str(k))]
+    # JSON has no tuples: a record that was read holds lists where the unit has tuples.
     if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
         return [one for i, (a, b) in pairs for one in changes(a, b, f"{key}.{i}")]

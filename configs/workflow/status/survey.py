@@ -89,6 +89,7 @@ def survey(folder: Path, units: Sequence[Unit]) -> Survey:
     standings = tuple(_standing(folder, unit, found[unit.name], speed) for unit in units)
     working = [one for one in standings if one.state == "running"]
     left = [_left_s(one, speed) for one in standings if one.state != "done"]
+    # If the time of one unit is unknown, so is that of the study: a sum of the others would be too short.
     known = [seconds for seconds in left if seconds is not None]
     whole = sum(unit.flops for unit in units) or 1.0
     return Survey(
