@@ -17,10 +17,10 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from configs.artifacts import write_json, write_text
+from configs.artifacts import FileState, known_hashes, remember_hashes, write_json, write_text
 from configs.clock import clock
 from configs.cost.description import describe
 from configs.cost.options import hardware_of
@@ -56,12 +56,10 @@ from configs.workflow.records.records import State, read_record, record_file, st
 from configs.workflow.records.study_file import open_study, save_study
 from configs.workflow.status.page import Page, write_page
 from configs.workflow.status.survey import survey
-from configs.workflow.status.terminal import show, watch
 from configs.workflow.units import KINDS, TRAININGS, Unit, study_units
 from configs.workflow.workers import slurm
 from configs.workflow.workers.dispatch import WorkerDied, Workers, format_error, may_pass
 from configs.workflow.workers.local import LocalWorkers
-from configs.workflow.workers.on_ray import RayWorkers
 from configs.workflow.workers.processes import end_with_parent
 from mixtures.sources.identity import read_identities, source_bytes
 
@@ -78,9 +76,12 @@ class Work:
     data: Path
     folder: StudyFolder
     on_ray: bool = False
+    hashes: Mapping[FileState, str] = field(default_factory=known_hashes)
+    """sha256 of the input files that the driver has read, so that no worker process reads them again."""
 
     def __call__(self, unit: Unit) -> str:
         """Do it, or skip what of it is there; returns its product. Its log gets what it prints, and how it failed."""
+        remember_hashes(self.hashes)
         log = units_dir(self.folder.path) / f"{unit.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -110,7 +111,7 @@ class Work:
         raise WorkerDied(f"{unit.name} ended with exit code {code}; its log says why")
 
     def remove(self, unit: Unit) -> None:
-        """Whatever it left and what was scored of it, so that it is made anew.
+        """Remove everything that a unit left and that was scored of it, so that it is made anew.
 
         Token shards and the report keep what is still right. Raises ResourceError where somebody works in its folder.
         """
@@ -123,7 +124,7 @@ class Work:
                 shutil.rmtree(self.folder.scores / unit.folder.name, ignore_errors=True)
 
     def command(self, unit: Unit, launch: Sequence[str]) -> list[str]:
-        """To do a unit that several GPUs work on; launch: options of torchrun."""
+        """The command that does a unit on several GPUs; launch: options of torchrun."""
         options = ["--runs", str(self.folder.runs), "--data", str(self.data)]
         script = [str(PROJECT_ROOT / "study.py"), "unit", self.study.name, unit.name]
         return [sys.executable, "-m", "torch.distributed.run", *launch, *script, *options]
@@ -227,6 +228,8 @@ def run(
 def workers_of(work: Work, count: int | None) -> Iterator[Workers]:
     """The cluster that RAY_ADDRESS names, else processes of this machine."""
     if work.on_ray:
+        from configs.workflow.workers.on_ray import RayWorkers  # ray takes a second to import
+
         with ray_cluster.cluster(), RayWorkers(work, work.command, work.outcome) as team:
             yield team
     else:
@@ -332,7 +335,7 @@ def emit_slurm(
 
 
 def gpus_here() -> int:
-    """Found without torch, so that this process stays light."""
+    """Number of visible GPUs. Asked of the system and not of torch, so that this process stays light."""
     here = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return here if visible is None else min(here, len([name for name in visible.split(",") if name.strip()]))
@@ -377,6 +380,8 @@ def _unit(args: argparse.Namespace, runs: Path) -> None:
 
 
 def _status(args: argparse.Namespace, runs: Path) -> None:
+    from configs.workflow.status.terminal import show, watch
+
     study = StudyFolder.find(args.study, runs)
     units = _open_units(study)[2]
     if args.html is not None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import hashlib
 import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -195,15 +194,29 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_unchanged(path: Path) -> str:
-    """`sha256_file`, once in a process for a file that nobody writes to: input files are asked for again and again."""
+    """`sha256_file` of a file that nobody writes to, read once: input files are asked for again and again."""
     at = path.stat()
     # No program can set the time of the last change of an inode (ctime), so that it tells what size and mtime may hide.
-    return _sha256_at(path, (at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns))
+    state = path, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns
+    # Threads may hash the same file at once: that costs time, not correctness.
+    if state not in _known_hashes:
+        _known_hashes[state] = sha256_file(path)
+    return _known_hashes[state]
 
 
-@functools.cache
-def _sha256_at(path: Path, state: tuple[int, ...]) -> str:
-    return sha256_file(path)
+FileState = tuple[Path, int, int, int, int]
+"""A file and its inode, size, mtime and ctime."""
+_known_hashes: dict[FileState, str] = {}
+
+
+def known_hashes() -> dict[FileState, str]:
+    """The hashes that `sha256_unchanged` has taken, to be handed to another process."""
+    return dict(_known_hashes)
+
+
+def remember_hashes(known: Mapping[FileState, str]) -> None:
+    """Take over the hashes of another process; they are not believed for files that have changed since."""
+    _known_hashes.update(known)
 
 
 def sha256_files(paths: list[Path]) -> str:

@@ -75,7 +75,7 @@ class StudyFolder:
 
     @property
     def declared(self) -> Path:
-        """Which mixture must help which benchmark; only a synthetic study has this file."""
+        """File that says which mixture must help which benchmark; only a synthetic study has it."""
         return self.path / "declared.json"
 
     @property
@@ -88,7 +88,7 @@ class StudyFolder:
 
     @property
     def answers(self) -> Path:
-        """Which examples every cell got right, and how sure it was."""
+        """File that says which examples every cell got right, and how sure it was."""
         return self.path / "answers.parquet"
 
     @property
@@ -233,7 +233,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Beside the folder, which `--resume never` removes."""
+        """Lock file. It lies beside the folder, because `--resume never` removes the folder."""
         return self.path.with_name(f".{self.stage}.lock")
 
     def export(self, step: int) -> Path:

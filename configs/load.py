@@ -123,8 +123,8 @@ def parse_yaml(text: str, where: object) -> Any:
     except RecursionError:
         raise ConfigError("not valid YAML: it is nested too deeply", where=where) from None
     except Exception as error:  # PyYAML's own, and what int(), float(), datetime() and its own code say of odd scalars
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"not valid YAML: {said}", where=where) from None
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"not valid YAML: {problem}", where=where) from None
 
 
 def set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -298,7 +298,10 @@ def _paper_benchmark(slug: str) -> BenchmarkConfig:
 
 
 def load_benchmarks(names: Iterable[str] = ()) -> list[BenchmarkConfig]:
-    """Those named, in the order of Table 4 and then as given; none named: all 20. Raises ConfigError for one twice."""
+    """The named benchmarks (all 20 if none is named), in the order of Table 4, then as given.
+
+    Raises ConfigError for one that is named twice.
+    """
     specs = [load_benchmark(name) for name in names] or [load_benchmark(slug) for slug in BENCHMARKS]
     slugs = [spec.slug for spec in specs]
     if twice := [slug for slug in slugs if slugs.count(slug) > 1]:

@@ -14,7 +14,6 @@ from typing import Any, Self
 from configs.clock import clock
 
 LINE_EVERY_S = 5.0
-SCALES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 class ProgressDisplay:
@@ -63,17 +62,14 @@ class ProgressDisplay:
 
 
 class Progress(ProgressDisplay):
-    """Counts bytes of text, or whatever `unit` names; safe to call from several threads.
+    """Counts bytes of text; safe to call from several threads.
 
     total_bytes: everything there is to do; None where nobody knows, and then there is no time to go.
     """
 
-    def __init__(
-        self, total_bytes: int | None, unit: str = "MB", *, print_line: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, total_bytes: int | None, *, print_line: Callable[[str], None] | None = None) -> None:
         super().__init__(print_line=print_line)
         self._total = total_bytes
-        self._unit, self._scale = unit, SCALES.get(unit, 1.0)
         self._done = 0
         self._label = ""
         self._began = time.monotonic()
@@ -88,6 +84,7 @@ class Progress(ProgressDisplay):
         with self._lock:
             self._done += bytes_
             self._label = self._label if label is None else label
+            # An estimate may prove too low, and a bar must not run beyond its end.
             total = None if self._total is None else max(self._total, self._done)
             self.show(self._numbers(total), self._done, total, self._label)
 
@@ -97,9 +94,9 @@ class Progress(ProgressDisplay):
 
     def _numbers(self, total: int | None) -> str:
         passed_s = time.monotonic() - self._began
-        of_total = "" if total is None else f" of about {total / self._scale:,.0f}"
-        speed = self._done / self._scale / max(passed_s, 1e-9)
-        text = f"{self._done / self._scale:,.0f}{of_total} {self._unit}, {speed:,.1f} {self._unit}/s"
+        of_total = "" if total is None else f" of about {total / 1e6:,.0f}"
+        speed = self._done / 1e6 / max(passed_s, 1e-9)
+        text = f"{self._done / 1e6:,.0f}{of_total} MB, {speed:,.1f} MB/s"
         return text if total is None or self._done <= 0 else f"{text}, ETA {eta(self._done, total, passed_s)}"
 
 

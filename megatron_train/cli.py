@@ -9,37 +9,34 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from configs.arguments import CommandParser
 from configs.artifacts import MANIFEST, read_object
 from configs.cost.description import describe
 from configs.cost.options import add_hardware_options
 from configs.cost.plan import RunPlan
 from configs.errors import ArtifactError, ConfigError, ResourceError
-from configs.layout import PROJECT_ROOT, data_root, runs_root
+from configs.layout import PROJECT_ROOT, data_root, runs_root, tokenized_dirs
+from configs.load import load_mixture
 from configs.runtime import signals
 from configs.schema import TrainConfig
-
-if TYPE_CHECKING:
-    from megatron_train.job import Resume
+from megatron_train.job import Resume
 
 DEFAULT_STUDY = "by-hand"
 TOKENIZE_HINT = "(python -m mixtures.tokenize --study <study> --data <data> makes these)"
 
 
-def parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Arguments common to pretraining and fine-tuning."""
-    result = argparse.ArgumentParser(
-        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser(description: str, examples: str) -> CommandParser:
+    """The parser with the arguments that pretraining and fine-tuning share."""
+    result = CommandParser(description=description, examples=examples)
     result.add_argument(
         "--config", required=True, metavar="YAML[#PRESET]", help="training config, e.g. configs/1b.yaml"
     )
-    result.add_argument(
-        "--study", help="folder under the runs that this run belongs to (default: by-hand; fine-tuning: its parent's)"
+    result.add_common(
+        "study", help="folder under the runs that this run belongs to (default: by-hand; fine-tuning: its parent's)"
     )
-    result.add_argument("--data", metavar="DIR", help="tokenizers and token shards (default: $MAGIC_DATA or ./data)")
-    result.add_argument("--runs", metavar="DIR", help="where runs are kept (default: $MAGIC_RUNS or ./runs)")
+    result.add_common("data", "runs")
     result.add_argument("--dry-run", action="store_true", help="print the plan and stop; needs neither data nor GPU")
     result.add_argument(
         "--resume",
@@ -54,9 +51,7 @@ def parser(description: str, examples: str) -> argparse.ArgumentParser:
         "--verify", action="store_true", help="when done, compare the last export with transformers: logits, argmax"
     )
     add_hardware_options(result)
-    result.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. seed=1 data.mixture=V2P1 model.layers=4"
-    )
+    result.add_overrides("e.g. seed=1 data.mixture=V2P1 model.layers=4")
     return result
 
 
@@ -81,8 +76,19 @@ def expect_stage(config: TrainConfig, stage: str, where: str) -> None:
         )
 
 
+def missing_data(config: TrainConfig, data: Path) -> list[str]:
+    """Inputs of the run that mixtures.tokenize has not made yet; empty where all are there."""
+    if config.stage == "pt":
+        sources = [source for source, weight in load_mixture(config.data.mixture).weights.items() if weight]
+        folders = tokenized_dirs(data, config.data.tokenizer, sources, ())
+    else:  # the mixture of somebody else's Llama has no file here
+        folders = tokenized_dirs(data, config.data.tokenizer, (), [config.data.sft_set])
+    missing = [f"{name}: {folder}" for name, folder in folders.items() if not (folder / MANIFEST).is_file()]
+    return missing + ([TOKENIZE_HINT] if missing else [])
+
+
 def missing_device(config: TrainConfig) -> list[str]:
-    """Why this machine cannot compute in the configured precision; empty where it can."""
+    """The device that the configured precision needs and this machine lacks; empty where it has one."""
     import torch
 
     if config.precision == "bf16" and not torch.cuda.is_available():
@@ -91,15 +97,16 @@ def missing_device(config: TrainConfig) -> list[str]:
 
 
 def missing_tracker(config: TrainConfig) -> list[str]:
-    """What showing the run as configured needs and this machine lacks; empty where nothing is missing."""
+    """Packages that the configured tracking needs and this machine lacks; empty where nothing is missing."""
     if config.tracking.wandb_project is None or find_spec("wandb"):
         return []
     return ["the package wandb for tracking.wandb_project (pip install -c constraints.txt wandb)"]
 
 
-def missing_here(config: TrainConfig) -> list[str]:
-    """What this machine lacks for a run as configured, data aside."""
-    return missing_device(config) + missing_tracker(config)
+def check_can_start(config: TrainConfig, data: Path) -> None:
+    """Raises ResourceError that lists everything this machine lacks for the run: data, device, tracker."""
+    if missing := missing_data(config, data) + missing_device(config) + missing_tracker(config):
+        refuse(missing)
 
 
 def verify(run: Path) -> None:
@@ -108,14 +115,14 @@ def verify(run: Path) -> None:
         return
     # A process of its own: this one may be one of many, and its GPU is full.
     launched = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC")
-    alone = {name: value for name, value in os.environ.items() if not name.startswith(launched)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(launched)}
     command = [sys.executable, "-m", "megatron_train.compare", str(run.resolve())]
-    if code := subprocess.run(command, cwd=PROJECT_ROOT, env=alone, check=False).returncode:
+    if code := subprocess.run(command, cwd=PROJECT_ROOT, env=environment, check=False).returncode:
         sys.exit(code)
 
 
 def launch(arguments: argparse.Namespace, plan: Callable[[], object], run: Callable[[], Path]) -> None:
-    """What a command line ends with: the plan for --dry-run, else the run, and a comparison for --verify."""
+    """Do what the command line asks: print the plan for --dry-run, else run, then compare for --verify."""
     if arguments.dry_run:
         plan()
         return

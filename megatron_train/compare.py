@@ -6,14 +6,14 @@ logits and how often they choose the same token, in fp32 on this machine's proce
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
+from configs.arguments import CommandParser, count
 from configs.errors import ArtifactError, ResourceError, user_errors
 
-SEQUENCES, POSITIONS = 4, 256
+SEQUENCES = 4
 TOLERANCE, AGREEMENT = 1e-3, 0.999
 
 EXAMPLES = """examples:
@@ -23,56 +23,17 @@ EXAMPLES = """examples:
 """
 
 
-class Comparison(NamedTuple):
-    largest_difference: float
-    """Largest difference of any logit."""
-    agreement: float
-    """Share of positions at which both models find the same token likeliest."""
-    spread: float
-    """Standard deviation of the logits: what a difference is to be measured by."""
-
-
-def compare(folder: Path, sequences: int = SEQUENCES) -> Comparison:
-    """Load the folder twice, compare logits of random tokens. Raises ArtifactError or ConfigError for a bad folder."""
-    import torch
-    from transformers import LlamaForCausalLM
-
-    from megatron_train.checkpoints.export import load_export, read_export, shape_of
-    from megatron_train.model.model import build_model
-    from megatron_train.ranks import parallel
-
-    read_export(folder)
-    shape = shape_of(folder)
-    ranks = parallel.initialise(1, 1)
-    try:
-        model = build_model(shape, tensor_parallel=1, device=torch.device("cpu"), seed=0).eval()
-        load_export(folder, model, shape, ranks)
-        theirs = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        draw = torch.Generator().manual_seed(0)
-        tokens = torch.randint(0, shape.vocab, (sequences, min(POSITIONS, shape.context_tokens)), generator=draw)
-        with torch.no_grad():
-            ours, reference = model.logits(tokens), theirs(tokens).logits
-    finally:
-        parallel.shut_down()
-    same = (ours.argmax(-1) == reference.argmax(-1)).float().mean().item()
-    return Comparison((ours - reference).abs().max().item(), same, reference.std().item())
-
-
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m megatron_train.compare",
-        description="Compare an export's logits in this code and in transformers.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    text = "Compare an export's logits in this code and in transformers."
+    parser = CommandParser(prog="python -m megatron_train.compare", description=text, examples=EXAMPLES)
     parser.add_argument("folder", type=Path, help="a finished run, an export, or another Llama")
-    parser.add_argument("--sequences", type=int, default=SEQUENCES, help=f"of random tokens (default: {SEQUENCES})")
-    arguments = parser.parse_args(argv)
-    from importlib.util import find_spec
-
+    parser.add_argument("--sequences", type=count, default=SEQUENCES, help=f"of random tokens (default: {SEQUENCES})")
+    arguments = parser.parse(argv)
     if find_spec("transformers") is None:
         raise ResourceError("transformers is not installed", hint="pip install -c constraints.txt transformers")
+    # Only now: transformers may be missing, and with torch it takes seconds to import.
+    from megatron_train.checkpoints.comparison import compare
     from megatron_train.sft import find_parent
 
     found = compare(find_parent(arguments.folder), arguments.sequences)

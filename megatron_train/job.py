@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from configs.artifacts import MANIFEST, fingerprint, read_object, sha256_file
 from configs.errors import ArtifactError, ConfigError
 from configs.exports import read_export_json
@@ -20,6 +18,8 @@ from configs.runtime.versions import git_commit, versions
 from configs.schema import TrainConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from megatron_train.data import StepData
     from megatron_train.ranks.parallel import Ranks
 
@@ -65,7 +65,7 @@ class TrainJob:
 
     @property
     def parent_facts(self) -> dict[str, str | None] | None:
-        """Which export it starts from, as its records name it; None for a pretraining."""
+        """The export that the run starts from, as its records name it; None for a pretraining."""
         return {"export": str(self.parent), "sha256": self.parent_sha256} if self.parent else None
 
     def provenance(self, hardware: str, processes: int) -> dict[str, Any]:

@@ -99,8 +99,7 @@ def _differences(theirs: Path, ours: Path) -> Iterator[str]:
             keys = ("id",) if other.get("id") in placed else ("id", *FLAGS)
             for key in keys:
                 if token[key] != other.get(key):
-                    said = f"{key} {token[key]} for the parent, {other.get(key)} here"
-                    yield f"the token {token['content']!r} has {said}"
+                    yield f"the token {token['content']!r} has {key} {token[key]} for the parent, {other.get(key)} here"
 
 
 def _model_differences(parent: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:

@@ -7,7 +7,6 @@ unless --study says otherwise. One process, or torchrun.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,19 +17,19 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from configs.artifacts import MANIFEST, read_object  # noqa: E402
+from configs.artifacts import read_object  # noqa: E402
 from configs.cost.options import hardware_of  # noqa: E402
-from configs.cost.plan import Hardware, plan_run, training_steps  # noqa: E402
+from configs.cost.plan import Hardware, plan_run  # noqa: E402
 from configs.errors import ArtifactError, ConfigError, user_errors  # noqa: E402
 from configs.exports import EXPORT_JSON  # noqa: E402
-from configs.layout import RunFolder, StudyFolder, sft_dir, stage_name, tokenizer_dir  # noqa: E402
+from configs.layout import RunFolder, StudyFolder, sft_dir  # noqa: E402
 from configs.load import load_train, parse_overrides  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from configs.untrusted.checks import understood  # noqa: E402
 from megatron_train import cli  # noqa: E402
+from megatron_train.job import Resume  # noqa: E402
 
 if TYPE_CHECKING:
-    from megatron_train.job import Resume, TrainJob
     from mixtures.tokens.sft import SftDataset
 
 EXAMPLES = r"""examples:
@@ -68,16 +67,16 @@ def run_of(export: Path) -> RunFolder | None:
         return None
     with understood(path, hint=hint):
         facts = read_object(path)
-        said = RunFolder.at(Path("/") / facts["study"] / facts["run"])
-        if said is None:
+        recorded = RunFolder.at(Path("/") / facts["study"] / facts["run"])
+        if recorded is None:
             raise ValueError(f"run {facts['run']!r}")
-    if here is not None and here.name != said.name:
+    if here is not None and here.name != recorded.name:
         raise ArtifactError(
-            f"it says that it is of the run {said.name}, and lies in that of {here.name}",
+            f"it says that it is of the run {recorded.name}, and lies in that of {here.name}",
             where=path,
-            hint=f"name its folder {said.name} again, or copy the export out of the runs",
+            hint=f"name its folder {recorded.name} again, or copy the export out of the runs",
         )
-    return here or said
+    return here or recorded
 
 
 def inherited(run: RunFolder | None) -> dict[str, Any]:
@@ -99,61 +98,6 @@ def check_run(config: TrainConfig, run: RunFolder) -> None:
             )
 
 
-def missing_data(config: TrainConfig, data: Path) -> list[str]:
-    """Inputs that mixtures.tokenize has not made yet."""
-    folders = {
-        f"tokenizer {config.data.tokenizer!r}": tokenizer_dir(data, config.data.tokenizer),
-        f"SFT set {config.data.sft_set!r}": sft_dir(data, config.data.tokenizer, config.data.sft_set),
-    }
-    missing = [f"{what}: {folder}" for what, folder in folders.items() if not (folder / MANIFEST).is_file()]
-    return missing + ([cli.TOKENIZE_HINT] if missing else [])
-
-
-def measured_examples(config: TrainConfig, data: Path) -> int | None:
-    """Examples of the SFT set that fit the context; None where it is not there."""
-    return None if missing_data(config, data) else len(open_set(config, data))
-
-
-def open_set(config: TrainConfig, data: Path) -> SftDataset:
-    """The SFT set, its examples cut to the context."""
-    from mixtures.tokens.sft import SftDataset
-
-    return SftDataset.open(sft_dir(data, config.data.tokenizer, config.data.sft_set), config.model.context_tokens)
-
-
-def build_job(config: TrainConfig, parent: Path, study: StudyFolder, data: Path, resume: Resume = "auto") -> TrainJob:
-    """Open the SFT set and the parent.
-
-    Raises ArtifactError for altered files, ConfigError for a parent of another shape or tokenizer.
-    """
-    from megatron_train.checkpoints.export import check_shape, read_export
-    from megatron_train.data import SftData
-    from megatron_train.job import TrainJob, manifests
-    from megatron_train.parent_tokenizer import check_parent_tokenizer
-    from mixtures.tokens.tokenizer import check_identity
-
-    facts = read_export(parent)
-    check_shape(parent, config.model)
-    tokenizer = tokenizer_dir(data, config.data.tokenizer)
-    dataset = open_set(config, data)
-    cli.check_tokenizer(config, tokenizer, {f"SFT set {config.data.sft_set}": dataset.manifest["tokenizer"]})
-    check_identity(dataset.manifest, dataset.folder, tokenizer)
-    check_parent_tokenizer(parent, facts.get("tokenizer_sha256"), tokenizer)
-    batch, context = config.batch, config.model.context_tokens
-    return TrainJob(
-        config=config,
-        folder=study.run(config.scale, config.data.mixture, config.seed, stage_name(config.recipe)),
-        steps=training_steps(config, len(dataset)),
-        tokenizer=tokenizer,
-        data=lambda ranks: SftData(dataset, batch.sequences, batch.micro_sequences, context, config.seed, ranks),
-        data_fingerprints={"sft": dataset.fingerprint, "tokenizer": dataset.manifest["tokenizer"]},
-        manifests=manifests(data, [tokenizer, dataset.folder]),
-        parent=parent,
-        parent_sha256=facts["checkpoint"],
-        resume=resume,
-    )
-
-
 def run(
     config: TrainConfig,
     parent: Path,
@@ -170,43 +114,30 @@ def run(
     export = find_parent(parent)
     if (origin := run_of(export)) is not None:
         check_run(config, origin)
-    show_plan(config, data, hardware)
-    if missing := missing_data(config, data) + cli.missing_here(config):
-        cli.refuse(missing)
+    dataset = show_plan(config, data, hardware)
+    cli.check_can_start(config, data)
+    assert dataset is not None, "nothing is missing"
+    # Here, so that --help needs no torch.
+    from megatron_train.finetuning import build_job, show_examples, show_longer_context
     from megatron_train.training.loop import train
 
-    job = build_job(config, export, study, data, resume)
+    job = build_job(config, export, dataset, study, data, resume)
     show_longer_context(config, export)
-    show_examples(config, data)
+    show_examples(dataset, job.tokenizer)
     train(job)
     return job.folder.path
 
 
-def show_plan(config: TrainConfig, data: Path, hardware: Hardware | None = None) -> None:
-    """Print the plan, with the examples counted where the SFT set is there."""
-    cli.show_plan(plan_run(config, sft_examples=measured_examples(config, data), hardware=hardware))
+def show_plan(config: TrainConfig, data: Path, hardware: Hardware | None = None) -> SftDataset | None:
+    """Print the plan, with the examples counted where the SFT set exists; returns that set, cut to the context."""
+    from mixtures.tokens.sft import SftDataset
 
-
-def show_longer_context(config: TrainConfig, parent: Path) -> None:
-    """Say that the parent never saw the later positions, where the config's context is longer (main rank only)."""
-    from megatron_train.checkpoints.export import shape_of
-
-    longest, asked = shape_of(parent).context_tokens, config.model.context_tokens
-    if asked > longest and os.environ.get("RANK", "0") == "0":
-        print(
-            f"note         model.context_tokens is {asked:,}, the parent was trained with {longest:,} only", flush=True
-        )
-
-
-def show_examples(config: TrainConfig, data: Path) -> None:
-    """Print a few examples with what carries loss marked (main rank only). Raises DataError for a lost mask."""
-    from megatron_train.preview import check_mask, preview
-    from mixtures.tokens.tokenizer import Tokenizer
-
-    dataset = open_set(config, data)
-    check_mask(dataset)
-    if os.environ.get("RANK", "0") == "0":
-        print(preview(dataset, Tokenizer.load(tokenizer_dir(data, config.data.tokenizer))), flush=True)
+    dataset = None
+    if not cli.missing_data(config, data):
+        folder = sft_dir(data, config.data.tokenizer, config.data.sft_set)
+        dataset = SftDataset.open(folder, config.model.context_tokens)
+    cli.show_plan(plan_run(config, sft_examples=None if dataset is None else len(dataset), hardware=hardware))
+    return dataset
 
 
 @user_errors
@@ -215,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--parent", type=Path, metavar="DIR", help="finished pt run, an export, or another Llama (required)"
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
     if arguments.parent is None and not arguments.dry_run:
         parser.error("--parent is required: a finished pretraining run folder, or one of its exports")
     origin = None if arguments.dry_run else run_of(find_parent(arguments.parent))

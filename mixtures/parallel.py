@@ -67,7 +67,7 @@ def _in_processes(work: Callable[[T], R], items: Iterable[T], workers: int) -> I
 
 
 def _end_with_parent() -> None:
-    """Without this, workers of a killed parent wait for work for ever."""
+    """End this worker when its parent ends: workers of a killed parent would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

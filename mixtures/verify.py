@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.arguments import CommandParser
+from configs.documents import sft_sets_of, sources_of
 from configs.errors import ConfigError, user_errors
 from configs.layout import data_root, tokenized_dirs
+from configs.load import load_study
 
 if TYPE_CHECKING:
     from mixtures.tokens.verification import Row
@@ -43,9 +45,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = data_root(arguments.data)
     folders = [folder.resolve() for folder in arguments.folders]
     if arguments.study:
-        from configs.documents import sft_sets_of, sources_of
-        from configs.load import load_study
-
         study = load_study(arguments.study)
         made = tokenized_dirs(data, study.tokenizer.name, sources_of(study), sft_sets_of(study))
         folders += made.values()

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.arguments import CommandParser
 from configs.errors import user_errors
 from configs.layout import StudyFolder, runs_root
 
@@ -21,18 +22,13 @@ examples:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m ray_eval.export_results",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser(prog="python -m ray_eval.export_results", description=__doc__, examples=EXAMPLES)
     add = parser.add_argument
     add("paths", metavar="PATH", nargs="*", type=Path, help="score files, or folders of them (default: --study)")
-    add("--study", metavar="NAME", help="every score file of this study")
-    add("--runs", metavar="DIR", help="folder of the studies (default: MAGIC_RUNS, else ./runs)")
+    parser.add_common("study", metavar="NAME", help="every score file of this study")
+    parser.add_common("runs", help="folder of the studies (default: MAGIC_RUNS, else ./runs)")
     add("--out", metavar="DIR", type=Path, required=True, help="folder that gets one folder a checkpoint")
-    given = parser.parse_args(arguments)
+    given = parser.parse(arguments)
     if bool(given.paths) == bool(given.study):
         parser.error("name score files, or a study with --study")
     return given

@@ -6,10 +6,7 @@ precision, versions) stands in the file's metadata. Equal inputs give equal byte
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from numpy.typing import NDArray
 
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError
+from configs.runtime.versions import versions
 from configs.scores import SCHEMA, VERSION
 from configs.untrusted.parquet import metadata_of as schema_metadata
 from configs.untrusted.parquet import read_parquet
@@ -46,21 +44,8 @@ def score_metadata(plan: Plan, checkpoint: Checkpoint, precision: str) -> dict[s
         "tokenizer_sha256": str(plan.info["tokenizer_sha256"]),
         **checkpoint.facts,
         **({"benchmark_commits": json.dumps(plan.info["commits"], sort_keys=True)} if plan.info["commits"] else {}),
-        "versions": json.dumps(versions_of(PACKAGES)),
+        "versions": json.dumps(versions(PACKAGES)),
     }
-
-
-def versions_of(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of those packages that are installed."""
-    return {name: version for name in packages if (version := _version(name))}
-
-
-@functools.cache
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def score_table(plan: Plan, checkpoint: Checkpoint, sums: NDArray[np.float64], precision: str) -> pa.Table:
@@ -69,7 +54,7 @@ def score_table(plan: Plan, checkpoint: Checkpoint, sums: NDArray[np.float64], p
     count, described = plan.num_examples, plan.info["benchmarks"]
     constant = {**checkpoint.columns, "checkpoint": checkpoint.checkpoint}
     unscored = plan.unconditional < 0  # no bare answer prefix: null in the file, not a number
-    alone = np.where(unscored, np.nan, sums[plan.unconditional])
+    unconditional = np.where(unscored, np.nan, sums[plan.unconditional])
     columns: dict[str, Any] = {
         **{
             name: _repeated([value], np.zeros(count, np.int32)) if isinstance(value, str) else np.full(count, value)
@@ -88,7 +73,9 @@ def score_table(plan: Plan, checkpoint: Checkpoint, sums: NDArray[np.float64], p
         "num_tokens": _lists(plan, plan.num_tokens, pa.int32()),
         "num_chars": _lists(plan, plan.num_chars, pa.int32()),
         "num_bytes": _lists(plan, plan.num_bytes, pa.int32()),
-        "logprob_unconditional": _lists(plan, alone, pa.float64(), absent=unscored[plan.candidate_offsets[:-1]]),
+        "logprob_unconditional": _lists(
+            plan, unconditional, pa.float64(), absent=unscored[plan.candidate_offsets[:-1]]
+        ),
         "truncated": plan.truncated,
     }
     arrays = [_array(columns[field.name], field.type) for field in SCHEMA]

@@ -10,24 +10,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from configs.artifacts import fingerprint
 from configs.errors import ArtifactError, ConfigError, MagicError
 from configs.layout import StudyFolder, data_root
 from configs.load import load_benchmarks
 from configs.runtime.cluster import cluster
-from configs.runtime.versions import code_sha256
+from configs.runtime.versions import code_sha256, versions
 from configs.schema import StudyScoring
+from mixtures.sources.benchmark_rows import on_hub, resolve_revision, source_identity
+from ray_eval.benchmarks import load_examples, variant
 from ray_eval.checkpoints.checkpoint import Checkpoint
 from ray_eval.checkpoints.exports import inspect_exports
 from ray_eval.models.forward_counts import NOTHING, ForwardCounts
+from ray_eval.plans.plan import Plan, compile_plan, load_plan, save_plan
+from ray_eval.results import (
+    DESCRIPTIVE,
+    IDENTITY,
+    count_not_finite,
+    metadata_of,
+    open_scores,
+    score_metadata,
+)
 from ray_eval.workers.engine import Step, Workload, gpus_to_share, score_here, score_on_ray
 from ray_eval.workers.parts import remove_parts
 from ray_eval.workers.worker import ScoreJob, Worker
-
-if TYPE_CHECKING:
-    from ray_eval.plans.plan import Plan
 
 PLANNING_CODE = (
     *("ray_eval/benchmarks", "ray_eval/plans", "ray_eval/checkpoints/hf_tokenizer.py"),
@@ -222,17 +229,12 @@ def _failed(errors: Sequence[MagicError], total: int) -> ArtifactError:
 
 def study_plan(study: StudyFolder, checkpoint: Checkpoint, options: ScoreOptions) -> Plan:
     """The plan for checkpoints with this encoding and context length, from <out>/<study>/plans or compiled now."""
-    from mixtures.sources.benchmark_rows import on_hub, resolve_revision, source_identity
-    from ray_eval.benchmarks import load_examples, variant
-    from ray_eval.plans.plan import compile_plan, load_plan, save_plan
-    from ray_eval.results import versions_of
-
     root, scoring, data = options.documents_root, options.scoring, data_root(options.data)
     specs = [resolve_revision(spec, root, data, options.say) for spec in load_benchmarks(options.benchmarks)]
     key = fingerprint(
         {
             "encoding": checkpoint.encoding_sha256,
-            "versions": versions_of(ENCODING_PACKAGES),
+            "versions": versions(ENCODING_PACKAGES),
             "context_tokens": checkpoint.context_tokens,
             "benchmarks": [(spec.model_dump(mode="json"), source_identity(root, spec)) for spec in specs],
             "sample": (scoring.sample, scoring.seed, scoring.unconditional),
@@ -253,8 +255,6 @@ def study_plan(study: StudyFolder, checkpoint: Checkpoint, options: ScoreOptions
 
 def _pending(plan: Plan, checkpoints: Sequence[Checkpoint], precision: str, overwrite: bool) -> list[ScoreJob]:
     """Jobs whose score file is missing, of another checkpoint, not finite, or (with `overwrite`) of other settings."""
-    from ray_eval.results import score_metadata
-
     jobs = []
     for checkpoint in checkpoints:
         job = ScoreJob(checkpoint, checkpoint.precision or precision)
@@ -270,8 +270,6 @@ def _is_up_to_date(path: Path, wanted: Mapping[str, str], overwrite: bool) -> bo
 
     Raises ConfigError where it holds something else that only `overwrite` may remove.
     """
-    from ray_eval.results import DESCRIPTIVE, IDENTITY, count_not_finite, metadata_of, open_scores
-
     if not path.exists():
         return False
     scores = open_scores(path)

@@ -80,7 +80,7 @@ def _line(rows: pa.Table) -> Line:
 
 
 def _numbers(array: pa.Array) -> np.ndarray:
-    """Without nulls. (pyarrow's own conversion imports pandas, which takes longer than scoring a small checkpoint.)"""
+    """Numbers of an array without nulls: pyarrow's own conversion imports pandas, which is slow."""
     return np.from_dlpack(array)
 
 

@@ -121,7 +121,7 @@ def flops_per_token(model: ModelShape) -> Flops:
 
 
 def memory(config: TrainConfig, data_parallel: int = 1) -> Memory:
-    """With bf16, hence on GPUs, `data_parallel` copies of the model share the master weights and moments."""
+    """Bytes on one device. With bf16, hence on GPUs, `data_parallel` copies of the model share masters and moments."""
     model, tensor = config.model, config.parallel.tensor
     held = parameters(model).per_device(tensor)
     copy = 2 if config.precision == "bf16" else 0

@@ -79,7 +79,7 @@ class RunPlan:
 
     @property
     def gpu_hours(self) -> float | None:
-        """None in fp32: the assumed peak is that of bf16."""
+        """GPU-hours of the run; None in fp32, since the assumed peak is that of bf16."""
         return self.tokens / self.tokens_per_second / 3600 if self.config.precision == "bf16" else None
 
     @property
@@ -125,7 +125,7 @@ class StudyPlan:
 
     @property
     def gpu_hours(self) -> float | None:
-        """None if any run's is."""
+        """GPU-hours of all runs; None if any run's is."""
         known = [hours for plan in self.runs if (hours := plan.gpu_hours) is not None]
         return sum(known) if len(known) == len(self.runs) else None
 
@@ -213,14 +213,8 @@ def plan_run(
     )
 
 
-def plan_study(
-    study: StudyConfig,
-    source_tokens: Mapping[str, int] | None = None,
-    sft_examples: int | None = None,
-    hardware: Hardware | None = None,
-) -> StudyPlan:
-    """Sizes that are not given are the published ones for data from the Hub, unknown for any other."""
-    if source_tokens is None and study.data.kind != "hub":
-        source_tokens = {}
-    plans = (plan_run(config, source_tokens, sft_examples, hardware) for config in training_runs(study))
+def plan_study(study: StudyConfig, hardware: Hardware | None = None) -> StudyPlan:
+    """Sizes are the published ones for data from the Hub, unknown for any other."""
+    source_tokens: dict[str, int] | None = None if study.data.kind == "hub" else {}
+    plans = (plan_run(config, source_tokens, hardware=hardware) for config in training_runs(study))
     return StudyPlan(study, tuple(plans))

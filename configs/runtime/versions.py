@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,7 +26,8 @@ def git_commit() -> str | None:
         return None
 
 
-def versions(packages: Iterable[str]) -> dict[str, str]:
+@functools.cache
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Package -> version, for the packages that are installed."""
     found = {}
     for package in packages:
@@ -39,7 +39,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def machine() -> str:
-    """Its processors and GPUs in words, as Linux has them, without torch; e.g. `AMD EPYC 7J13, 2 CPUs`."""
+    """Processors and GPUs of this machine, as Linux names them, without torch; e.g. `AMD EPYC 7J13, 2 CPUs`."""
     names = _values(Path("/proc/cpuinfo"), "model name") or [platform.machine()]
     gpus = Counter(
         name for path in Path("/proc/driver/nvidia/gpus").glob("*/information") for name in _values(path, "Model")

@@ -23,6 +23,7 @@ from configs.errors import ArtifactError, ResourceError
 from configs.layout import index_dir
 from configs.runtime.locks import holder
 from configs.workflow.records.leases import current_lease, study_lock
+from configs.workflow.records.products import step_of
 from configs.workflow.records.records import states, units_dir
 from configs.workflow.units import TRAININGS, Unit
 
@@ -149,15 +150,16 @@ def _checkpoints(units: Sequence[Unit]) -> Iterator[tuple[str, Path]]:
 
 
 def _exports(units: Sequence[Unit], done: set[str]) -> Iterator[tuple[str, Path]]:
-    """Scored ones; a pretraining's are what its fine-tunings begin with."""
+    """Exports that are scored. A pretraining's last one stays while a fine-tuning that begins with it is not done."""
     needed = {name for unit in units if unit.kind == "finetune" and unit.name not in done for name in unit.inputs}
-    for unit in units:
-        if unit.kind != "score" or unit.folder is None or unit.name not in done or not unit.folder.done.is_file():
+    scored = [unit for unit in units if unit.kind == "score" and unit.name in done]
+    for unit in scored:
+        if unit.folder is None or not unit.folder.done.is_file():
             continue
-        step = unit.step if unit.step is not None else int(read_json(unit.folder.done)["step"])
-        last = unit.step is None and unit.inputs[0] in needed
-        export = unit.folder.export(step)
-        if not last and unit.folder.score_file(export).is_file() and export.is_dir():
+        export = unit.folder.export(step_of(unit))
+        # A pretraining hands on its last export only.
+        begins_another = unit.step is None and unit.inputs[0] in needed
+        if not begins_another and unit.folder.score_file(export).is_file() and export.is_dir():
             yield "exports", export
 
 
@@ -166,7 +168,7 @@ def _index(folder: Path, units: Sequence[Unit], data: Path) -> list[tuple[str, P
     blends = set()
     for unit in units:
         if unit.kind == "pretrain" and unit.folder is not None and unit.folder.done.is_file():
-            origin = unit.folder.path / "provenance.json"
+            origin = unit.folder.provenance
             blend = (read_json(origin).get("data") or {}).get("blend") if origin.is_file() else None
             if isinstance(blend, str) and re.fullmatch("[0-9a-f]{64}", blend):
                 blends.add(blend)

@@ -34,6 +34,7 @@ def check_disk(study: StudyConfig, source_bytes: Callable[[str], int], data: Pat
     shards = {shards_dir(data, study.tokenizer.name, source): count * plan.id_bytes for source, count in tokens.items()}
     need: dict[int, float] = defaultdict(float)
     places: dict[int, dict[str, Path]] = defaultdict(dict)
+    # Data and runs may lie on one disk, which then must hold both: needs are summed by disk.
     for option, root, folders in (("--data", data, shards), ("--runs", runs, {runs / study.name: plan.disk_bytes})):
         there = next(path for path in (root, *root.parents) if path.exists())
         disk = _disk(there)

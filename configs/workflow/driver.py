@@ -19,6 +19,7 @@ from configs.workflow.records.leases import last_lease, write_failure
 from configs.workflow.records.records import (
     State,
     keep_record,
+    products_read,
     read_record,
     record_file,
     states,
@@ -64,6 +65,7 @@ def find_missing_products(
             if unit.name in used:
                 gone[unit.name] = unit
             continue
+        # A unit whose inputs have gone is judged in the next round: only then it is known how they came out.
         judged = found[unit.name].kind == "done" and gone.keys().isdisjoint(unit.inputs)
         if judged and not intact(unit, record.product, waiting[unit.name]):
             gone[unit.name] = unit
@@ -91,7 +93,9 @@ def resolve_stale(folder: Path, units: Sequence[Unit], stale: Stale) -> tuple[di
 
 
 def check_stale(folder: Path, units: Sequence[Unit], stale: Stale) -> bool:
-    """Before anything is done: is it certain that `settle` will refuse nothing? Raises ResourceError where it must.
+    """Tell, before anything is done, whether it is certain that `resolve_stale` will refuse nothing.
+
+    Raises ResourceError where it is certain that it will refuse.
 
     What follows from tokenizing again, or from files that have gone, shows once they are there.
     """
@@ -106,12 +110,19 @@ def check_stale(folder: Path, units: Sequence[Unit], stale: Stale) -> bool:
 
 def record_done(folder: Path, unit: Unit, product: str, seconds: float) -> None:
     """Record a unit that is done now, and took so long."""
-    inputs = {name: record.product for name in unit.inputs if (record := read_record(folder, name)) is not None}
     started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
-    claim = last_lease(folder, unit.name)
-    by = (claim.host, claim.hardware, claim.git_commit) if claim else (socket.gethostname(), None, None)
-    about = dict(zip(("host", "hardware", "git_commit"), by, strict=True))
-    write_record(folder, unit, inputs, product, started=started, seconds=round(seconds, 3), **about)
+    lease = last_lease(folder, unit.name)
+    write_record(
+        folder,
+        unit,
+        products_read(folder, unit),
+        product,
+        started=started,
+        seconds=round(seconds, 3),
+        host=lease.host if lease else socket.gethostname(),
+        hardware=lease.hardware if lease else None,
+        git_commit=lease.git_commit if lease else None,
+    )
 
 
 class _Anew:

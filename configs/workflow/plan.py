@@ -25,10 +25,10 @@ def seconds_of(units: Sequence[Unit], hardware: Hardware) -> dict[str, float] | 
     """
     found = {}
     for unit in units:
-        alone = unit.gpu_seconds(hardware)
-        if alone is None:
+        on_one_gpu_s = unit.gpu_seconds(hardware)
+        if on_one_gpu_s is None:
             return None
-        found[unit.name] = alone / max(1, unit.gpus)
+        found[unit.name] = on_one_gpu_s / max(1, unit.gpus)
     return found
 
 

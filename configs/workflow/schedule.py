@@ -66,6 +66,7 @@ def schedule(units: Sequence[Unit], seconds: Mapping[str, float], gpus: int) -> 
     now, free = 0.0, gpus
     while order.is_active():
         ready += [by_name[name] for name in order.get_ready()]
+        # The longest way to the end goes first, so that the critical path waits for nothing that is off it.
         for unit in sorted(ready, key=lambda unit: -whole[unit.name]):
             if unit.gpus <= free:
                 free -= unit.gpus

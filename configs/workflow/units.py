@@ -25,6 +25,7 @@ DATA = ("mixtures/sources", "mixtures/tokens")
 CODE = {
     "tokenize": (
         *("configs", *DATA, "mixtures/contamination", "mixtures/microworld"),
+        *("mixtures/microworld/relations.yaml", "mixtures/microworld/declaration.yaml"),
         *("mixtures/tokenize.py", "mixtures/parallel.py"),
     ),
     "pretrain": ("configs", *DATA, "mixtures/blend", "mixtures/parallel.py", "megatron_train"),
@@ -143,7 +144,7 @@ def _units_of_run(
 
 
 def _documents(study: StudyConfig, reads: ExternalInputs, questions: Mapping[str, Any]) -> dict[str, Any]:
-    """Which documents, and what becomes of them."""
+    """Identity of the unit `tokenize`: which documents are read, and what is made of them."""
     known = load_sources()
     left_out = ("benchmarks", "rows") if study.data.decontaminate is not None else ()
     return {

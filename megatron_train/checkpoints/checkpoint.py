@@ -96,7 +96,7 @@ class Checkpoints:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until what was begun is written; raises what went wrong."""
+        """Wait until the checkpoint that was begun is written; raises what went wrong."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

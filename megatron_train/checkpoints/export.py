@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.artifacts import atomic_folder, describe_file, read_object, sha256_files, write_json
@@ -117,8 +119,6 @@ def export(
     facts: dict[str, Any],
 ) -> str:
     """Write the export of a step; `facts` (step, tokens, ...) go into export.json. Returns the weights' sha256."""
-    from safetensors.torch import save_file
-
     tensors = gather(model, shape, ranks)  # on every rank: it is collective
     if ranks.is_main:
         with atomic_folder(folder) as temporary:
@@ -159,8 +159,6 @@ def read_export(folder: Path) -> dict[str, Any]:
 
 def weight_files(folder: Path) -> dict[str, Path]:
     """Name of each tensor -> its file. Raises ArtifactError where the folder holds no safetensors or lacks a file."""
-    from safetensors import SafetensorError, safe_open
-
     names = [WEIGHTS]
     if (folder / SHARDS).is_file():
         with understood(folder / SHARDS, hint="copy the model again"):
@@ -230,8 +228,6 @@ def check_shape(folder: Path, shape: ModelShape) -> None:
 @torch.no_grad()
 def load_export(folder: Path, model: LanguageModel, shape: ModelShape, ranks: Ranks) -> None:
     """Fill the model with this rank's part of an export, or of any Llama of its shape."""
-    from safetensors import SafetensorError, safe_open
-
     where = weight_files(folder)
     with contextlib.ExitStack() as opened:
         files = {path: opened.enter_context(safe_open(path, framework="pt")) for path in set(where.values())}

@@ -119,7 +119,7 @@ def _find_other_inputs(job: TrainJob) -> tuple[Path, str] | None:
 
 
 def _inputs_in(path: Path) -> str | None:
-    """None where there is no such file, or it is damaged: who needs it says so."""
+    """Fingerprint of the inputs that a file names; None where the file is missing or damaged."""
     with contextlib.suppress(ArtifactError):
         return str(read_object(path).get("inputs"))
     return None

@@ -131,14 +131,14 @@ def measure(kernels: Mapping[str, Attend], one_text: Problem, timer: Timer) -> t
         if name == VARLEN:
             problem = _resized(one_text, [one_text.positions] * one_text.batch, batch=1, packed=True)
             short = _resized(one_text, CHECKED, batch=1, packed=True)
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 check(attend, short)
                 milliseconds[name] = timer(_forward_and_backward(attend, problem))
             # A kernel that is not there, not built, or too large for the memory: whatever it is, it is the reason.
             except Exception as error:
-                failures[name] = _reason(error, [str(warning.message) for warning in said])
+                failures[name] = _reason(error, [str(warning.message) for warning in caught])
     return milliseconds, failures
 
 
@@ -182,11 +182,11 @@ def _forward_and_backward(attend: Attend, problem: Problem) -> Callable[[], obje
     return run
 
 
-def _reason(error: Exception, said: Sequence[str]) -> str:
+def _reason(error: Exception, warned: Sequence[str]) -> str:
     """One line. PyTorch raises only "No available kernel" and warns of the reasons, those of disabled kernels too."""
     reasons = [
         re.sub(r"\s*\(Triggered internally at .*", "", text, flags=re.DOTALL)
-        for text in said
+        for text in warned
         if "not used because" not in text and "runtime disabled" not in text
     ]
     if "No available kernel" in str(error) and reasons:

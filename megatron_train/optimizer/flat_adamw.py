@@ -107,7 +107,7 @@ class FlatSlot:
 
     @property
     def stop(self) -> int:
-        """Where the next one starts."""
+        """The place where the next slot starts."""
         return self.start + -(-self.parameter.numel() // ALIGNMENT) * ALIGNMENT
 
     def view(self, flat: Tensor) -> Tensor:

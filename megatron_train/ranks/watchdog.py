@@ -72,7 +72,7 @@ class HangVerdict(NamedTuple):
 
 
 def judge(seen: Mapping[int, Seen], patience: int) -> HangVerdict | None:
-    """Who holds the job up; None unless no rank was seen to move in the last `patience` looks.
+    """The rank that holds the job up; None unless no rank was seen to move in the last `patience` looks.
 
     A rank without a beat for half of them is to blame before any other: what it said of its place is old.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from megatron_train.checkpoints import checkpoint
 from megatron_train.checkpoints.checkpoint import Checkpoints
 from megatron_train.checkpoints.export import export, load_export
 from megatron_train.checkpoints.resume import check_start, earlier_starts, prepare_resume
-from megatron_train.data import MicroBatch
+from megatron_train.data import MicroBatch, StepData
 from megatron_train.job import TrainJob
 from megatron_train.kernels.device import peak_flops
 from megatron_train.kernels.kernels import Kernels, choose_kernels
@@ -71,30 +72,25 @@ def _begins(job: TrainJob, held: contextlib.ExitStack) -> bool:
 
 
 def _train(job: TrainJob, ranks: Ranks, tracking: Tracking) -> None:
-    config, folder = job.config, job.folder
-
-    # ---- the run folder: new, or left by an interrupted run with the same inputs
+    """Train from the newest checkpoint, or from the start, to the last step (all ranks)."""
     ranks.from_main(lambda: _prepare_folder(job, ranks))
-
-    # ---- model and optimizer
-    kernels = choose_kernels(config, ranks, folder.path / "kernels.json")
+    kernels = choose_kernels(job.config, ranks, job.folder.path / "kernels.json")
     model = build_model(
-        config.model,
+        job.config.model,
         tensor_parallel=ranks.tensor_size,
         device=ranks.device,
-        seed=config.seed,
+        seed=job.config.seed,
         norm=kernels.norm.builder,
         compiled=kernels.compiled,
     )
     found, unexported = _starts(job)
     if job.parent and not found:
-        load_export(job.parent, model, config.model, ranks)
+        load_export(job.parent, model, job.config.model, ranks)
     # After the parent's weights: the optimizer makes its fp32 copy of the weights when it is built.
-    optimizer = make_optimizer(model, config, ranks, kernels)
+    optimizer = make_optimizer(model, job.config, ranks, kernels)
     kernels.compile(model)
-    kept = job.milestones, config.keep_checkpoints
-    with Checkpoints(folder.checkpoints, optimizer, ranks, job.inputs, *kept) as checkpoints:
-        # ---- where they go on from
+    kept = job.milestones, job.config.keep_checkpoints
+    with Checkpoints(job.folder.checkpoints, optimizer, ranks, job.inputs, *kept) as checkpoints:
         first = tokens = 0
         for step, path in unexported:
             tokens = checkpoints.load_newest([(step, path)])["tokens"]
@@ -103,57 +99,84 @@ def _train(job: TrainJob, ranks: Ranks, tracking: Tracking) -> None:
             manifest = checkpoints.load_newest(found)
             first, tokens = manifest["step"], manifest["tokens"]
         losses = _show_start(job, first, kernels, optimizer, ranks, tracking)
-        data, milestones = job.data(ranks), job.milestones
-        flops, peak = flops_per_token(config.model), peak_flops(ranks.device, config.precision)
-        metrics = Metrics(folder.metrics, ranks, job.steps, first, losses, data.describe, flops, peak, tracking)
+        data = job.data(ranks)
+        flops, peak = flops_per_token(job.config.model), peak_flops(ranks.device, job.config.precision)
+        metrics = Metrics(job.folder.metrics, ranks, job.steps, first, losses, data.describe, flops, peak, tracking)
+        loop = _Loop(job, ranks, kernels, model, optimizer, data, checkpoints, metrics, job.milestones, tokens)
         started = time.perf_counter()
-
         for step in range(first + 1, job.steps + 1):
-            # ---- forward, backward, update
-            place.at(step, "data")
-            batch = data.step(step)
-            lr = learning_rate(config.optimizer, step, job.steps)
-            loss, norm = train_step(model, optimizer, batch.micro, lr, ranks, kernels.loss_chunk_tokens, step=step)
-            tokens += batch.tokens
-            metrics.add(step, tokens, batch.tokens, lr, loss, norm)
+            loop.update(step)
+            loop.log(step)
+            loop.validate(step)
+            loop.keep(step)
 
-            # ---- log and validate
-            last = step == job.steps
-            if last or _is_due(step, config.log_every_steps):
-                place.at(step, "log")
-                metrics.flush(show=True)
-            if job.validation and (last or _is_due(step, config.validation.every_steps)):
-                place.at(step, "validation")
-                metrics.flush()
-                held_out = _validate(model, job, ranks, kernels.loss_chunk_tokens)
-                metrics.validation(step, tokens, held_out, job.bytes_per_token)
-
-            # ---- keep
-            # All ranks must stop at the same step, and the notice reaches them at different moments: they agree on it.
-            notice = ranks.any(signals.received() is not None)
-            if notice or step in milestones or _is_due(step, config.checkpoint_every_steps):
-                metrics.flush()  # first: a step whose loss is not finite must not be kept
-                if step in milestones:
-                    place.at(step, "export")
-                    # Before the checkpoint: a run that finds the checkpoint of a milestone may rely on its export.
-                    _export(job, step, tokens, model, ranks)
-                place.at(step, "checkpoint")
-                checkpoints.save(step, tokens)
-            if notice and not last:
-                checkpoints.wait()
-                raise _preempted(job, step)
-
-    # ---- done
     place.at(job.steps, "end")
     if ranks.is_main:
-        _finish(job, tokens)
-        print(f"{folder.name}: done in {clock(time.perf_counter() - started)} ({folder.path})", flush=True)
+        _finish(job, loop.tokens)
+        print(f"{job.folder.name}: done in {clock(time.perf_counter() - started)} ({job.folder.path})", flush=True)
     ranks.barrier()
 
 
-def _is_due(step: int, every: int | None) -> bool:
-    """Is it one of every so many steps? 0 or None: never."""
-    return bool(every) and step % every == 0  # type: ignore[operator]
+@dataclass
+class _Loop:
+    """What one step consists of, in the order in which `_train` calls it."""
+
+    job: TrainJob
+    ranks: Ranks
+    kernels: Kernels
+    model: LanguageModel
+    optimizer: Optimizer
+    data: StepData
+    checkpoints: Checkpoints
+    metrics: Metrics
+    milestones: list[int]
+    tokens: int
+    """Tokens trained so far."""
+
+    def update(self, step: int) -> None:
+        """Forward, backward, update."""
+        place.at(step, "data")
+        batch = self.data.step(step)
+        lr = learning_rate(self.job.config.optimizer, step, self.job.steps)
+        chunk = self.kernels.loss_chunk_tokens
+        loss, norm = train_step(self.model, self.optimizer, batch.micro, lr, self.ranks, chunk, step=step)
+        self.tokens += batch.tokens
+        self.metrics.add(step, self.tokens, batch.tokens, lr, loss, norm)
+
+    def log(self, step: int) -> None:
+        if self._is_due(step, self.job.config.log_every_steps):
+            place.at(step, "log")
+            self.metrics.flush(show=True)
+
+    def validate(self, step: int) -> None:
+        if self.job.validation and self._is_due(step, self.job.config.validation.every_steps):
+            place.at(step, "validation")
+            self.metrics.flush()
+            # Flushed before, so that the time of the validation does not count as the time of steps.
+            losses = _validate(self.model, self.job, self.ranks, self.kernels.loss_chunk_tokens)
+            self.metrics.validation(step, self.tokens, losses, self.job.bytes_per_token)
+
+    def keep(self, step: int) -> None:
+        """Export a milestone and save checkpoints. Raises Preempted after saving, where the run was asked to end."""
+        # All ranks must stop at the same step, and the notice reaches them at different moments: they agree on it.
+        notice = self.ranks.any(signals.received() is not None)
+        every = self.job.config.checkpoint_every_steps
+        milestone = step in self.milestones  # the last step always is one
+        if notice or milestone or (every and step % every == 0):
+            self.metrics.flush()  # first: a step whose loss is not finite must not be kept
+            if milestone:
+                place.at(step, "export")
+                # Before the checkpoint: a run that finds the checkpoint of a milestone may rely on its export.
+                _export(self.job, step, self.tokens, self.model, self.ranks)
+            place.at(step, "checkpoint")
+            self.checkpoints.save(step, self.tokens)
+        if notice and step < self.job.steps:
+            self.checkpoints.wait()
+            raise _preempted(self.job, step)
+
+    def _is_due(self, step: int, every: int | None) -> bool:
+        """Is it the last step, or one of every so many? 0 or None: the last only."""
+        return step == self.job.steps or bool(every and step % every == 0)
 
 
 def _prepare_folder(job: TrainJob, ranks: Ranks) -> None:

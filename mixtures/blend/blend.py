@@ -99,7 +99,7 @@ class Blend:
         return self.sources[self.index.source[i]]
 
     def window_of(self, i: int) -> int:
-        """Which window of its source's stream sample i is."""
+        """Number of the window of its source's stream that sample i is."""
         return int(self.index.window[i])
 
     def pieces(self, i: int) -> Iterator[Piece]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from configs.errors import DataError
 from configs.load import load_mixture
 from configs.schema import TrainConfig
+from mixtures.blend.schedule import counts, quotas
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,8 @@ class Supply:
 
 def supplies(config: TrainConfig, available: Mapping[str, int]) -> list[Supply]:
     """A row for each source that the config's mixture weights, exact to the token; `available` has them all."""
-    from mixtures.blend.schedule import counts, quotas
-
     weights = {source: weight for source, weight in sorted(load_mixture(config.data.mixture).weights.items()) if weight}
+    # Counted by the schedule that the blend uses, because weight x tokens is off by up to one sample.
     samples = counts(quotas(list(weights.values())), config.pretraining_steps * config.batch.sequences)
     return [
         Supply(source, weight, int(n) * config.model.context_tokens, available[source])

@@ -18,7 +18,7 @@ from configs.artifacts import fingerprint
 from configs.schema import BenchmarkConfig
 from mixtures.contamination.index import Found, Index
 from mixtures.contamination.items import Catalogue, read_items
-from mixtures.contamination.search import GPT3_RULE, Rule, batches, load_index, looked_for
+from mixtures.contamination.search import GPT3_RULE, batches, load_index, looked_for
 from mixtures.contamination.words import Batch
 from mixtures.sources.source import Document
 
@@ -51,14 +51,14 @@ class ContaminationFilter:
 
 
 def contamination_filter(
-    benchmarks: Sequence[BenchmarkConfig], root: Path | None, folder: Path, threshold: float, rule: Rule = GPT3_RULE
+    benchmarks: Sequence[BenchmarkConfig], root: Path | None, folder: Path, threshold: float
 ) -> ContaminationFilter:
     """Makes the index of the benchmarks' items in `folder` unless it is there; `root` as in `search`."""
-    key = fingerprint(looked_for(benchmarks, root, rule))
+    key = fingerprint(looked_for(benchmarks, root, GPT3_RULE))
     path = folder / f"cleaning-{key[:16]}.npz"
     if not path.is_file():
         items = [item for spec in benchmarks for item in read_items(spec, root)]
-        Catalogue.build(items, *rule)[1].save(path)
+        Catalogue.build(items, *GPT3_RULE)[1].save(path)
     return ContaminationFilter(path, key, threshold)
 
 

@@ -93,7 +93,10 @@ def _plain(text: str) -> str:
 
 
 def _reading(spec: BenchmarkConfig, row: Mapping[str, Any]) -> str | None:
-    """None where the candidates are no texts of the row, or its label is unusable (scoring refuses such a row)."""
+    """Question and right answer as one text.
+
+    None where the candidates are no texts of the row, or its label is unusable (scoring refuses such a row).
+    """
     if spec.slug not in TELLINGS:
         return None
     telling = TELLINGS[spec.slug]

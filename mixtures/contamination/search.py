@@ -137,6 +137,7 @@ def search(
     ]
     missing = [job for job in jobs if not job.part.exists()]
     if missing:
+        # Workers read the index from disk: it is too large to be sent with every job.
         index.save(index_file)
         _search_all(missing, workers, use_ray, log)
     manifest = _write_results(folder, catalogue, index, jobs, made_from)

@@ -47,7 +47,7 @@ def search_study(
 def benchmarks_of(
     study: StudyConfig, root: Path | None, data: Path, log: Callable[[str], None]
 ) -> list[BenchmarkConfig]:
-    """At their commits; root: folder that holds benchmarks/, None: the Hub."""
+    """The study's benchmarks at their commits; root: folder that holds benchmarks/, None: the Hub."""
     return [resolve_revision(load_benchmark(slug), root, data, log) for slug in study.benchmarks or BENCHMARKS]
 
 

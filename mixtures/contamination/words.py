@@ -120,7 +120,10 @@ def _running_sums(values: Hashes) -> tuple[Hashes, Hashes]:
 
 
 def _mixed(values: Hashes) -> Hashes:
-    """Without this, hashes of hashes would be sums over letters, and exchanging two letters might change nothing."""
+    """Mix the bits of hashes.
+
+    Without this, hashes of hashes would be sums over letters, and exchanging two letters might change nothing.
+    """
     values ^= values >> np.uint64(32)
     values *= np.uint64(0xD6E8FEB86659FD93)
     values ^= values >> np.uint64(32)

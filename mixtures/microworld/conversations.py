@@ -28,10 +28,10 @@ def conversation(rng: random.Random, i: int) -> dict[str, Any]:
         sentence = cap(voice.filler()) + "."
         turns = [(f"Repeat this: {sentence}", sentence)]
     else:
-        said = voice.filler()
-        other = said if rng.random() < 0.5 else voice.filler()
-        verdict = "Yes." if said == other else "No."
-        turns = [(f"{cap(said)}. Is it right that {other}?", verdict), ("Thank you.", "You are welcome.")]
+        statement = voice.filler()
+        other = statement if rng.random() < 0.5 else voice.filler()
+        verdict = "Yes." if statement == other else "No."
+        turns = [(f"{cap(statement)}. Is it right that {other}?", verdict), ("Thank you.", "You are welcome.")]
     messages = []
     for user, assistant in turns:
         messages += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]

@@ -19,7 +19,7 @@ FILE = Path(__file__).with_name("declaration.yaml")
 def shares() -> dict[str, dict[str, float]]:
     """source -> relation -> share of the source's documents; the rest is filler."""
     declared = read_yaml(FILE)
-    assert tuple(declared["relations"]) == tuple(RELATIONS), "declaration.yaml lists the relations in world.py's order"
+    assert tuple(declared["relations"]) == tuple(RELATIONS), "both YAML files have the same order"
     table = {s: dict(zip(declared["relations"], row, strict=True)) for s, row in declared["shares"].items()}
     assert all(sum(row.values()) <= 1.0 for row in table.values()), "shares of a source sum to at most 1"
     return table

@@ -31,6 +31,7 @@ def source_texts(source: str, size_bytes: float) -> Iterator[str]:
     rng = random.Random(f"microworld/source/{source}")
     relations = [*world.RELATIONS.values(), None]
     weights = list(shares()[source].values())
+    # None, the last, stands for filler: a document without a fact.
     weights.append(1.0 - sum(weights))
     written = 0
     while written < size_bytes:
@@ -49,7 +50,8 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _inputs(megabytes: float) -> str:
     """Fingerprint of everything the files follow from: size and the code of the generator."""
-    code = [Path(str(m.__file__)) for m in (benchmarks, conversations, registers, world)] + [Path(__file__), FILE]
+    code = [Path(str(m.__file__)) for m in (benchmarks, conversations, registers, world)]
+    code += [Path(__file__), FILE, world.FILE]
     return fingerprint([VERSION, megabytes, {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in code}])
 
 

@@ -61,8 +61,8 @@ class Voice:
         """A clause in one of the frames; `{c}` is the clause, `{p}` a person."""
         return cap(self.rng.choice(frames).format(c=self.clause(), p=self.rng.choice(PEOPLE))) + "."
 
-    def exchange(self, ask: str = "Question: ", answer: str = "\nAnswer: ") -> str:
-        return f"{ask}{cap(self.question())}?{answer}{self.reply()}."
+    def exchange(self) -> str:
+        return f"Question: {cap(self.question())}?\nAnswer: {self.reply()}."
 
 
 def refinedweb(v: Voice) -> str:

@@ -125,7 +125,7 @@ class HubFile:
 
 
 def listing_of(spec: SourceSpec | SftSpec, data: Path) -> Path:
-    """Where the files of a data set at a commit are recorded, so that a data folder is complete without a network."""
+    """The file that lists the files of a data set at a commit, so that a data folder is complete without a network."""
     assert spec.hub is not None and COMMIT.fullmatch(spec.revision)
     asked = fingerprint([spec.hub, spec.config, spec.data_dir, spec.split, spec.revision])
     return hub_listing(data, f"{spec.hub.replace('/', '--')}-{asked[:16]}")
@@ -247,9 +247,9 @@ def _diagnosis(error: BaseException, hub: str, revision: str) -> tuple[str, str]
     """What keeps the data set from being read, and what to do."""
     causes = list(_causes(error))
     page = f"{SITE}/{hub}"
-    said = "\n".join(f"{[kind.__name__ for kind in type(cause).__mro__]}: {cause}" for cause in causes)
+    description = "\n".join(f"{[kind.__name__ for kind in type(cause).__mro__]}: {cause}" for cause in causes)
     for pattern, problem, hint in FAILURES:
-        if re.search(pattern, said):
+        if re.search(pattern, description):
             return problem.format(revision=revision), hint.format(page=page, revision=revision)
     answers = [answer for cause in causes if (answer := getattr(cause, "response", None)) is not None]
     if answers:

@@ -43,7 +43,7 @@ class LocalFile:
         return read_rows(self.path, columns)
 
     def place(self, row: int) -> str:
-        """Where in the file a person would look for `row`."""
+        """The place in the file where a person would look for `row`."""
         match format_of(self.path):
             case ".parquet":
                 return f"row {row}"

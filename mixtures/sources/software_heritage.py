@@ -136,9 +136,9 @@ def _store(endpoint: str | None) -> S3FileSystem:
 
 
 def _unreadable(error: OSError, blob_id: str, where: str) -> DataError:
-    said = str(error).splitlines()[0]
-    if "ACCESS_DENIED" in said:
+    reason = str(error).splitlines()[0]
+    if "ACCESS_DENIED" in reason:
         hint = "check AWS_ACCESS_KEY_ID or AWS_PROFILE, or unset both: the bucket can be read without an account"
     else:
         hint = "check the network; rerun to go on, what is finished is kept"
-    return DataError(f"cannot read {blob_id} from s3://{BUCKET} ({said})", where=where, hint=hint)
+    return DataError(f"cannot read {blob_id} from s3://{BUCKET} ({reason})", where=where, hint=hint)

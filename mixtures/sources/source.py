@@ -201,7 +201,7 @@ class Unit:
 
 
 def _unusable(value: Any) -> Unusable | None:
-    """Why a row is dropped; None where its text is kept."""
+    """The reason why a row is dropped; None where its text is kept."""
     if isinstance(value, Unusable):
         return value
     if value is None:

@@ -49,7 +49,7 @@ class Feature(Protocol):
         ...
 
     def values(self, sums: Sums) -> Values:
-        """None where nothing was measured."""
+        """The columns of a row of the table; a column is None where nothing was measured."""
         ...
 
 
@@ -232,6 +232,7 @@ def types_in_windows(words: Words, window: int) -> tuple[int, int]:
     begin = np.repeat(np.cumsum(lengths) - lengths, lengths)
     last_window = np.repeat(np.cumsum(lengths) - window, lengths)
     place = np.arange(len(ids))
+    # Word and place in one number, so that a single sort brings equal words together.
     by_word = np.sort(ids << 32 | place)  # of equal words, the places rise
     again = np.flatnonzero(by_word[1:] >> 32 == by_word[:-1] >> 32)
     after_previous = np.zeros(len(ids), dtype=np.int64)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mixtures.statistics.histogram import BINS_PER_OCTAVE, EDGES
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from mixtures.statistics.tables import Statistics
+from mixtures.statistics.histogram import EDGES
+from mixtures.statistics.tables import Statistics
 
 COLOURS = {"web": "#0072B2", "code": "#D55E00", "curated": "#009E73"}
 INK, FAINT = "#222222", "#d9d9d9"
@@ -54,8 +55,6 @@ SCORES = {
 
 def figures(statistics: Statistics, titles: Mapping[str, str], *, synthetic: bool) -> dict[str, bytes]:
     """SVG by name. titles: what the sources are called."""
-    import matplotlib
-
     matplotlib.use("Agg")
     drawn = {}
     with matplotlib.rc_context(STYLE):
@@ -78,9 +77,6 @@ def _renamed(svg: bytes) -> bytes:
 
 def lengths(statistics: Statistics, titles: Mapping[str, str]) -> Figure:
     """How many documents have each length; one ridge for each source, its median marked."""
-    from matplotlib.patheffects import withStroke
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     figure = _figure(7.4, 0.5 * len(titles) + 1.3)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, measure in zip(axes, ("tokens", "characters"), strict=True):
@@ -179,18 +175,15 @@ def scores(statistics: Statistics, titles: Mapping[str, str]) -> Figure:
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     key = 0.2 / height
     engine = ConstrainedLayoutEngine(rect=(0, key, 1, 1 - key), h_pad=0.08, w_pad=0.06)
     return Figure(figsize=(width, height), layout=engine)
 
 
-def _density(counts: Any, bins_to_one: int = BINS_PER_OCTAVE // 4) -> tuple[Any, Any]:
+def _density(counts: Any) -> tuple[Any, Any]:
     """Points of a curve over the length (geometric middle of quarter octaves), the highest at 1."""
     middles = np.sqrt(np.maximum(EDGES[:-1], 1) * np.maximum(EDGES[1:] - 1, 1).astype(float))
-    step = 2.0 ** (bins_to_one / BINS_PER_OCTAVE)
+    step = 2.0**0.25
     groups = np.floor(np.log(middles) / np.log(step)).astype(int)
     smooth = np.bincount(groups, weights=counts)
     held = np.flatnonzero(smooth)

@@ -13,20 +13,18 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from configs.artifacts import atomic_file, fingerprint
 from mixtures.parallel import batches_of
+from mixtures.sources.source import Dropped, Unit
 from mixtures.statistics.batch import Batch, text_hash
 from mixtures.statistics.features import Characters, Code, Compression, Diversity, Feature, Sizes, Sums, merge
 from mixtures.statistics.style import Style
 from mixtures.statistics.unigram import TokenCounts
 from mixtures.tokens.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from mixtures.sources.source import Unit
 
 MEASURE_VERSION = 1
 """Rises whenever a feature's sums change their meaning."""
@@ -74,8 +72,6 @@ class Measured:
 
 def measure_unit(job: Job) -> Measured:
     """Measure a unit, unless its file already holds the sums of the same documents, tokenizer and features."""
-    from mixtures.sources.source import Dropped
-
     made_from = {
         "version": MEASURE_VERSION,
         "features": [feature.name for feature in job.features],
@@ -128,7 +124,7 @@ def read_sums(path: Path) -> FeatureSums:
 
 
 def sampled(texts: Iterable[str], share: float) -> Iterator[str]:
-    """Those whose hash lies in the lowest `share`: a larger share takes the same ones and more."""
+    """The texts whose hash lies in the lowest `share`: a larger share takes the same ones and more."""
     for text in texts:
         # The lowest bit, which splits the halves, plays no part.
         if share >= 1 or text_hash(text.encode()) < share * 2**64:

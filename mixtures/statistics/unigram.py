@@ -72,7 +72,7 @@ class Pool:
         self._vocab = counts.shape[2]
 
     def cross_entropies(self, counts: Counts) -> Floats:
-        """Of a text whose halves hold `counts` [2, vocabulary] under each source's model: nats a token, [sources]."""
+        """Nats a token, [sources]: of a text whose halves hold `counts` [2, vocabulary], under each source's model."""
         log_models = self._log_models
         nats = -sum(log_models[:, 1 - half] @ counts[half] for half in (0, 1))
         return np.asarray(nats / max(1, counts.sum()), dtype=np.float64)

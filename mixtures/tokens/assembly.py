@@ -123,6 +123,7 @@ class Assembly:
         self.parts[written.part.number] = written.part
         if written.kept:
             self.kept.add(written.part.number)
+        # Only an unbroken run of parts from the first counts: what is kept must not depend on which worker was faster.
         while not self.enough and self._prefix in self.parts:
             self._prefix_tokens += self.parts[self._prefix].training.tokens
             self._prefix += 1
@@ -148,6 +149,7 @@ class Assembly:
         records = {f"{part_name(number)}.json" for number in range(self._prefix)}
         _remove_all_but(self.work, (records | {MANIFEST} | set(manifest["files"])).__contains__)
         _remove_all_but(self.work / VALIDATION, manifest[VALIDATION]["files"].__contains__)
+        # The name comes last: whatever lies under the final name is whole.
         replace_folder(self.work, self.folder)
         _remove_records(self.folder)
         self.release()

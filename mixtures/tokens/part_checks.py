@@ -87,6 +87,7 @@ def _checked(check: PartCheck) -> PartCounts:
         raise wrong(bin_path, f"{bin_path.stat().st_size} bytes, its index says {ends[-1] * index.dtype.itemsize}")
     rows = _rows(rows_path, n)
     low, high = _check_ids(bin_path, index.dtype, ends, check.tokens)
+    # The hash of the tokens comes last: an impossible id names its document, a hash names nothing.
     if sha256_file(bin_path) != check.manifest_files[bin_path.name]["sha256"]:
         ids = np.asarray(np.memmap(bin_path, dtype=index.dtype, mode="r"))
         raise wrong(bin_path, f"sha256 differs from the manifest: {_altered(ids, index.lengths, rows)}")

@@ -89,12 +89,12 @@ def load_examples(spec: BenchmarkConfig, root: Path | None, scoring: StudyScorin
     solved = Shots(spec, root, template, scoring.shots, scoring.seed)
     put = as_turns if chat else as_text
     prefix = template.answer_prefix if scoring.unconditional else None
-    alone = None if prefix is None else put(prefix, ())
+    unconditional = None if prefix is None else put(prefix, ())
     examples = []
     for number, row in zip(rows.numbers, rows.table, strict=True):
         question = template(row, f"{rows.where}, row {number}")
         front = solved.of(question)
         contexts = tuple(put(context, front) for context in question.contexts)
         candidates = tuple(text.strip() for text in question.candidates) if chat else question.candidates
-        examples.append(Example(rows.split, number, contexts, candidates, question.gold, alone, name))
+        examples.append(Example(rows.split, number, contexts, candidates, question.gold, unconditional, name))
     return examples

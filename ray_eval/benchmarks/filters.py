@@ -55,7 +55,7 @@ def starred(text: str, index: int, word: str) -> str:
 
 
 def detokenized(text: str) -> str:
-    """Without the spaces that a word tokenizer put around punctuation."""
+    """The text without the spaces that a word tokenizer put around punctuation."""
     for spaced, joined in ((" n't", "n't"), (" )", ")"), ("( ", "("), ('" ', '"'), (' "', '"')):
         text = text.replace(spaced, joined)
     return re.sub(r" (['.,])", r"\1", text)

@@ -57,12 +57,12 @@ def _same(shot: Question, question: Question) -> bool:
 
 
 def as_text(context: str, shots: Sequence[Question]) -> str:
-    """As lm-evaluation-harness joins them: `<context> <answer>`, a blank line, and so on."""
+    """Join context and shots as lm-evaluation-harness does: `<context> <answer>`, a blank line, and so on."""
     solved = (f"{shot.context(shot.gold)}{DELIMITER}{shot.candidates[shot.gold]}{BETWEEN}" for shot in shots)
     return "".join((*solved, context))
 
 
 def as_turns(context: str, shots: Sequence[Question]) -> Turns:
-    """As a conversation: each shot is a user's message and the assistant's answer."""
+    """Join context and shots as a conversation: each shot is a user's message and the assistant's answer."""
     solved = (text for shot in shots for text in (shot.context(shot.gold), shot.candidates[shot.gold]))
     return (*solved, context)

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from configs.artifacts import sha256_files
 from configs.errors import ArtifactError
 from configs.untrusted.checks import shown
+from ray_eval.models.weights import Weights
 
 if TYPE_CHECKING:
     import torch
 
     from ray_eval.models.scorer import CausalLM
-    from ray_eval.models.weights import Weights
     from ray_eval.plans.encoding import Encoder
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -83,11 +83,14 @@ class Checkpoint(Protocol):
         """
 
 
-def verify_weights(folder: Path, checkpoint: str, said: str, hint: str) -> None:
-    """Raises ArtifactError where the safetensors of `folder` have another hash than `checkpoint`, as `said`."""
+def verify_weights(folder: Path, checkpoint: str, origin: str, hint: str) -> None:
+    """Raises ArtifactError where the safetensors of `folder` have another hash than `checkpoint`.
+
+    origin: words for the message that say where that hash stands.
+    """
     found = sha256_files(list(folder.glob("*.safetensors")))
     if found != checkpoint:
-        problem = f"the weights have sha256 {found[:12]}, {said} {checkpoint[:12]} (altered)"
+        problem = f"the weights have sha256 {found[:12]}, {origin} {checkpoint[:12]} (altered)"
         raise ArtifactError(problem, where=folder, hint=hint)
 
 
@@ -127,8 +130,6 @@ def check_own_code(path: Path, config: dict[str, Any], hint: str | None = None) 
 
 def read_weights(checkpoint: Checkpoint) -> Weights:
     """The weights in memory. Raises ArtifactError where they are not those that the checkpoint's hash names."""
-    from ray_eval.models.weights import Weights
-
     weights = Weights(checkpoint.folder)
     if weights.sha256 != checkpoint.checkpoint:
         checkpoint.verify()  # says it in its own words

@@ -10,7 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import torch
 
 from configs.artifacts import fingerprint, read_object, sha256_file, verify_files
 from configs.errors import ArtifactError
@@ -18,14 +20,10 @@ from configs.exports import EXPORT_JSON, read_export_json
 from configs.layout import RunFolder, StudyFolder
 from configs.untrusted.checks import parse_json, understood
 from mixtures.tokens.tokenizer import SpecialIds, Tokenizer
-from ray_eval.checkpoints.checkpoint import check_own_code, check_weight_files, verify_weights
+from ray_eval.checkpoints.checkpoint import check_own_code, check_weight_files, read_weights, verify_weights
+from ray_eval.models.llama import Llama
 from ray_eval.models.llama_shape import positive
-
-if TYPE_CHECKING:
-    import torch
-
-    from ray_eval.models.llama import Llama
-    from ray_eval.models.weights import Weights
+from ray_eval.models.weights import Weights
 
 PATTERN = "*/*/seed*/*/export/step-*"
 """Below <runs>/<study>: scale / mixture / seed / stage."""
@@ -73,13 +71,9 @@ class Export:
         return Tokenizer.load(self.folder)
 
     def read(self) -> Weights:
-        from ray_eval.checkpoints.checkpoint import read_weights
-
         return read_weights(self)
 
     def load(self, dtype: torch.dtype, devices: Sequence[str], weights: Weights | None) -> Llama:
-        from ray_eval.models.llama import Llama
-
         return Llama(self.folder, weights, dtype=dtype, devices=devices)
 
 

@@ -16,23 +16,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from configs.artifacts import fingerprint, read_object, sha256_file, sha256_files
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError, one_line
 from configs.layout import StudyFolder
 from configs.untrusted.checks import inside, understood
-from ray_eval.checkpoints.checkpoint import check_own_code, check_weight_files, verify_weights
+from ray_eval.checkpoints.checkpoint import check_own_code, check_weight_files, read_weights, verify_weights
 from ray_eval.checkpoints.hf_tokenizer import HFTokenizer
 from ray_eval.checkpoints.identity import Identity
+from ray_eval.models.llama import Llama
 from ray_eval.models.llama_shape import is_plain_llama
 from ray_eval.models.precision import precision_of
-
-if TYPE_CHECKING:
-    import torch
-
-    from ray_eval.models.scorer import CausalLM
-    from ray_eval.models.weights import Weights
+from ray_eval.models.scorer import CausalLM
+from ray_eval.models.weights import Weights
 
 STUDY = "models"
 HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
@@ -124,8 +123,6 @@ class HFCheckpoint:
         return tokenizer
 
     def read(self) -> Weights | None:
-        from ray_eval.checkpoints.checkpoint import read_weights
-
         if is_plain_llama(self.folder):
             self._verify_config()
             return read_weights(self)
@@ -134,12 +131,11 @@ class HFCheckpoint:
 
     def load(self, dtype: torch.dtype, devices: Sequence[str], weights: Weights | None) -> CausalLM:
         if weights is not None:
-            from ray_eval.models.llama import Llama
-
             return Llama(self.folder, weights, dtype=dtype, devices=devices)
         if len(devices) > 1:
             problem = "only a plain Llama is shared by several GPUs"
             raise ResourceError(problem, where=self.folder, hint="--gpus-per-worker 1")
+        # Here, since transformers is optional and slow to import: exports of ours are scored without it.
         from ray_eval.models.hf_model import HFModel
 
         return HFModel(self.folder, dtype=dtype, device=devices[0], trust_remote_code=self.trust_remote_code)
@@ -240,8 +236,8 @@ def _download(name: str, revision: str, code: bool) -> Path:
     except Exception as error:  # huggingface_hub, httpx and the file system raise unrelated types
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        page, said = f"{SITE}/{name}", f"{[kind.__name__ for kind in type(error).__mro__]}: {error}"
-        known = ((problem, hint) for pattern, problem, hint in FAILURES if re.search(pattern, said))
+        page, description = f"{SITE}/{name}", f"{[kind.__name__ for kind in type(error).__mro__]}: {error}"
+        known = ((problem, hint) for pattern, problem, hint in FAILURES if re.search(pattern, description))
         problem, hint = next(known, (f"cannot be fetched ({type(error).__name__})", "see {page}"))
         where = f"{name} on the Hub"
         raise ArtifactError(problem.format(revision=revision), where=where, hint=hint.format(page=page)) from error

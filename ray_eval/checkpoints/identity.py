@@ -36,6 +36,6 @@ class Identity(Model):
         return self
 
     def score_file(self, study: StudyFolder) -> Path:
-        """Where the scorer would put the scores of the same checkpoint."""
+        """The file in which the scorer would write the scores of the same checkpoint."""
         run = RunFolder.of_columns(study, self.model_dump())
         return run.score_file(run.export(self.step))

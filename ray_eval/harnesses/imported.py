@@ -44,7 +44,7 @@ class Identities(Model):
 
 
 def read_identities(path: Path) -> dict[str, Identity]:
-    """From YAML (`models: {name: {scale: ..., ...}}`) or CSV (a column `model`, and those of `Identity`).
+    """Read identities from YAML (`models: {name: {scale: ..., ...}}`) or CSV (columns `model` and of `Identity`).
 
     Raises ConfigError naming the file, the model and the key.
     """
@@ -209,7 +209,7 @@ def _cell(constant: Mapping[str, Any], file: SampleFile, held: HarnessSamples) -
 
 
 def _metadata(checkpoint: str, read: Sequence[tuple[SampleFile, HarnessSamples]]) -> dict[str, str]:
-    """As far as known; a fact on which the files differ lists its values."""
+    """Metadata of the score file, as far as known; a fact on which the files differ lists its values."""
     facts: dict[str, set[str]] = {}
     files = {}
     for file, held in read:

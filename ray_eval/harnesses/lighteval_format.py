@@ -67,7 +67,7 @@ def sample_file(path: Path) -> SampleFile | None:
         task=task["task"],
         slug=slug,
         skip="" if slug else "none of our benchmarks" if task["task"] not in SLUGS else "no log-probabilities",
-        read=lambda: _understood(path, load_benchmark(str(slug)), task["task"], int(task["shots"]), results),
+        read=lambda: _read(path, load_benchmark(str(slug)), task["task"], int(task["shots"]), results),
     )
 
 
@@ -112,31 +112,27 @@ def _results(path: Path, date: str) -> dict[str, Any]:
     raise DataError("the results of these details are missing", where=places[0], hint=hint)
 
 
-def _understood(path: Path, spec: BenchmarkConfig, task: str, shots: int, results: Mapping[str, Any]) -> HarnessSamples:
-    with understood(path, DataError, problem="its results are none of lighteval's"):
-        return _read(path, spec, task, shots, results)
-
-
 def _read(path: Path, spec: BenchmarkConfig, task: str, shots: int, results: Mapping[str, Any]) -> HarnessSamples:
-    config = _task_config(path, task, results)
-    (split,) = config["evaluation_splits"]
-    read = ((f"row {n}", _sample(row, f"{path}, row {n}", spec)) for n, row in enumerate(_rows(path, 1024)))
-    samples = collect_samples(read, config.get("effective_num_docs") or -1, path, "doc.id")
-    general = results["config_general"]
-    model = general.get("model_config") or {}
-    facts = {"source": f"lighteval {general.get('lighteval_sha') or ''}".strip()}
-    if dtype := model.get("dtype") or general.get("model_dtype"):
-        facts["dtype"] = DTYPES.get(f"torch.{str(dtype).removeprefix('torch.')}", str(dtype))
-    chat = "/chat" if model.get("override_chat_template") is True else ""
-    original = config.get("original_num_docs") or -1
-    return HarnessSamples(
-        split=SPLITS.get(spec.slug, {}).get(split, split),
-        variant=f"lighteval/{shots}shot{chat}",
-        samples=samples,
-        size=original if original > 0 else spec.examples or len(samples),
-        dataset=f"{config.get('hf_repo')}/{config.get('hf_subset')}, {split}, version {config.get('version')}",
-        facts=facts,
-    )
+    with understood(path, DataError, problem="its results are none of lighteval's"):
+        config = _task_config(path, task, results)
+        (split,) = config["evaluation_splits"]
+        read = ((f"row {n}", _sample(row, f"{path}, row {n}", spec)) for n, row in enumerate(_rows(path, 1024)))
+        samples = collect_samples(read, config.get("effective_num_docs") or -1, path, "doc.id")
+        general = results["config_general"]
+        model = general.get("model_config") or {}
+        facts = {"source": f"lighteval {general.get('lighteval_sha') or ''}".strip()}
+        if dtype := model.get("dtype") or general.get("model_dtype"):
+            facts["dtype"] = DTYPES.get(f"torch.{str(dtype).removeprefix('torch.')}", str(dtype))
+        chat = "/chat" if model.get("override_chat_template") is True else ""
+        original = config.get("original_num_docs") or -1
+        return HarnessSamples(
+            split=SPLITS.get(spec.slug, {}).get(split, split),
+            variant=f"lighteval/{shots}shot{chat}",
+            samples=samples,
+            size=original if original > 0 else spec.examples or len(samples),
+            dataset=f"{config.get('hf_repo')}/{config.get('hf_subset')}, {split}, version {config.get('version')}",
+            facts=facts,
+        )
 
 
 def _task_config(path: Path, task: str, results: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +150,7 @@ def _task_config(path: Path, task: str, results: Mapping[str, Any]) -> dict[str,
 
 def _sample(row: Mapping[str, Any], where: str, spec: BenchmarkConfig) -> HarnessSample:
     doc, response = row["doc"], row["model_response"]
-    try:
+    with understood(where, DataError, problem="not a detail of lighteval with log-probabilities"):
         candidates = tuple(choice.removeprefix(DELIMITER) for choice in doc["choices"])
         count, gold = len(candidates), doc["gold_index"]
         (right,) = gold if isinstance(gold, list) else (gold,)
@@ -167,10 +163,6 @@ def _sample(row: Mapping[str, Any], where: str, spec: BenchmarkConfig) -> Harnes
         tokens = (response.get("output_tokens") or [])[:count]
         lengths = tuple(sum(token >= 0 for token in ids) for ids in tokens)  # -1 pads
         return HarnessSample(int(doc["id"]), candidates, int(right), logprobs, lengths or None, bare).check(where)
-    except DataError:
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise DataError(f"not a detail of lighteval with log-probabilities ({error!r})", where=where) from None
 
 
 def _answer_prefix(spec: BenchmarkConfig) -> str | None:

@@ -110,7 +110,8 @@ def _facts(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sample(line: bytes, where: str, spec: BenchmarkConfig, shots: int, chat: bool) -> HarnessSample:
-    try:
+    problem = f"not a sample of {spec.lm_eval_task} as lm-eval 0.4.13 logs it"
+    with understood(where, DataError, hint="the file may be cut short: copy it again", problem=problem):
         logged = parse_json(line)
         if logged["filter"] != "none":
             raise DataError(f"filter {logged['filter']!r}", where=where, valid="none: the responses as they were")
@@ -129,11 +130,6 @@ def _sample(line: bytes, where: str, spec: BenchmarkConfig, shots: int, chat: bo
         if "acc" in logged and bool(logged["acc"]) != (chosen == counted):
             problem = f"acc is {logged['acc']}, but candidate {chosen} has the highest score and {counted} is right"
             raise DataError(problem, where=where, hint="the line was altered, or written by another version")
-    except DataError:
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        problem = f"not a sample of {spec.lm_eval_task} as lm-eval 0.4.13 logs it ({error!r})"
-        raise DataError(problem, where=where, hint="the file may be cut short: copy it again") from None
     return sample
 
 

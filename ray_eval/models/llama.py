@@ -143,7 +143,7 @@ class Llama:
                     shard.head.copy_(self.embedding[shard.entries.start : shard.entries.stop])
 
     def places(self) -> dict[str, tuple[int, list[Tensor]]]:
-        """Where a weight belongs, by its name in an export: the axis along which it is cut, and its parts."""
+        """The place of a weight, by its name in an export: the axis along which it is cut, and its parts."""
         s = self.shape
         places = {"model.embed_tokens.weight": (0, [self.embedding]), "model.norm.weight": (0, [self.norm])}
         if not s.tied:

@@ -102,7 +102,7 @@ class Scorer:
         return units + ([range(start, len(self._groups))] if start < len(self._groups) else [])
 
     def sequences(self, unit: range) -> NDArray[np.int32]:
-        """Which sequences a unit scores, ascending; units share none."""
+        """The sequences that a unit scores, ascending; units share none."""
         rows = self.plan.rows
         numbers = np.concatenate([numbers for i in unit for numbers in self._groups[i]])
         return np.unique(rows.target_sequence[entries(rows.target_offsets, numbers)])
@@ -122,9 +122,9 @@ class Scorer:
         if not len(near):
             return ForwardCounts()
         rows = lay_out(self.plan.rows.sequences(sequences), share=False)
-        alone = np.zeros(len(sequences), np.float64)
-        counts = _run(rows, self._grouped(rows, "padded"), "padded", model, alone)
-        sums[sequences] = alone
+        settled = np.zeros(len(sequences), np.float64)
+        counts = _run(rows, self._grouped(rows, "padded"), "padded", model, settled)
+        sums[sequences] = settled
         return counts + ForwardCounts(near_ties=len(near))
 
     def _grouped(self, rows: TokenRows, form: Form) -> list[Group]:

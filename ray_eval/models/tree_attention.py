@@ -63,7 +63,7 @@ def tree_mask(ends: Tensor, form: Form) -> Mask:
 
 @functools.cache
 def _flex(compiled: bool) -> Callable[..., Any]:
-    """Without compilation it holds all scores in memory: right, for tests on a CPU."""
+    """flex_attention, compiled on a GPU. Without compilation it holds all scores in memory, good for tests on a CPU."""
     from torch.nn.attention.flex_attention import flex_attention
 
     kernel: Callable[..., Any] = flex_attention

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
+
 from configs.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -44,8 +46,6 @@ class Weights:
         if name not in self._files:
             raise ArtifactError(f"weight {name} is missing", where=self._folder)
         path, file = self._files[name]
-        from safetensors import SafetensorError
-
         try:
             tensor: Tensor = file.get_tensor(name)
         except (SafetensorError, RuntimeError, TypeError, AttributeError) as error:  # a type that torch does not have
@@ -65,8 +65,6 @@ class Weights:
     @functools.cached_property
     def _files(self) -> dict[str, Any]:
         """Path and open file, by name of the weight. Made late: nothing is parsed before its hash was checked."""
-        from safetensors import SafetensorError, safe_open
-
         files: dict[str, Any] = {}
         for path, copy in self._copies:
             try:
@@ -80,8 +78,6 @@ class Weights:
 
 def weight_names(folder: Path) -> set[str]:
     """Names of the weights in every *.safetensors of a folder. Raises ArtifactError for a file that is none."""
-    from safetensors import SafetensorError, safe_open
-
     names: set[str] = set()
     for path in folder.glob("*.safetensors"):
         try:

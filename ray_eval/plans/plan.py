@@ -139,9 +139,9 @@ class _Asked:
                 bare = [self._number(encode(example.unconditional, text)) for text in example.candidates]
             if new := self.sequences[known:]:  # most recur: label words, twin sentences
                 self.least_tokens += _least_tokens(new)
-            for scored, alone, text in zip(asked, bare, example.candidates, strict=True):
+            for scored, unconditional, text in zip(asked, bare, example.candidates, strict=True):
                 sizes = scored.num_targets, len(text), len(text.encode())
-                self._candidates.append((self._number(scored), alone, *sizes))
+                self._candidates.append((self._number(scored), unconditional, *sizes))
             truncated = any(scored.truncated for scored in asked)
             self._examples.append((benchmark, example.row, example.gold, truncated, len(self._candidates)))
 

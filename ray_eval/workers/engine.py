@@ -14,15 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError
 from ray_eval.models.forward_counts import NOTHING, ForwardCounts
+from ray_eval.plans.plan import Plan
 from ray_eval.workers.task_queue import DEATHS, Queue
 from ray_eval.workers.worker import Order, Reply, ScoreJob, Worker
-
-if TYPE_CHECKING:
-    from ray_eval.plans.plan import Plan
 
 FAILED_STARTS = 3
 """For each worker there is room for: actors in a row that die before they answer, until no more are asked for."""
@@ -144,7 +142,7 @@ def score_on_ray(
     unit_work: float | None = None,
     worker: type[Worker] = Worker,
 ) -> Iterator[Step]:
-    """On actors of the connected cluster (`configs.runtime.cluster`).
+    """Do the workload on actors of the connected cluster (`configs.runtime.cluster`).
 
     say: gets a line where something needs the user's attention.   num_workers: at most so many actors; None: as many as
     there is room for, one on a CPU.   unit_work: as `Scorer.units`.
@@ -201,7 +199,7 @@ class _Pool:
         self._answered: int | None = None  # the last that did; it is served first, for it holds the weights
 
     def fill(self) -> None:
-        """As many actors as there is work for, each with as much as it may have."""
+        """Start as many actors as there is work for, and give each as much as it may have."""
         while len(self._actors) < min(self._limit, self._work.queue.width) and self._starts_left:
             number = next(self._numbers)
             self._actors[number] = actor = self._actor.remote(self._unit_work, self._num_gpus)
@@ -210,7 +208,7 @@ class _Pool:
             self._orders[number].append((self._actors[number].do.remote(self._plans[plan], order), order))
 
     def wait(self) -> Step | None:
-        """Until an actor has answered or died; what that means."""
+        """Wait until an actor has answered or died, and return what that means."""
         import ray
 
         answers = {asked: number for number, asked in self._asked.items()}

@@ -53,7 +53,10 @@ class Parts:
             stream.write(hashlib.sha256(content).digest() + content)
 
     def read(self, unit: range) -> tuple[Sums, ForwardCounts] | None:
-        """None: it is not there, or cannot be read. One that is damaged, not finite or has other facts is removed."""
+        """The part of a unit, or None where it is missing or cannot be read.
+
+        One that is damaged, not finite or has other facts is removed.
+        """
         path = self.path(unit)
         try:
             content = path.read_bytes()

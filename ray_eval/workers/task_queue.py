@@ -84,7 +84,7 @@ class Queue:
     # ------------------------------------------------------------------------------------------ for workers
 
     def join(self, worker: int) -> None:
-        """From now on the worker is given tasks."""
+        """Give tasks to this worker from now on."""
         self._given[worker] = deque()
 
     def deal(self, first: int | None = None) -> Iterator[tuple[int, Task]]:
@@ -163,7 +163,7 @@ class Queue:
     # ------------------------------------------------------------------------------------------ choices
 
     def _next(self, worker: int) -> Task | None:
-        """None: the worker has enough, or there is nothing for it (yet)."""
+        """The next task of a worker; None where it has enough, or there is nothing for it (yet)."""
         given = self._given[worker]
         opening = given and given[-1].kind == "open"  # what follows it is not known yet
         if opening or len(given) >= TASKS_GIVEN:
@@ -208,8 +208,8 @@ class Queue:
         free = [number for number, job in enumerate(self._jobs) if job.unopened and not job.opening]
         if self._coming.get(worker) in free:
             return self._coming[worker]
-        told = {number for other, number in self._coming.items() if other != worker}
-        return next((number for number in free if number not in told), free[0] if free else None)
+        reserved = {number for other, number in self._coming.items() if other != worker}
+        return next((number for number in free if number not in reserved), free[0] if free else None)
 
     def _take_back(self, worker: int) -> Task:
         """The worker's oldest task, which it no longer has."""

@@ -12,22 +12,24 @@ import socket
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
 
 from configs.artifacts import fingerprint
 from configs.errors import ArtifactError, MagicError, ResourceError
 from configs.runtime.versions import code_sha256
+from ray_eval.checkpoints.checkpoint import Checkpoint
 from ray_eval.models.forward_counts import NOTHING, ForwardCounts
+from ray_eval.models.llama import Llama
 from ray_eval.models.precision import WIDER
+from ray_eval.models.scorer import CausalLM, Scorer, Sums, near_ties
+from ray_eval.models.tree_attention import Form
+from ray_eval.models.weights import Weights
+from ray_eval.plans.plan import Plan
+from ray_eval.results import score_metadata, score_table, write_scores
 from ray_eval.workers.parts import Parts, naming_disk_errors, remove_parts
-
-if TYPE_CHECKING:
-    from ray_eval.checkpoints.checkpoint import Checkpoint
-    from ray_eval.models.scorer import CausalLM, Scorer, Sums
-    from ray_eval.models.tree_attention import Form
-    from ray_eval.models.weights import Weights
-    from ray_eval.plans.plan import Plan
-    from ray_eval.workers.task_queue import Task
+from ray_eval.workers.task_queue import Task
 
 PLANS_KEPT = 4
 
@@ -78,8 +80,6 @@ class Worker:
 
         Raises ResourceError where fewer are here.
         """
-        import torch
-
         if 1 < num_gpus > torch.cuda.device_count():
             problem = f"{num_gpus} GPUs are to share a model, {torch.cuda.device_count()} are here"
             raise ResourceError(problem, hint="fewer --gpus-per-worker")
@@ -100,8 +100,6 @@ class Worker:
 
     def do(self, plan: Plan, order: Order) -> Reply:
         """A user error (a corrupt checkpoint, a full disk) is a reply, not a crash."""
-        import torch
-
         try:
             model = self._load(order.job)
             self._read_ahead(order.coming)
@@ -134,10 +132,6 @@ class Worker:
         self, scorer: Scorer, model: CausalLM, job: ScoreJob, units: Sequence[range], parts: Parts, identity: str
     ) -> Reply:
         """The score file from the parts; what has no part is scored now."""
-        import numpy as np
-
-        from ray_eval.results import score_table, write_scores
-
         sums = np.zeros(scorer.plan.num_sequences, np.float64)
         now = whole = NOTHING
         for unit in units:
@@ -157,10 +151,6 @@ class Worker:
 
     def _settle(self, scorer: Scorer, model: CausalLM, job: ScoreJob, sums: Sums) -> ForwardCounts:
         """Near-ties in fp32; other precisions need a model of their own for it."""
-        import torch
-
-        from ray_eval.models.scorer import near_ties
-
         if job.precision == "fp32":
             return scorer.settle(model, sums)
         if not len(near_ties(scorer.plan, sums)[0]):
@@ -171,10 +161,6 @@ class Worker:
 
     def _load(self, job: ScoreJob) -> CausalLM:
         """The job's model; the one that is here, with other weights, where it fits."""
-        import torch
-
-        from ray_eval.models.llama import Llama
-
         if self._loaded == job:
             assert self._model is not None
             return self._model
@@ -207,8 +193,6 @@ class Worker:
             self._coming = job, self._reader.submit(job.checkpoint.read)
 
     def _scorer(self, plan: Plan, model: CausalLM, form: Form) -> Scorer:
-        from ray_eval.models.scorer import Scorer
-
         key = plan.hash, model.shares_prefixes, form, model.places_at_once
         scorer = self._scorers.pop(key, None)
         if scorer is None:
@@ -220,8 +204,6 @@ class Worker:
         return scorer
 
     def _facts(self, scorer: Scorer, job: ScoreJob) -> dict[str, str]:
-        from ray_eval.results import score_metadata
-
         metadata = score_metadata(scorer.plan, job.checkpoint, job.precision)
         return metadata | {"device": f"{self._device} x {len(self._devices)}", "layout": scorer.layout, "code": _code()}
 
@@ -235,8 +217,6 @@ def _score(scorer: Scorer, model: CausalLM, job: ScoreJob, unit: range) -> tuple
 
 def _check_finite(sums: Sums, job: ScoreJob, precision: str) -> None:
     """A candidate of probability 0 (-inf) is refused like NaN: no mean, margin or calibration is defined with it."""
-    import numpy as np
-
     if wrong := int((~np.isfinite(sums)).sum()):
         problem = f"{wrong} of {len(sums)} log-probabilities are NaN or infinite in {precision}; none is written"
         raise ArtifactError(problem, where=job.checkpoint.folder, hint=WIDER[precision])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,9 @@ from configs.artifacts import (
     atomic_folder,
     describe_file,
     fingerprint,
+    known_hashes,
     read_json,
+    remember_hashes,
     sha256_file,
     sha256_files,
     sha256_unchanged,
@@ -232,3 +235,22 @@ def test_an_input_is_hashed_once_unless_it_was_written_to(tmp_path: Path, monkey
     path.write_bytes(b"other")  # of the same size, and as old as before
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert sha256_unchanged(path) == hashlib.sha256(b"other").hexdigest() and hashed == [path, path]
+
+
+def test_a_process_believes_the_hashes_it_is_given_unless_a_file_was_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, changed = tmp_path / "kept", tmp_path / "changed"
+    for path in (kept, changed):
+        path.write_bytes(b"first")
+        sha256_unchanged(path)
+    given_on = pickle.loads(pickle.dumps(known_hashes()))
+    changed.write_bytes(b"second")
+    hashed: list[Path] = []
+    monkeypatch.setattr("configs.artifacts.sha256_file", lambda path: hashed.append(path) or sha256_file(path))
+    monkeypatch.setattr("configs.artifacts._known_hashes", {})  # another process
+    remember_hashes(given_on)
+    assert [sha256_unchanged(path) for path in (kept, changed)] == [
+        hashlib.sha256(content).hexdigest() for content in (b"first", b"second")
+    ]
+    assert hashed == [changed]

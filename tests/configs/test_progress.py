@@ -30,14 +30,14 @@ def test_lines_tell_speed_and_time_to_go(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_nothing_is_promised_where_the_whole_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     time, lines = Clock(monkeypatch), list[str]()
-    progress = Progress(None, "documents", print_line=lines.append)
+    progress = Progress(None, print_line=lines.append)
     time.now = 10.0
-    progress.advance(25)
-    assert lines == ["25 documents, 2.5 documents/s"]
-    progress.expect(50)
+    progress.advance(25_000_000)
+    assert lines == ["25 MB, 2.5 MB/s"]
+    progress.expect(50_000_000)
     time.now = 20.0
-    progress.advance(35)  # more than was expected
-    assert lines[1:] == ["60 of about 60 documents, 3.0 documents/s, ETA 0:00"]
+    progress.advance(35_000_000)  # more than was expected
+    assert lines[1:] == ["60 of about 60 MB, 3.0 MB/s, ETA 0:00"]
 
 
 def test_a_terminal_gets_a_bar_and_lines_above_it(monkeypatch: pytest.MonkeyPatch) -> None:

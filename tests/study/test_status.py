@@ -33,8 +33,8 @@ from configs.workflow.records.leases import (
 from configs.workflow.records.records import units_dir
 from configs.workflow.records.study_file import save_study
 from configs.workflow.status.page import Page, status_page
-from configs.workflow.status.survey import Survey, survey
-from configs.workflow.status.terminal import headline, view
+from configs.workflow.status.survey import Survey, headline, survey
+from configs.workflow.status.terminal import view
 from configs.workflow.units import Unit, study_units
 
 PRETRAIN = "pretrain/tiny/V1P0/seed0"

@@ -20,7 +20,8 @@ from configs.load import load_benchmark
 from ray_eval.benchmarks import DELIMITER
 from ray_eval.benchmarks.templates import Template
 from ray_eval.harnesses.imported import read_identities
-from ray_eval.import_results import find_models, identify, import_model, parse
+from ray_eval.harnesses.importer import find_models, identify, import_model
+from ray_eval.import_results import parse
 
 DATE = "2026-11-28T10-00-00.000000"
 ROWS = [{"goal": f"open door {i}", "sol1": "push it", "sol2": "eat it", "label": i % 2} for i in range(3)]

@@ -63,17 +63,17 @@ def _here() -> dict[str, str | None]:
 
 
 def current_lease(folder: Path, unit: str) -> Lease | None:
-    """Who is at work on it now."""
+    """The process that is at work on the unit now."""
     return _lease(locks.holder(_lock_file(folder, unit)))
 
 
 def last_lease(folder: Path, unit: str) -> Lease | None:
-    """Who began it last, at work or not."""
+    """The process that began the unit last, whether it is still at work or not."""
     return _lease(locks.written_in(_lock_file(folder, unit)))
 
 
 def _lease(found: dict[str, Any] | None) -> Lease | None:
-    """None also where the file is of another version."""
+    """The content of a lock file; None where it is empty or of another version."""
     try:
         return Lease(**found) if found else None
     except TypeError:
@@ -81,7 +81,7 @@ def _lease(found: dict[str, Any] | None) -> Lease | None:
 
 
 def was_begun(folder: Path, unit: str) -> bool:
-    """At any time, by anybody."""
+    """Has anybody ever begun the unit?"""
     return _lock_file(folder, unit).exists()
 
 

@@ -61,25 +61,32 @@ def record_file(folder: Path, unit: str) -> Path:
 
 
 def write_record(folder: Path, unit: Unit, inputs: Mapping[str, str], product: str, **about: Any) -> None:
-    """about: started, seconds, host, hardware, git_commit."""
-    code = {part: code_sha256(part) for part in CODE[unit.kind]}
-    record = Record(dict(unit.identity), code, dict(inputs), product, **about)
+    """Record a unit that is done. about: started, seconds, host, hardware, git_commit."""
+    record = Record(dict(unit.identity), _code(unit), dict(inputs), product, **about)
     write_json(record_file(folder, unit.name), asdict(record), sealed=True)
+
+
+def _code(unit: Unit) -> dict[str, str]:
+    return {part: code_sha256(part) for part in CODE[unit.kind]}
+
+
+def products_read(folder: Path, unit: Unit) -> dict[str, str]:
+    """Name of each input that has a record -> its product."""
+    return {name: found.product for name in unit.inputs if (found := read_record(folder, name)) is not None}
 
 
 def keep_record(folder: Path, unit: Unit, reasons: Sequence[str]) -> None:
     """Take a stale unit as it is: its record then says that it matches, and what it does not match."""
     record = read_record(folder, unit.name)
     assert record is not None, "only what has a record is stale"
-    inputs = {name: found.product for name in unit.inputs if (found := read_record(folder, name)) is not None}
-    code = {part: code_sha256(part) for part in CODE[unit.kind]}
+    inputs = products_read(folder, unit)
     kept = tuple(dict.fromkeys((*record.kept, *reasons)))
-    changed = replace(record, identity=dict(unit.identity), code=code, inputs=inputs, kept=kept)
+    changed = replace(record, identity=dict(unit.identity), code=_code(unit), inputs=inputs, kept=kept)
     write_json(record_file(folder, unit.name), asdict(changed), sealed=True)
 
 
 def read_record(folder: Path, unit: str) -> Record | None:
-    """None where there is none. Raises ArtifactError for one that is damaged or of another version."""
+    """The record of a unit, or None. Raises ArtifactError for one that is damaged or of another version."""
     path = record_file(folder, unit)
     if not path.is_file():
         return None
@@ -119,6 +126,7 @@ def changes(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted({*old, *new})
         return [one for k in keys for one in changes(old.get(k), new.get(k), f"{key}.{k}" if key else str(k))]
+    # JSON has no tuples: a record that was read holds lists where the unit has tuples.
     if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
         return [one for i, (a, b) in pairs for one in changes(a, b, f"{key}.{i}")]

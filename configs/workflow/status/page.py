@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from configs.artifacts import write_text
-from configs.workflow.status.survey import STATES, Survey, survey
-from configs.workflow.status.terminal import headline, progress_words
+from configs.workflow.status.survey import STATES, Survey, format_progress, headline, survey
 from configs.workflow.units import Unit
 
 RELOAD_S = 30
@@ -34,7 +33,7 @@ def status_page(found: Survey, report: str | None = None, now: float | None = No
         shown=[state for state in STATES if state == "done" or found.having(state)],
         counts=found.counts(),
         headline=headline(found),
-        words=progress_words,
+        progress=format_progress,
         report=report,
         reload_s=RELOAD_S if found.having("running") else None,
         taken=taken.strftime("%Y-%m-%d %H:%M:%S UTC"),

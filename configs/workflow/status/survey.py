@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from configs.clock import clock
 from configs.workflow.records.leases import Lease, current_lease, read_failure, was_begun
 from configs.workflow.records.records import State, states
 from configs.workflow.status.progress import last_step, log_lines
@@ -88,6 +89,7 @@ def survey(folder: Path, units: Sequence[Unit]) -> Survey:
     standings = tuple(_standing(folder, unit, found[unit.name], speed) for unit in units)
     working = [one for one in standings if one.state == "running"]
     left = [_left_s(one, speed) for one in standings if one.state != "done"]
+    # If the time of one unit is unknown, so is that of the study: a sum of the others would be too short.
     known = [seconds for seconds in left if seconds is not None]
     whole = sum(unit.flops for unit in units) or 1.0
     return Survey(
@@ -96,6 +98,27 @@ def survey(folder: Path, units: Sequence[Unit]) -> Survey:
         left_s=sum(known) / len(working) if working and len(known) == len(left) else None,
         share=sum(one.unit.flops * _share(one) for one in standings) / whole,
     )
+
+
+def headline(found: Survey) -> str:
+    """E.g. `mini: 41 % of its computation done, 2 units at work, about 3:20 left at this pace`."""
+    working = len(found.having("running"))
+    parts = [f"{found.study}: {found.share:.0%} of its computation done"]
+    parts.append(f"{working} unit{'' if working == 1 else 's'} at work" if working else "nobody is at work on it")
+    if found.left_s is not None:
+        parts.append(f"about {clock(found.left_s)} left at this pace")
+    return ", ".join(parts)
+
+
+def format_progress(one: Standing) -> str:
+    """E.g. `step 120/585, loss 4.512, 0:42 left, for 0:12, on node3`."""
+    parts = [f"step {one.step}/{one.steps}"] if one.step is not None else []
+    parts += [f"loss {one.loss:.3f}"] if one.loss is not None else []
+    parts += [f"{clock(one.left_s)} left"] if one.left_s is not None else []
+    if one.state in ("running", "done") and one.passed_s is not None:
+        parts.append(f"{'for' if one.state == 'running' else 'took'} {clock(one.passed_s)}")
+    parts += [f"on {one.lease.host}"] if one.lease else []
+    return ", ".join(parts)
 
 
 def _standing(folder: Path, unit: Unit, state: State, speed: _Speeds) -> Standing:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from configs.clock import clock
-from configs.workflow.status.survey import STATES, Standing, StateOf, Survey
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
+from configs.workflow.status.survey import STATES, Standing, StateOf, Survey, format_progress, headline
 
 REFRESH_S = 2.0
 SHOWN = 12
@@ -33,16 +31,11 @@ STYLES: dict[StateOf, str] = {
 
 def show(found: Survey, everything: bool = False) -> None:
     """Print it; everything: each unit, also those that are done or not begun."""
-    from rich.console import Console
-
     Console(highlight=False).print(view(found, everything))
 
 
 def watch(take: Callable[[], Survey]) -> None:
     """Show it again and again, until nobody is at work or Ctrl-C is pressed."""
-    from rich.console import Console
-    from rich.live import Live
-
     with Live(console=Console(highlight=False), auto_refresh=False, screen=False) as live:
         try:
             while True:
@@ -55,31 +48,7 @@ def watch(take: Callable[[], Survey]) -> None:
             return
 
 
-def headline(found: Survey) -> str:
-    """E.g. `mini: 41 % of its computation done, 2 units at work, about 3:20 left at this pace`."""
-    working = len(found.having("running"))
-    parts = [f"{found.study}: {found.share:.0%} of its computation done"]
-    parts.append(f"{working} unit{'' if working == 1 else 's'} at work" if working else "nobody is at work on it")
-    if found.left_s is not None:
-        parts.append(f"about {clock(found.left_s)} left at this pace")
-    return ", ".join(parts)
-
-
-def progress_words(one: Standing) -> str:
-    """E.g. `step 120/585, loss 4.512, 0:42 left, for 0:12, on node3`."""
-    parts = [f"step {one.step}/{one.steps}"] if one.step is not None else []
-    parts += [f"loss {one.loss:.3f}"] if one.loss is not None else []
-    parts += [f"{clock(one.left_s)} left"] if one.left_s is not None else []
-    if one.state in ("running", "done") and one.passed_s is not None:
-        parts.append(f"{'for' if one.state == 'running' else 'took'} {clock(one.passed_s)}")
-    parts += [f"on {one.lease.host}"] if one.lease else []
-    return ", ".join(parts)
-
-
 def view(found: Survey, everything: bool = False) -> Group:
-    from rich.console import Group
-    from rich.text import Text
-
     parts: list[Table | Text] = [Text(headline(found), style="bold"), _counts(found)]
     if everything:
         for state in STATES:
@@ -91,8 +60,6 @@ def view(found: Survey, everything: bool = False) -> Group:
 
 
 def _counts(found: Survey) -> Table:
-    from rich.table import Table
-
     counts = found.counts()
     shown = [state for state in STATES if state == "done" or found.having(state)]
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
@@ -106,15 +73,12 @@ def _counts(found: Survey) -> Table:
 
 
 def _section(state: StateOf, some: list[Standing], further: int, most: int) -> list[Table | Text]:
-    from rich.table import Table
-    from rich.text import Text
-
     made = f", and {further} made of what is stale or missing" if further else ""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for one in some[:most]:
-        lines = [words] if (words := progress_words(one)) else []
+        lines = [progress] if (progress := format_progress(one)) else []
         lines += [line for reason in one.reasons for line in reason.splitlines()]
         table.add_row(Text(one.unit.name), Text("\n".join(lines)))
         for line in one.log:

@@ -144,6 +144,7 @@ def _finish(
         return
     tried = board.attempts[unit.name] = board.attempts.get(unit.name, 0) + 1
     if tried < ATTEMPTS and may_pass(error):
+        # Longer each time: a file system or a machine that has gone may need a minute to come back.
         board.paused[unit.name] = time.monotonic() + pause_s * 4 ** (tried - 1)
         board.ready.append(unit)
         tell(Event("retried", unit, seconds=seconds, error=error))
@@ -153,7 +154,7 @@ def _finish(
 
 
 def format_error(error: BaseException) -> str:
-    """Its message; of what is no message to a user also what kind of error it is."""
+    """The error as a line for people. Errors that are not addressed to a user are preceded by their type."""
     return (
         str(error) if isinstance(error, (MagicError, WorkerDied)) and str(error) else f"{type(error).__name__}: {error}"
     )

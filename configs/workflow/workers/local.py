@@ -35,6 +35,7 @@ class _Slot:
         self._executor = self._new()
 
     def _new(self) -> ProcessPoolExecutor:
+        # Spawned, not forked: a child forked beside threads may hang, and CUDA does not survive a fork.
         context = multiprocessing.get_context("spawn")
         executor = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self.gpu, self._threads))
         # A new process inherits what is blocked: until `_begin` ignores Ctrl-C, none may come.
@@ -91,6 +92,7 @@ class LocalWorkers:
         self._do, self._command, self._outcome = do, command, outcome
         cpus = os.cpu_count() or 1
         count = gpus or workers or cpus
+        # Each process gets its share of the CPUs: torch would start a thread for every CPU in each of them.
         self._slots = [_Slot(i if gpus else None, max(1, cpus // count)) for i in range(count)]
         self._threads = ThreadPoolExecutor(count)
         self._commands: dict[str, subprocess.Popen[bytes]] = {}

@@ -9,6 +9,7 @@ that names GPUs waits for them: it takes a CPU only on a cluster that never had 
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+from ray.util import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from configs.errors import MagicError
 from configs.workflow.schedule import machines_for
@@ -53,7 +59,7 @@ class RayWorkers:
         self.patience_s = patience_s
         self._machines: list[tuple[int, int]] = []
         self._most_seen = 0
-        self._told = False
+        self._warned = False
         self._looked = -LOOK_AGAIN_S
         self._taken: dict[str, Share] = {}
         self._tasks: dict[str, Any] = {}
@@ -85,12 +91,10 @@ class RayWorkers:
         )
 
     def start(self, unit: Unit) -> Future[str]:
-        import ray
-
         share = self._taken[unit.name] = self._share(unit)
-        if unit.gpus and not share.gpus and not self._told:
+        if unit.gpus and not share.gpus and not self._warned:
             print(f"the cluster has no GPU: models of precision: fp32 take CPUs, {unit.name} first", flush=True)
-            self._told = True
+            self._warned = True
         options: dict[str, Any] = {"num_gpus": share.gpus, "num_cpus": share.cpus, "max_retries": 0, "name": unit.name}
         if share.machines > 1:
             inner: Future[Any] = self._gangs.submit(self._together, unit, share)
@@ -117,8 +121,6 @@ class RayWorkers:
 
     def _alive(self) -> list[tuple[int, int]]:
         """(GPUs, CPUs) of each machine."""
-        import ray
-
         if time.monotonic() - self._looked >= LOOK_AGAIN_S:
             resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             self._machines = [(int(found.get("GPU", 0)), int(found.get("CPU", 0))) for found in resources]
@@ -128,8 +130,6 @@ class RayWorkers:
 
     def _watch(self) -> None:
         """What a machine was to do that went before it began would wait in Ray for ever; it is to wait here."""
-        import ray
-
         while not self._ending.wait(LOOK_AGAIN_S):
             most = _most_gpus(self._alive())
             for name, task in list(self._tasks.items()):
@@ -138,7 +138,10 @@ class RayWorkers:
                     ray.cancel(task)
 
     def _share(self, unit: Unit) -> Share:
-        """Without GPUs a unit takes a CPU; tokenizing has tasks of its own that do."""
+        """The share of the cluster that a unit takes.
+
+        A unit without GPUs takes a CPU; only tokenizing does not, whose own tasks take CPUs.
+        """
         cpus = 0 if unit.kind == "tokenize" else 1
         most = _most_gpus(self._alive()) or self._most_seen
         needed = unit.run is not None and unit.run.config.precision == "bf16"
@@ -149,10 +152,6 @@ class RayWorkers:
 
     def _together(self, unit: Unit, share: Share) -> int:
         """A torchrun on each of several machines: its exit code; where one ends badly, the others are ended too."""
-        import ray
-        from ray.util import placement_group, remove_placement_group
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
         here = share.gpus // share.machines
         group = placement_group([{"GPU": here, "CPU": 1}] * share.machines, strategy="STRICT_SPREAD")
         at = [PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i) for i in range(share.machines)]
@@ -189,8 +188,6 @@ def _most_gpus(machines: list[tuple[int, int]]) -> int:
 
 def _end(tasks: list[Any]) -> None:
     """Ask them to end, and wait for what they save."""
-    import ray
-
     with contextlib.suppress(Exception):  # a machine has gone, or the cluster
         for task in tasks:
             ray.cancel(task)
@@ -204,10 +201,6 @@ def _call(do: Callable[[Unit], str], unit: Unit) -> str:
 
 def _meeting_place() -> tuple[str, int]:
     """(address of this machine, a port that is free here)."""
-    import socket
-
-    import ray
-
     with socket.socket() as found:
         found.bind(("", 0))
         return ray.util.get_node_ip_address(), found.getsockname()[1]
@@ -215,8 +208,6 @@ def _meeting_place() -> tuple[str, int]:
 
 def _translated(error: BaseException, unit: Unit) -> BaseException:
     """What the unit itself raised; anything else is the cluster's doing."""
-    from ray.exceptions import RayTaskError
-
     if isinstance(error, RayTaskError):
         return error.cause if isinstance(error.cause, Exception) else error
     if isinstance(error, (WorkerDied, MagicError)):

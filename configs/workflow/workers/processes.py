@@ -20,7 +20,7 @@ Command = Callable[..., list[str]]
 
 
 def end_with_parent() -> None:
-    """Whoever is killed leaves nobody at work (Linux)."""
+    """Have Linux kill this process when its parent ends, so that a killed driver leaves nobody at work."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -29,7 +29,10 @@ def run_command(
     environment: Mapping[str, str] | None = None,
     started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
 ) -> int:
-    """Its exit code. If this is interrupted, the command is asked to end first, then its processes are killed."""
+    """Run a command and return its exit code.
+
+    If this is interrupted, the command is asked to end first, then its processes are killed.
+    """
     process = subprocess.Popen(command, env=environment, preexec_fn=end_with_parent, start_new_session=True)
     started(process)
     try:

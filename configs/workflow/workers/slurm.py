@@ -99,6 +99,7 @@ def _dependency(array: Array, made: Sequence[Array]) -> str:
     before = next((other for other in made if other.name == array.after), None)
     if before is None:
         return ""
+    # aftercorr lets element i wait for element i alone: scores of one training do not wait for all trainings.
     kind = "aftercorr" if len(before.lines) == len(array.lines) else "afterok"
     return f" --dependency={kind}:${_variable(before.name)}"
 

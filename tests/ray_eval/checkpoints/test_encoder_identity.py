@@ -297,5 +297,6 @@ def test_a_kept_plan_is_not_used_by_another_version_of_a_package(
         ).scored
 
     assert run() == 1
-    monkeypatch.setattr("ray_eval.results._version", lambda package: "0.1")
+    for module in ("ray_eval.results", "ray_eval.scoring"):
+        monkeypatch.setattr(f"{module}.versions", lambda packages: dict.fromkeys(packages, "0.1"))
     assert run() == 0 and len(list((tmp_path / "trial" / "plans").iterdir())) == 2
