@@ -83,7 +83,7 @@ class Evidence(ABC):
         return np.mean([self.coherence(metric, protocol, category) for protocol in PROTOCOLS], axis=0)
 
 
-class Published(Evidence):
+class PublishedEvidence(Evidence):
     """Tables 5 to 10, and the coherences of Finding 8. What is only drawn, or only said in the text, is not known."""
 
     benchmarks = BENCHMARKS

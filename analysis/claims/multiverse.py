@@ -12,17 +12,18 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from analysis.claims.evidence import SCALES, Published
+from analysis.claims.evidence import SCALES, PublishedEvidence
 from analysis.claims.findings import CLAIMS, Claim
-from analysis.claims.view import METRICS, View
+from analysis.claims.view import View
 from analysis.panel.panel import STAGES, Panel
 from analysis.paper.numbers import SCALES as PAPER_SCALES
 from analysis.paper.numbers import displays
+from analysis.protocols.matrices import METRICS
 from analysis.rendering.formats import join_names
 from analysis.rendering.table import Column, Note, Row, Table, with_q_values
 from analysis.stats.estimates import Estimate
@@ -66,7 +67,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class SpecificationCurve:
     """A specification curve."""
 
     specifications: tuple[Specification, ...]
@@ -96,15 +97,16 @@ class Curve:
             by_normalisation=shares("normalisation"),
             by_reading=shares("reading"),
             flipped_by=tuple(name for specification, name in plain.items() if given[specification] == turned),
-            published=claim.judge(Published()),
+            published=claim.judge(PublishedEvidence()),
         )
 
 
 def views(panel: Panel) -> Iterator[tuple[Specification, View]]:
     """Every specification with its view, the reference first; choices of which nothing was measured are left out."""
+    computed: dict[tuple[object, ...], np.ndarray] = {}
     for normalisation in NORMALISATIONS:
         for reading in READINGS:
-            whole = _view(panel, normalisation, reading)
+            whole = replace(_view(panel, normalisation, reading), computed=computed)
             specification = Specification(normalisation, reading)
             measured = np.isfinite(whole.values).any(axis=(1, 2, 3, 4)).all()
             if not measured and specification != Specification():
@@ -115,14 +117,14 @@ def views(panel: Panel) -> Iterator[tuple[Specification, View]]:
 
 
 @functools.lru_cache(maxsize=1)  # a table and a figure are made of it
-def specification_curve(panel: Panel) -> Curve:
+def specification_curve(panel: Panel) -> SpecificationCurve:
     """Every claim in every specification. The smallest and the largest scale stand for the paper's two."""
     specifications, answers = [], []
     for specification, view in views(panel):
         specifications.append(specification)
         given = (claim.judge(view) for claim in CLAIMS)
         answers.append([UNKNOWN if answer is None else int(answer) for answer in given])
-    return Curve(tuple(specifications), np.array(answers, dtype=np.int8))
+    return SpecificationCurve(tuple(specifications), np.array(answers, dtype=np.int8))
 
 
 def multiverse(panel: Panel) -> list[Outcome]:

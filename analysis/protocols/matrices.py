@@ -44,13 +44,6 @@ class Matrix:
     """Mixtures behind each r, [B, B]."""
 
 
-def matrices(panel: Panel) -> Iterator[Matrix]:
-    for metric in METRICS:
-        for scale in panel.scales:
-            for protocol in SIDES:
-                yield matrix(panel, scale, protocol, metric)
-
-
 def matrix(panel: Panel, scale: str, protocol: str, metric: str) -> Matrix:
     rows, columns = (panel.matrix(scale, stage, metric).T for stage in SIDES[protocol])
     return Matrix(scale, protocol, metric, panel.benchmarks, *every_pair(rows, columns))

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from analysis.scores.answers import Answers
 from analysis.scores.consistency import check
-from analysis.scores.measures import Measured, measure
+from analysis.scores.measures import MeasuredRows, measure
 from analysis.scores.score_files import ScoreFile
 from analysis.stats import calibration
 from analysis.stats.temperature import Curves, fold_of, temperatures
@@ -34,7 +34,7 @@ class _Part:
     cell: np.ndarray
     example: np.ndarray
     fold: np.ndarray
-    measured: Measured
+    measured: MeasuredRows
 
 
 class _Block(NamedTuple):

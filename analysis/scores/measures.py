@@ -1,6 +1,6 @@
 """What one example's scores say: which candidate is chosen under each normalisation, how sure, how well.
 
-In: rows of a score file. Out: `Measured`, a number for each row and measure. What cannot be derived (PMI without
+In: rows of a score file. Out: `MeasuredRows`, a number for each row and measure. What cannot be derived (PMI without
 unconditional scores, per token without the candidates' tokens) is NaN.
 """
 
@@ -56,13 +56,8 @@ def select(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return chosen, highest > 1
 
 
-def confidence(logprob: np.ndarray) -> np.ndarray:
-    """Reading A, [rows]: softmax over the candidates at the selected one, the largest; logprob [rows, K], -inf pads."""
-    return 1.0 / np.exp(logprob - logprob.max(axis=1, keepdims=True)).sum(axis=1)
-
-
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRows:
     """Some rows."""
 
     gold: np.ndarray
@@ -72,7 +67,7 @@ class Measured:
     values: Measures
 
 
-def measure(table: pa.Table) -> Measured:
+def measure(table: pa.Table) -> MeasuredRows:
     """Rows with equally many candidates are measured together: no row carries another's candidates."""
     lists = {name: Lists(table.column(name)) for name in ("logprob_sum", *LENGTHS.values(), "logprob_unconditional")}
     length, gold = lists["logprob_sum"].length, table.column("gold").to_numpy()
@@ -86,7 +81,7 @@ def measure(table: pa.Table) -> Measured:
         chosen[rows] = select(logprob)[0]
         for key, found in _measures(lists, rows, logprob, gold[rows]):
             values.setdefault(key, np.empty(len(gold), found.dtype))[rows] = found
-    return Measured(gold.astype(np.int16), chosen, relative.T, values)
+    return MeasuredRows(gold.astype(np.int16), chosen, relative.T, values)
 
 
 def _measures(

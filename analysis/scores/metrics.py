@@ -108,7 +108,7 @@ def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndar
     bins = {"ece": calibration.width_bins(sure), "ece_mass": calibration.mass_bins(order, cell)}
     errors = _calibration_errors(answers, right - sure, bins)
     for metric, bin_ in bins.items():
-        diagram = calibration.diagram(sure, right, cell, cells, bin_)
+        diagram = calibration.reliability_diagram(sure, right, cell, cells, bin_)
         yield metric, diagram.expected_error, errors[metric]
         if metric == "ece":
             parts = calibration.brier_parts(diagram)
@@ -118,7 +118,9 @@ def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndar
     for suffix in ("scaled", "pt_scaled"):
         scaled = answers.values[f"confidence_{suffix}", "sum"]
         known = np.isfinite(np.add.reduceat(scaled, answers.starts))
-        error = calibration.reliability(np.nan_to_num(scaled), right, cell, cells).expected_error
+        sure_scaled = np.nan_to_num(scaled)
+        bin_ = calibration.width_bins(sure_scaled)
+        error = calibration.reliability_diagram(sure_scaled, right, cell, cells, bin_).expected_error
         yield f"ece_{suffix}", np.where(known, error, np.nan), np.nan
     yield "temperature", answers.cells["temperature"].to_numpy(), np.nan
     yield "auroc", *calibration.auroc(sure, right, cell, cells, order)

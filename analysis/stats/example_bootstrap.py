@@ -1,4 +1,4 @@
-"""Standard errors of what is no mean over examples: calibration errors and macro-F1, from resampled examples.
+"""Standard errors of metrics that are no mean over examples, from resampled examples: calibration errors, macro-F1.
 
 In: single answers of many cells (a checkpoint on a benchmark). Out: one standard error a cell. All checkpoints of a
 benchmark see the same draws. An example keeps its bin of confidence in every draw.
@@ -21,9 +21,10 @@ def counts(examples: int, seed: int) -> np.ndarray:
 
 
 def calibration_errors(drawn: np.ndarray, gap: np.ndarray, bin_: np.ndarray, bins: int) -> np.ndarray:
-    """Of `Reliability.expected_error`, [cells]; drawn: `counts`; gap (right - confidence), bin_: [cells, examples].
+    """Standard errors of `ReliabilityDiagram.expected_error`, [cells].
 
-    n times the error of a draw is the sum over bins of |sum of the gaps of its examples|.
+    drawn: `counts`; gap (right - confidence), bin_: [cells, examples]. n times the error of a draw is the sum over bins
+    of |sum of the gaps of its examples|.
     """
     cells, examples = gap.shape
     placed = np.zeros((examples, cells, bins), np.float32)
@@ -33,7 +34,7 @@ def calibration_errors(drawn: np.ndarray, gap: np.ndarray, bin_: np.ndarray, bin
 
 
 def f1_errors(confusion: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Of `macro_f1`, [cells]; confusion: int [cells, classes, classes], true by chosen."""
+    """Standard errors of `macro_f1`, [cells]; confusion: int [cells, classes, classes], true by chosen."""
     random = np.random.default_rng(seed)
     out = np.full(len(confusion), np.nan)
     for number, matrix in enumerate(confusion):
