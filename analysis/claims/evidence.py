@@ -114,7 +114,7 @@ class PublishedEvidence(Evidence):
         return _printed("7", quantity, "{}", category)
 
     def code_effect(self, quantity: str, category: str) -> np.ndarray:
-        """Table 9 has alignment; no table has accuracy by code percent."""
+        """Highest less lowest code percent of Table 9; no table has accuracy by code percent."""
         if quantity == "accuracy":
             return np.full(len(SCALES), np.nan)
         return _printed("9", "{}", "PT", "45", category) - _printed("9", "{}", "PT", "25", category)

@@ -1,7 +1,7 @@
 """How often each claim of the paper holds when a study is analysed in every defensible way.
 
 In: `Panel`. Out: one answer for each specification (normalisation of accuracy, reading of confidence, one benchmark or
-one mixture left out) and claim, for a specification curve; what it says of each claim; and a `Table` of that.
+one mixture left out) and claim, for a specification curve; the outcome of each claim; and a `Table` of outcomes.
 
 A share is how robust a claim is to choices of analysis, not a probability: specifications share their data, and many
 leave out what a claim does not look at (Steegen et al., 2016; Simonsohn et al., 2020).
@@ -42,7 +42,7 @@ class Specification:
     """One way to analyse a study; the default is the reference."""
 
     normalisation: str = "sum"
-    """Of the scores whose largest is the model's answer."""
+    """Normalisation of the scores whose largest is the model's answer."""
     reading: str = "confidence"
     """`confidence`: softmax over the candidates; `confidence_joint`: probability of the answer's text."""
     without: str = ""
@@ -57,13 +57,13 @@ class Outcome:
     judged: int
     share: float | None
     reference: bool | None
-    """In the reference specification."""
+    """Whether the claim holds in the reference specification."""
     by_normalisation: dict[str, float | None]
     by_reading: dict[str, float | None]
     flipped_by: tuple[str, ...]
     """Benchmarks and mixtures without which alone the answer of the reference turns round."""
     published: bool | None
-    """By the paper's own tables."""
+    """Whether the claim holds by the paper's own tables."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class SpecificationCurve:
     """A specification curve."""
 
     specifications: tuple[Specification, ...]
-    """The reference first."""
+    """All specifications; the reference comes first."""
     answers: np.ndarray
     """int8 [specifications, CLAIMS]: 1 holds, 0 does not, `UNKNOWN`."""
 
@@ -128,7 +128,7 @@ def specification_curve(panel: Panel) -> SpecificationCurve:
 
 
 def multiverse(panel: Panel) -> list[Outcome]:
-    """Of every claim, in the order of `CLAIMS`."""
+    """The outcome of every claim, in the order of `CLAIMS`."""
     return specification_curve(panel).outcomes
 
 

@@ -51,7 +51,7 @@ class Planned:
     checkpoint: CheckpointKey
     """A last one that was not scored has step 0 where only its training will know the step."""
     last: bool
-    """Whether it is the last one of its training."""
+    """Whether the checkpoint is the last one of its training."""
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ def _variant_rank(variant: str) -> tuple[bool, int, bool, str]:
 
 
 def _by_size(metrics: pd.DataFrame) -> tuple[str, ...]:
-    """Without study.yaml: the paper's names in order, else the scale that saw more tokens is the larger."""
+    """The scales of a study without study.yaml: the paper's names in order, then by the tokens that they saw."""
     tokens = metrics[metrics["stage"] == "PT"].groupby("scale")["tokens"].max()
     paper = [name.lower() for name in PAPER_SCALES]
 

@@ -30,7 +30,7 @@ class Protocol:
     """The score that is seen early and the one that is paid for."""
 
     early: tuple[str, str]
-    """(scale, stage)"""
+    """Scale and stage of the score that is seen."""
     late: tuple[str, str]
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class Decision:
     regret: tuple[float, ...] = ()
     """Late score of the best mixture less that of the best among the k first by the early score, for k in `TOP`."""
     chosen: tuple[int, ...] = ()
-    """Mixtures that the early score puts first; several are tied."""
+    """Mixtures that the early score puts first; several only if they are tied."""
     best: tuple[int, ...] = ()
     """Mixtures that are best in the end."""
 
@@ -253,11 +253,11 @@ class Subset:
 
     size: int
     benchmarks: tuple[int, ...]
-    """Chosen with all mixtures."""
+    """The benchmarks chosen with all mixtures."""
     accuracy: float
     """Decision accuracy over the pairs of a mixture that was left out with the others; choosing did not see it."""
     chosen_in: tuple[int, ...]
-    """In how many of the leave-one-out choices each of `benchmarks` is."""
+    """Number of leave-one-out choices that hold each of `benchmarks`."""
 
 
 def subsets(early: np.ndarray, late: np.ndarray) -> list[Subset]:

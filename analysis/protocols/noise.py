@@ -205,7 +205,7 @@ class Corrected:
     """A cross-stage correlation without its noise (Spearman 1904, with correlated errors)."""
 
     value: float | None
-    """May lie beyond 1."""
+    """The corrected correlation, which may lie beyond 1."""
     refused: str = ""
     """The reason for no value."""
     provisional: bool = False
@@ -254,9 +254,9 @@ class Draws:
     values: dict[tuple[str, str, str], np.ndarray]
     """(scale, stage, metric) -> float64 [draws, mixtures, benchmarks]; NaN where not measured."""
     what: str
-    """examples, or examples and seeds."""
+    """The kinds of noise drawn: examples, or examples and seeds."""
     few: Repeats | None = None
-    """The fewest seeds that stand for all, where they are too few."""
+    """The smallest set of seeds behind any draw, where it is too small."""
 
     @property
     def meaning(self) -> str:

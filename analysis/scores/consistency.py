@@ -20,7 +20,7 @@ ONE_OF_TWO = "keep one of the two files"
 
 
 def check(answers: Answers, source: np.ndarray, paths: list[Path]) -> None:
-    """paths: of the files; source: number of the file of each row. Raises ArtifactError as the module says."""
+    """Raise ArtifactError for contradictions between files; paths: of the files; source: each row's place in it."""
     # Later checks rely on earlier ones: examples are compared by place only where no row appears twice.
     _check_rows_are_single(answers, source, paths)
     files = [paths[number] for number in source[answers.starts]]
@@ -31,6 +31,7 @@ def check(answers: Answers, source: np.ndarray, paths: list[Path]) -> None:
 
 
 def _check_rows_are_single(answers: Answers, source: np.ndarray, paths: list[Path]) -> None:
+    """Refuse an example that a checkpoint has twice; source, paths: as in `check`."""
     cell = answers.cell
     doubled = np.flatnonzero((np.diff(cell) == 0) & (np.diff(answers.example) == 0))
     if len(doubled):
@@ -45,7 +46,7 @@ def _check_rows_are_single(answers: Answers, source: np.ndarray, paths: list[Pat
 
 
 def _check_places(cells: pd.DataFrame, files: list[Path]) -> None:
-    """files: of each cell."""
+    """Refuse two checkpoints in one place, and one in two; files: the first file of each cell."""
     for columns, problem in (
         (list(KEYS), "two checkpoints were scored for the same place in the study"),
         (["checkpoint", "benchmark", "variant"], "one checkpoint was scored for two places in the study"),
@@ -59,7 +60,7 @@ def _check_places(cells: pd.DataFrame, files: list[Path]) -> None:
 
 
 def _check_examples(answers: Answers, group: pd.DataFrame, files: list[Path]) -> None:
-    """group: the cells of one benchmark and variant."""
+    """Refuse a cell with fewer examples than the study has; group: the cells of one benchmark and variant."""
     seen = np.zeros(len(answers.examples), bool)
     for start, n in zip(answers.starts[group.index], group["n"], strict=True):
         seen[answers.example[start : start + n]] = True
@@ -74,7 +75,7 @@ def _check_examples(answers: Answers, group: pd.DataFrame, files: list[Path]) ->
 
 
 def _check_gold(answers: Answers, group: pd.DataFrame, files: list[Path]) -> None:
-    """group: the cells of one benchmark and variant, which have the same examples."""
+    """Refuse different true answers to one example; group: the cells of one benchmark and variant."""
     starts = answers.starts[group.index]
     golds = answers.gold[starts[:, None] + np.arange(group["n"].iloc[0])]  # [cells, examples]
     differing = np.argwhere(golds != golds[0])

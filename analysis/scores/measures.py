@@ -1,7 +1,7 @@
-"""What one example's scores say: which candidate is chosen under each normalisation, how sure, how well.
+"""The measures of one example's scores: the candidate chosen under each normalisation, how sure it is, how good.
 
-In: rows of a score file. Out: `MeasuredRows`, a number for each row and measure. What cannot be derived (PMI without
-unconditional scores, per token without the candidates' tokens) is NaN.
+In: rows of a score file. Out: `MeasuredRows`, a number for each row and measure. A measure that cannot be derived (PMI
+without unconditional scores, per token without the candidates' tokens) is NaN.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def select(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class MeasuredRows:
-    """Some rows."""
+    """Rows of a score file with their measures."""
 
     gold: np.ndarray
     chosen: np.ndarray
@@ -87,7 +87,7 @@ def measure(table: pa.Table) -> MeasuredRows:
 def _measures(
     lists: dict[str, Lists], rows: np.ndarray, logprob: np.ndarray, gold: np.ndarray
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
-    """Of some rows of a file, as `Measures` has them; logprob: [rows, K]."""
+    """Yield the measures of some rows of a file; logprob: [rows, K]."""
     probability, nll = calibration.softmax_and_nll(logprob, gold)
     others = np.where(gold == np.arange(logprob.shape[1])[:, None], -np.inf, logprob.T).max(axis=0)
     yield ("confidence", "sum"), probability.max(axis=1)

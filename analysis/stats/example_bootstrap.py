@@ -13,7 +13,7 @@ DRAWS = 200
 
 
 def counts(examples: int, seed: int) -> np.ndarray:
-    """How often each example is drawn, float32 [DRAWS, examples]; rows add up to `examples`."""
+    """Number of times that each example is drawn, float32 [DRAWS, examples]; rows add up to `examples`."""
     random = np.random.default_rng(seed)
     drawn = random.integers(0, examples, (DRAWS, examples))
     drawn += examples * np.arange(DRAWS)[:, None]
@@ -33,9 +33,9 @@ def calibration_errors(drawn: np.ndarray, gap: np.ndarray, bin_: np.ndarray, bin
     return np.asarray(np.abs(sums).sum(axis=2).std(axis=0, ddof=1) / examples)
 
 
-def f1_errors(confusion: np.ndarray, seed: int = 0) -> np.ndarray:
+def f1_errors(confusion: np.ndarray) -> np.ndarray:
     """Standard errors of `macro_f1`, [cells]; confusion: int [cells, classes, classes], true by chosen."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     out = np.full(len(confusion), np.nan)
     for number, matrix in enumerate(confusion):
         n = matrix.sum()
