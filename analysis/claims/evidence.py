@@ -83,7 +83,7 @@ class Evidence(ABC):
         return np.mean([self.coherence(metric, protocol, category) for protocol in PROTOCOLS], axis=0)
 
 
-class Published(Evidence):
+class PublishedEvidence(Evidence):
     """Tables 5 to 10, and the coherences of Finding 8. What is only drawn, or only said in the text, is not known."""
 
     benchmarks = BENCHMARKS
@@ -114,7 +114,7 @@ class Published(Evidence):
         return _printed("7", quantity, "{}", category)
 
     def code_effect(self, quantity: str, category: str) -> np.ndarray:
-        """Table 9 has alignment; no table has accuracy by code percent."""
+        """Highest less lowest code percent of Table 9; no table has accuracy by code percent."""
         if quantity == "accuracy":
             return np.full(len(SCALES), np.nan)
         return _printed("9", "{}", "PT", "45", category) - _printed("9", "{}", "PT", "25", category)

@@ -267,7 +267,7 @@ def detail_5(view: Evidence) -> bool | None:
 
 
 def _aligned(view: Evidence, stage: str) -> list[np.ndarray]:
-    """What Finding 11 says of one stage."""
+    """The parts of Finding 11 for one stage."""
     science, *others = (view.alignment(stage, category) for category in ("Science", "Commonsense", "Semantic"))
     return [above(science, STRONG), below(others, WEAK)]
 

@@ -1,7 +1,7 @@
 """How often each claim of the paper holds when a study is analysed in every defensible way.
 
 In: `Panel`. Out: one answer for each specification (normalisation of accuracy, reading of confidence, one benchmark or
-one mixture left out) and claim, for a specification curve; what it says of each claim; and a `Table` of that.
+one mixture left out) and claim, for a specification curve; the outcome of each claim; and a `Table` of outcomes.
 
 A share is how robust a claim is to choices of analysis, not a probability: specifications share their data, and many
 leave out what a claim does not look at (Steegen et al., 2016; Simonsohn et al., 2020).
@@ -12,17 +12,18 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from analysis.claims.evidence import SCALES, Published
+from analysis.claims.evidence import SCALES, PublishedEvidence
 from analysis.claims.findings import CLAIMS, Claim
-from analysis.claims.view import METRICS, View
+from analysis.claims.view import View
 from analysis.panel.panel import STAGES, Panel
 from analysis.paper.numbers import SCALES as PAPER_SCALES
 from analysis.paper.numbers import displays
+from analysis.protocols.matrices import METRICS
 from analysis.rendering.formats import join_names
 from analysis.rendering.table import Column, Note, Row, Table, with_q_values
 from analysis.stats.estimates import Estimate
@@ -41,7 +42,7 @@ class Specification:
     """One way to analyse a study; the default is the reference."""
 
     normalisation: str = "sum"
-    """Of the scores whose largest is the model's answer."""
+    """Normalisation of the scores whose largest is the model's answer."""
     reading: str = "confidence"
     """`confidence`: softmax over the candidates; `confidence_joint`: probability of the answer's text."""
     without: str = ""
@@ -56,21 +57,21 @@ class Outcome:
     judged: int
     share: float | None
     reference: bool | None
-    """In the reference specification."""
+    """Whether the claim holds in the reference specification."""
     by_normalisation: dict[str, float | None]
     by_reading: dict[str, float | None]
     flipped_by: tuple[str, ...]
     """Benchmarks and mixtures without which alone the answer of the reference turns round."""
     published: bool | None
-    """By the paper's own tables."""
+    """Whether the claim holds by the paper's own tables."""
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class SpecificationCurve:
     """A specification curve."""
 
     specifications: tuple[Specification, ...]
-    """The reference first."""
+    """All specifications; the reference comes first."""
     answers: np.ndarray
     """int8 [specifications, CLAIMS]: 1 holds, 0 does not, `UNKNOWN`."""
 
@@ -96,15 +97,16 @@ class Curve:
             by_normalisation=shares("normalisation"),
             by_reading=shares("reading"),
             flipped_by=tuple(name for specification, name in plain.items() if given[specification] == turned),
-            published=claim.judge(Published()),
+            published=claim.judge(PublishedEvidence()),
         )
 
 
 def views(panel: Panel) -> Iterator[tuple[Specification, View]]:
     """Every specification with its view, the reference first; choices of which nothing was measured are left out."""
+    computed: dict[tuple[object, ...], np.ndarray] = {}
     for normalisation in NORMALISATIONS:
         for reading in READINGS:
-            whole = _view(panel, normalisation, reading)
+            whole = replace(_view(panel, normalisation, reading), computed=computed)
             specification = Specification(normalisation, reading)
             measured = np.isfinite(whole.values).any(axis=(1, 2, 3, 4)).all()
             if not measured and specification != Specification():
@@ -115,18 +117,18 @@ def views(panel: Panel) -> Iterator[tuple[Specification, View]]:
 
 
 @functools.lru_cache(maxsize=1)  # a table and a figure are made of it
-def specification_curve(panel: Panel) -> Curve:
+def specification_curve(panel: Panel) -> SpecificationCurve:
     """Every claim in every specification. The smallest and the largest scale stand for the paper's two."""
     specifications, answers = [], []
     for specification, view in views(panel):
         specifications.append(specification)
         given = (claim.judge(view) for claim in CLAIMS)
         answers.append([UNKNOWN if answer is None else int(answer) for answer in given])
-    return Curve(tuple(specifications), np.array(answers, dtype=np.int8))
+    return SpecificationCurve(tuple(specifications), np.array(answers, dtype=np.int8))
 
 
 def multiverse(panel: Panel) -> list[Outcome]:
-    """Of every claim, in the order of `CLAIMS`."""
+    """The outcome of every claim, in the order of `CLAIMS`."""
     return specification_curve(panel).outcomes
 
 

@@ -8,7 +8,8 @@ hundreds of specifications take seconds. A correlation over mixtures is over tho
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,11 +19,10 @@ from analysis.panel.panel import STAGES, Design
 from analysis.paper.numbers import CATEGORIES, category_of
 from analysis.protocols.correlations import PROTOCOLS, mean_over_pairs, row_correlations
 from analysis.protocols.data_effects import group_differences
-from analysis.protocols.matrices import SIDES
+from analysis.protocols.matrices import METRICS, SIDES
 from analysis.stats.association import every_pair
 from analysis.stats.estimates import mean_measured, mean_over_benchmarks
 
-METRICS = ("accuracy", "confidence")
 QUANTITIES = ("accuracy", "alignment")
 """The metrics in which web sources and code percents are compared."""
 POINTS = 3
@@ -40,6 +40,8 @@ class View(Evidence):
     """Web source and code percent of each mixture; None: unknown."""
     answered: np.ndarray | None = None
     """Accuracy of the answers that confidence is of, [SCALES, STAGES, mixtures, benchmarks]; None: that of `values`."""
+    computed: dict[tuple[object, ...], np.ndarray] = field(default_factory=dict)
+    """Results that views with the same scores share: `without` hands it on, as `views` does to all specifications."""
 
     def without(self, name: str) -> View:
         """The view without one benchmark or mixture."""
@@ -54,18 +56,30 @@ class View(Evidence):
 
     # ------------------------------------------------------------------------------------------ computed once
 
+    def _once(self, compute: Callable[..., np.ndarray], *scores: np.ndarray) -> np.ndarray:
+        """compute(*scores), or the result of another view for equal scores of the same benchmarks.
+
+        A specification varies either the normalisation of accuracy or the reading of confidence; what is computed from
+        the other one alone is the same. Slicing a larger view's results instead would not give the same last bits: BLAS
+        sums in an order that depends on the size of the matrix.
+        """
+        key = (compute.__name__, self.benchmarks, *((part.shape, part.tobytes()) for part in scores))
+        if key not in self.computed:
+            self.computed[key] = compute(*scores)
+        return self.computed[key]
+
     @cached_property
     def pairs(self) -> np.ndarray:
         """r over mixtures of every two benchmarks, [METRICS, SCALES, PROTOCOLS, benchmarks, benchmarks]."""
-        sides = [[STAGES.index(stage) for stage in SIDES[protocol]] for protocol in PROTOCOLS]
-        return np.array(
-            [[[every_pair(scale[i].T, scale[j].T)[0] for i, j in sides] for scale in metric] for metric in self.values]
-        )
+        return np.array([self._once(_pairs_of_benchmarks, metric) for metric in self.values])
 
     @cached_property
     def alignments(self) -> np.ndarray:
         """Equation 8 for each mixture, [SCALES, STAGES, CATEGORIES, mixtures]."""
-        accuracy, confidence = self.values if self.answered is None else (self.answered, self.values[1])
+        accuracy = self.values[0] if self.answered is None else self.answered
+        return self._once(self._compute_alignments, accuracy, self.values[1])
+
+    def _compute_alignments(self, accuracy: np.ndarray, confidence: np.ndarray) -> np.ndarray:
         columns = [self.members(category) for category in CATEGORIES]
         return np.array(
             [
@@ -140,6 +154,12 @@ class View(Evidence):
 
     def _alignment_by_mixture(self, stage: str, category: str) -> np.ndarray:
         return self.alignments[:, STAGES.index(stage), CATEGORIES.index(category)]
+
+
+def _pairs_of_benchmarks(values: np.ndarray) -> np.ndarray:
+    """r over mixtures of every two benchmarks in one metric, [SCALES, PROTOCOLS, benchmarks, benchmarks]."""
+    sides = [[STAGES.index(stage) for stage in SIDES[protocol]] for protocol in PROTOCOLS]
+    return np.array([[every_pair(scale[i].T, scale[j].T)[0] for i, j in sides] for scale in values])
 
 
 def _each_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -8,10 +8,10 @@ and `Figure`s by section for the report.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 from pathlib import Path
 
+from configs.arguments import CommandParser
 from configs.errors import ConfigError, user_errors
 from configs.layout import runs_root
 
@@ -26,20 +26,19 @@ FORMATS = ("svg", "pdf")
 
 @user_errors
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m analysis.figures",
         description="Draw a study's figures: the paper's with this study's numbers, and ours.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
-    parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
+    parser.add_common("runs")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--study", help="name of the study (default: the one scored last)")
     which.add_argument("--scores", type=Path, metavar="DIR", help="score files of one study, wherever they are")
     which.add_argument("--paper", action="store_true", help="no study: the paper's correlations with their intervals")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: <runs>/<study>/report/figures")
     parser.add_argument("--format", metavar="NAMES", default="svg", help="svg, pdf or svg,pdf (default: svg)")
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     formats = chosen_formats(args.format)
     from analysis.figures.catalogue import TABLES, sections, write_figures
     from analysis.panel.load import load_panel

@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.panel.panel import STAGES, Panel
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
-from analysis.stats.calibration import Reliability, reliability
+from analysis.stats.calibration import ReliabilityDiagram, reliability_diagram, width_bins
 from analysis.stats.estimates import Z95, mean_measured
 
 NAMES = 60  # room for a mixture's name
@@ -86,7 +86,7 @@ def _chance(panel: Panel, scale: str, b: int) -> float:
 # ---------------------------------------------------------------------------------------------- reliability
 
 
-def diagram(panel: Panel, scale: str, stage: str, slug: str, metric: str) -> Reliability | None:
+def diagram(panel: Panel, scale: str, stage: str, slug: str, metric: str) -> ReliabilityDiagram | None:
     """Of the answers of all mixtures together, one cell; metric: confidence or confidence_scaled; None: no answers."""
     sure, right = (panel.answers_over_seeds(scale, stage, slug, name) for name in (metric, "accuracy"))
     if not panel.average_seeds:
@@ -94,7 +94,8 @@ def diagram(panel: Panel, scale: str, stage: str, slug: str, metric: str) -> Rel
     there = np.isfinite(sure) & np.isfinite(right)
     if not there.any():
         return None
-    return reliability(sure[there], right[there], np.zeros(int(there.sum()), np.int64), 1)
+    sure, right = sure[there], right[there]
+    return reliability_diagram(sure, right, np.zeros(len(sure), np.int64), 1, width_bins(sure))
 
 
 def reliability_figure(panel: Panel, slug: str) -> Figure | None:
@@ -182,7 +183,7 @@ def _diagram(
     return known
 
 
-def _draw_bins(scene: Scene, x: Axis, y: Axis, bins: Reliability, classes: tuple[str, str], tip: str) -> None:
+def _draw_bins(scene: Scene, x: Axis, y: Axis, bins: ReliabilityDiagram, classes: tuple[str, str], tip: str) -> None:
     """A dot for each bin that has answers, and the line through them; with a tip the dots are larger."""
     dot, line = classes
     filled = np.flatnonzero(bins.count[0])

@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from analysis.claims.multiverse import UNKNOWN, Curve, specification_curve
+from analysis.claims.multiverse import UNKNOWN, SpecificationCurve, specification_curve
 from analysis.panel.panel import Panel
 from analysis.protocols.data_effects import code_over_mixtures, code_percents
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
@@ -62,7 +62,7 @@ def specification_figure(panel: Panel) -> Figure | None:
     )
 
 
-def _format_specification(curve: Curve, place: int) -> str:
+def _format_specification(curve: SpecificationCurve, place: int) -> str:
     s = curve.specifications[place]
     return f"{s.normalisation}, {s.reading}" + (f", without {s.without}" if s.without else "")
 

@@ -28,9 +28,15 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.scores.metrics import write_metrics
+from analysis.scores.score_files import score_files
 from configs.artifacts import MANIFEST, atomic_folder
 from configs.errors import ArtifactError, MagicError, ResourceError
 from configs.layout import StudyFolder
+from configs.metrics import KEYS
 
 FORMAT = 1
 LARGEST_MANIFEST = 64_000_000
@@ -81,7 +87,7 @@ def unpack(path: Path, folder: Path) -> StudyFolder:
 
 
 def _checked_names(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """By name. Raises ArtifactError for a name that could lead out of the folder, comes twice or is no plain file."""
+    """The entries of a zip by name. Raises ArtifactError for a name that leads out, comes twice or is no plain file."""
     infos: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.orig_filename
@@ -175,17 +181,7 @@ def _extract(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry:
 
 
 def recompute_metrics(study: StudyFolder) -> str:
-    """Derive metrics.parquet from the scores anew, and say how it compares with the published one.
-
-    runs: where `unpack` put the study.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from analysis.scores.metrics import write_metrics
-    from analysis.scores.score_files import score_files
-    from configs.metrics import KEYS
-
+    """Derive an unpacked study's metrics.parquet from its scores anew, and describe how the published one differs."""
     path = study.metrics
     if not score_files(study):
         return "metrics as published: there are no scores to recompute them from"
@@ -200,8 +196,8 @@ def recompute_metrics(study: StudyFolder) -> str:
         return "metrics computed from the scores: there are none published that can be read"
     both = pq.read_table(path).to_pandas().merge(published, on=keys, how="outer", suffixes=("", "_published"))
     gap = (both["value"] - both["value_published"]).abs()
-    lost, largest = int(gap.isna().sum()), float(gap.max())
+    unmatched, largest = int(gap.isna().sum()), float(gap.max())
     return (
-        f"metrics recomputed from the scores: NOT the published bytes; of {len(both):,} values {lost:,} are on one "
-        f"side only, {int((gap > 0).sum()):,} differ, at most by {largest:.2g}"
+        f"metrics recomputed from the scores: NOT the published bytes; of {len(both):,} values {unmatched:,} are on "
+        f"one side only, {int((gap > 0).sum()):,} differ, at most by {largest:.2g}"
     )

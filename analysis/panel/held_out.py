@@ -7,6 +7,7 @@ the mean is over those.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,40 +22,46 @@ from configs.untrusted.checks import is_name, parse_json, understood
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Of one scale."""
+    """The losses of one scale."""
 
     sources: tuple[str, ...]
-    """In every mixture."""
+    """The sources that every mixture contains."""
     loss: np.ndarray
     """float64 [seeds, mixtures], nats a token, mean over `sources`; NaN where a run has no validation."""
 
 
 def held_out(study: StudyFolder, scale: str, mixtures: Sequence[str], seeds: Sequence[int]) -> HeldOut | None:
-    """None where run folders or validation are missing, or no source is in all mixtures that have them.
+    """The held-out losses of a scale; None where no run has a validation, or no source is in all mixtures.
 
     Raises ArtifactError where a metrics.jsonl is broken before its last line.
     """
-    found = {}
-    trained = [(m, mixture) for m, mixture in enumerate(mixtures) if is_name(mixture) and is_name(scale)]
-    for s, seed in enumerate(seeds):
-        for m, mixture in trained:
-            path = study.run(scale, mixture, seed, stage_name()).metrics
-            with understood(path, hint="rerun the training"):
-                passes = [line for line in read_lines(path, '"validation"') if line.get("validation")]
-                if passes:
-                    last = max(passes, key=lambda line: int(line["step"]))["validation"]
-                    found[s, m] = {str(source): float(loss) for source, loss in last.items()}
+    runs = itertools.product(enumerate(seeds), enumerate(mixtures))
+    losses = {(s, m): _last_validation(study, scale, mixture, seed) for (s, seed), (m, mixture) in runs}
+    found = {at: by_source for at, by_source in losses.items() if by_source}
     common = sorted(set.intersection(*map(set, found.values()))) if found else []
     if not common:
         return None
     loss = np.full((len(seeds), len(mixtures)), np.nan)
-    for at, losses in found.items():
-        loss[at] = np.mean([losses[source] for source in common])
+    for at, by_source in found.items():
+        loss[at] = np.mean([by_source[source] for source in common])
     return HeldOut(tuple(common), loss)
 
 
+def _last_validation(study: StudyFolder, scale: str, mixture: str, seed: int) -> dict[str, float]:
+    """Source -> loss in the last validation of a pretraining; empty where there was none."""
+    if not (is_name(mixture) and is_name(scale)):  # given numbers may have names that are no folders
+        return {}
+    path = study.run(scale, mixture, seed, stage_name()).metrics
+    with understood(path, hint="rerun the training"):
+        passes = [line for line in read_lines(path, '"validation"') if line.get("validation")]
+        if not passes:
+            return {}
+        last = max(passes, key=lambda line: int(line["step"]))["validation"]
+        return {str(source): float(loss) for source, loss in last.items()}
+
+
 def read_lines(path: Path, containing: str = "") -> list[dict[str, Any]]:
-    """Objects of a metrics.jsonl, of the lines that contain some text; none where there is no file.
+    """The objects of a metrics.jsonl, from the lines that contain some text; none where there is no file.
 
     A last line cut short by an interruption is left out. Raises ArtifactError naming an earlier one that is broken, and
     any that holds NaN or infinity.

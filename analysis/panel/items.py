@@ -1,7 +1,7 @@
 """A study's answers example by example, beside its panel of means.
 
 In: <runs>/<study>/answers.parquet. Out: `Items`, in which the same place of two checkpoints is the same example.
-Published metrics alone have none: what needs single examples is not measured then.
+Published metrics alone have no items; whatever needs single examples is then not measured.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.scores.answers import RIGHT
 from configs.errors import ArtifactError
 from configs.layout import StudyFolder
+from configs.untrusted.checks import understood
+from configs.untrusted.parquet import metadata_of, readable
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,12 @@ def load_items(
     path = study.answers
     if not path.is_file():
         return None
-    try:
-        derived = [pq.read_schema(file).metadata or {} for file in (path, study.metrics)]
-        if derived[0].get(b"scores") != derived[1].get(b"scores"):
+    with understood(path, hint="delete it"), readable(path, ArtifactError, "delete it"):
+        made_from = [metadata_of(pq.read_schema(file)).get("scores") for file in (path, study.metrics)]
+        if made_from[0] != made_from[1]:
             raise ArtifactError("made from other scores than metrics.parquet", where=path, hint="delete it")
         table = pq.read_table(path, page_checksum_verification=True)
         keys = table.select(list(shown)).to_pandas()
-    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ArtifactError(f"not readable ({said})", where=path, hint="delete it") from None
     wanted = set(shown.itertuples(index=False, name=None))
     columns = {"accuracy": f"{RIGHT}sum", "confidence": "confidence", "confidence_scaled": "confidence_scaled"}
     values: dict[tuple[str, str, str, str], np.ndarray] = {}

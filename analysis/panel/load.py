@@ -7,7 +7,7 @@ last checkpoint of each run, one SFT recipe, the plainest prompt that a benchmar
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from configs.load import BENCHMARKS, load, load_benchmark, load_mixture, load_so
 from configs.metrics import KEYS
 from configs.schema import StudyConfig, TrainConfig
 
+Value = TypeVar("Value")
 OTHER = "Other"
 """Category of a benchmark of which none is known."""
 
@@ -38,7 +39,6 @@ def load_panel(study: StudyFolder, recipe: str | None = None, average_seeds: boo
     scored = read_metrics(study)
     config = load(StudyConfig, study.config) if study.config.is_file() else None
     shown, other_recipes = _choose_recipe(study, config, scored, recipe)
-    # All milestones in the prompt variant that the last checkpoints were asked in.
     every = scored[(scored["stage"] == "PT") | (scored["recipe"] == shown)]
     last = _last_checkpoints(every)
     plain, other_variants = _choose_variants(last)
@@ -47,10 +47,9 @@ def load_panel(study: StudyFolder, recipe: str | None = None, average_seeds: boo
         _check_planned(config, metrics, study)
 
     categories, groups = read_described(study)
-    own = _own(categories, config, metrics)
+    own = _own_benchmarks(categories, config, metrics)
     axes = _build_axes(config, metrics, own)
     scales = tuple(config.scales) if config else _by_size(metrics)
-    models = {scale: config_of(study, config, scale, None, axes.mixtures, axes.seeds) for scale in scales}
     by_stage = [((str(scale), str(stage)), rows) for (scale, stage), rows in metrics.groupby(["scale", "stage"])]
     return Panel(
         study=study,
@@ -64,20 +63,26 @@ def load_panel(study: StudyFolder, recipe: str | None = None, average_seeds: boo
         other_variants=other_variants,
         seeds=axes.seeds,
         average_seeds=average_seeds,
-        design={m: d for m in axes.mixtures if (d := _design(m, groups.get(m, ""))) is not None},
+        design=_known({mixture: _design(mixture, groups.get(mixture, "")) for mixture in axes.mixtures}),
         values=_cube(metrics, "value", axes),
         stderrs=_cube(metrics, "stderr", axes),
         examples=int(metrics.loc[_is_accuracy(metrics), "n"].sum()),
         items=load_items(study, metrics[list(KEYS)], axes.seeds, axes.mixtures),
         cells={side: tuple(sorted(set(rows["fingerprint"]))) for side, rows in by_stage},
+        # In the prompt variant of the last checkpoints, so that a milestone differs from them in training alone.
         milestones=_milestones(_asked(every, plain), axes),
         trained={side: (int(rows["step"].max()), int(rows["tokens"].max())) for side, rows in by_stage},
         sizes={str(slug): int(n) for slug, n in metrics.groupby("benchmark")["n"].max().items()},
-        flops_per_token={s: flops_per_token(m.model).causal for s, m in models.items() if isinstance(m, TrainConfig)},
-        held_out={s: loss for s in scales if (loss := held_out(study, s, axes.mixtures, axes.seeds)) is not None},
+        flops_per_token=_known({scale: _flops_per_token(study, config, scale, axes) for scale in scales}),
+        held_out=_known({scale: held_out(study, scale, axes.mixtures, axes.seeds) for scale in scales}),
         beside_paper=not categories,
         **_names_of_benchmarks(axes.benchmarks, own),
     )
+
+
+def _known(found: dict[str, Value | None]) -> dict[str, Value]:
+    """The entries that are not None."""
+    return {name: value for name, value in found.items() if value is not None}
 
 
 class _Axes(NamedTuple):
@@ -128,7 +133,7 @@ def _check_planned(config: StudyConfig, metrics: pd.DataFrame, study: StudyFolde
 
 
 def _build_axes(config: StudyConfig | None, metrics: pd.DataFrame, own: dict[str, tuple[str, str]]) -> _Axes:
-    """The axes that study.yaml plans, scored or not; without it those that were scored. own: as `_own` gives it."""
+    """The axes that study.yaml plans, scored or not; without it those that were scored. own: see `_own_benchmarks`."""
     seeds = tuple(sorted({*metrics["seed"].astype(int), *(config.seeds if config else ())}))
     mixtures = config.mixtures if config else tuple(sorted(set(metrics["mixture"])))
     wanted = (config.benchmarks or BENCHMARKS) if config else set(metrics["benchmark"])
@@ -148,11 +153,13 @@ def _names_of_benchmarks(slugs: tuple[str, ...], own: dict[str, tuple[str, str]]
     }
 
 
-def _own(categories: dict[str, str], config: StudyConfig | None, metrics: pd.DataFrame) -> dict[str, tuple[str, str]]:
+def _own_benchmarks(
+    categories: dict[str, str], config: StudyConfig | None, metrics: pd.DataFrame
+) -> dict[str, tuple[str, str]]:
     """Benchmarks beside the paper's 20: slug -> (category, displayed name).
 
-    categories: of given metrics. Of a study: those that it lists; where it lists none, or one whose file has gone, all
-    that were scored.
+    categories: those that came with given metrics, which then name all benchmarks. Otherwise a study's own benchmarks
+    are those that it lists; if it lists none, or one whose file has gone, they are all that were scored.
     """
     if categories:
         return {slug: (found or OTHER, slug) for slug, found in categories.items() if slug not in BENCHMARKS}
@@ -171,8 +178,14 @@ def _own(categories: dict[str, str], config: StudyConfig | None, metrics: pd.Dat
 
 def _asked(metrics: pd.DataFrame, variant_of: dict[Any, str]) -> pd.DataFrame:
     """Rows in the prompt variant shown; variant_of: by benchmark and stage."""
-    cells = zip(metrics["benchmark"], metrics["stage"], metrics["variant"], strict=True)
-    return metrics[np.array([variant_of.get((slug, stage)) == variant for slug, stage, variant in cells], dtype=bool)]
+    cells = pd.MultiIndex.from_frame(metrics[["benchmark", "stage", "variant"]])
+    return metrics[cells.isin([(*cell, variant) for cell, variant in variant_of.items()])]
+
+
+def _flops_per_token(study: StudyFolder, config: StudyConfig | None, scale: str, axes: _Axes) -> float | None:
+    """FLOPs per token of pretraining; None where nothing says how the scale was trained."""
+    trained = config_of(study, config, scale, None, axes.mixtures, axes.seeds)
+    return flops_per_token(trained.model).causal if isinstance(trained, TrainConfig) else None
 
 
 def _is_accuracy(metrics: pd.DataFrame) -> pd.Series:
@@ -210,7 +223,7 @@ def _variant_rank(variant: str) -> tuple[bool, int, bool, str]:
 
 
 def _by_size(metrics: pd.DataFrame) -> tuple[str, ...]:
-    """Without study.yaml: the paper's names in order, else the scale that saw more tokens is the larger."""
+    """The scales of a study without study.yaml: the paper's names in order, then by the tokens that they saw."""
     tokens = metrics[metrics["stage"] == "PT"].groupby("scale")["tokens"].max()
     paper = [name.lower() for name in PAPER_SCALES]
 
@@ -222,7 +235,7 @@ def _by_size(metrics: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _design(mixture: str, group: str) -> Design | None:
-    """From configs/mixtures; a mixture that is unknown here has the group it was given, or None."""
+    """The group that a mixture was given, else its shares in configs/mixtures; None for a mixture unknown there."""
     if group:
         return Design(group, None)
     try:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,9 +23,9 @@ from configs.schema import StudyConfig
 
 STAGES = ("PT", "SFT")
 OWN_HUES = 4
-Cube = dict[
-    tuple[str, str, str, str], np.ndarray
-]  # (scale, stage, metric, normalisation) -> [seeds, mixtures, benchmarks]
+"""Colours for categories that the paper does not have."""
+Cube = dict[tuple[str, str, str, str], np.ndarray]
+"""(scale, stage, metric, normalisation) -> [seeds, mixtures, benchmarks]"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Scope:
     scales: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
     tokens: int | None = None
-    """Tokens trained on the way, of a checkpoint before the last."""
+    """Tokens of a checkpoint before the last; None: the last one."""
 
     @classmethod
     def of_keys(cls, names: Sequence[str], keys: Sequence[Any]) -> Scope:
@@ -46,7 +47,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Design:
-    """What Tables 7 to 9 and 11 group mixtures by."""
+    """The properties of a mixture by which Tables 7 to 9 and 11 group."""
 
     web: str
     """Display name of the web source; several are joined by " + "."""
@@ -72,7 +73,7 @@ class Panel:
     config: StudyConfig | None
     synthetic: bool
     scales: tuple[str, ...]
-    """Smallest first."""
+    """Names of the scales, the smallest first."""
     mixtures: tuple[str, ...]
     benchmarks: tuple[str, ...]
     """Slugs in the order of Table 4."""
@@ -94,15 +95,15 @@ class Panel:
     cells: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     """(scale, stage) -> fingerprints of the score files behind each of the shown cells, sorted."""
     milestones: tuple[Milestone, ...] = ()
-    """Of each scale, in the order of training."""
+    """Milestones of each scale, in the order of training."""
     trained: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     """(scale, stage) -> steps and tokens of the shown checkpoints, as the scores have them."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Slug -> examples of a shown cell; the most, should the stages have been asked different ones."""
     flops_per_token: dict[str, float] = field(default_factory=dict)
-    """Of training, forward and backward, at the scales whose model is known; attention causal."""
+    """FLOPs per token of training (forward and backward, causal attention), at the scales whose model is known."""
     held_out: dict[str, HeldOut] = field(default_factory=dict)
-    """Of the scales whose run folders are here."""
+    """Loss on held-out documents, at the scales whose run folders are here."""
     beside_paper: bool = True
     """False for numbers that were given, which stand for no scale of the paper."""
     items: Items | None = None
@@ -129,7 +130,7 @@ class Panel:
         return mean_measured(self.over_seeds(scale, stage, metric, normalisation))
 
     def held_out_loss(self, scale: str) -> np.ndarray:
-        """Of `matrix`'s seeds, float64 [mixtures]; NaN where unknown. After pretraining."""
+        """Held-out loss after pretraining of the seeds that `matrix` shows, float64 [mixtures]; NaN where unknown."""
         if scale not in self.held_out:
             return np.full(len(self.mixtures), np.nan)
         loss = self.held_out[scale].loss
@@ -148,9 +149,9 @@ class Panel:
         """`cells` of the checkpoints in a scope: the last ones, and those on the way whose tokens it names."""
         scales = [scale for scale in self.scales if scale in scope.scales] or self.scales
         stages = [stage for stage in STAGES if stage in scope.stages] or STAGES
-        found = [self.cells.get((scale, stage), ()) for scale in scales for stage in stages]
+        found = [self.cells.get(place, ()) for place in itertools.product(scales, stages)]
         found += [at.cells for at in self.milestones if at.scale in scales and at.tokens == scope.tokens]
-        return [cells for cells in dict.fromkeys(found) if cells]
+        return list(filter(None, dict.fromkeys(found)))
 
     def scores_behind(self, scope: Scope) -> str:
         """Fingerprint of the score files of `cells_behind`."""
@@ -158,11 +159,11 @@ class Panel:
         return fingerprint(sorted(found)) if found else ""
 
     def has(self, metric: str) -> bool:
-        """Was it measured on any checkpoint?"""
+        """Whether the metric was measured on any checkpoint."""
         return any(key[2] == metric and np.isfinite(values).any() for key, values in self.values.items())
 
     def answers(self, scale: str, stage: str, slug: str, metric: str = "accuracy") -> np.ndarray:
-        """float32 [mixtures, examples], of what `matrix` shows: its means over examples; no columns without `items`."""
+        """float32 [mixtures, examples] whose means `matrix` shows; no columns without `items`."""
         over_seeds = self.answers_over_seeds(scale, stage, slug, metric)
         return mean_measured(over_seeds) if self.average_seeds else over_seeds[0]
 
@@ -217,9 +218,7 @@ class Panel:
         if self.config:
             runs = [(m, seed) for m in self.mixtures for seed in self.config.seeds_of(m)]
         else:
-            scored = np.any(
-                [np.isfinite(cube).any(axis=2) for cube in self.values.values()], axis=0
-            )  # [seeds, mixtures]
+            scored = np.any([np.isfinite(cube).any(axis=2) for cube in self.values.values()], axis=0)
             runs = [(self.mixtures[m], self.seeds[s]) for m, s in np.argwhere(scored.T)]
         return [(scale, stage, m, s) for scale in self.scales for stage in STAGES for m, s in runs]
 

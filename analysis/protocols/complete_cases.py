@@ -25,22 +25,22 @@ class Scores:
 
     @property
     def n(self) -> int:
-        """Mixtures."""
+        """Number of mixtures."""
         return self.values.shape[2]
 
     def groups(self, columns: Sequence[Sequence[int]]) -> np.ndarray:
-        """Which benchmarks are in each group of the panel's columns, float64 0 or 1 [groups, benchmarks]."""
+        """1 for each benchmark that is in a group of the panel's columns, else 0, float64 [groups, benchmarks]."""
         return np.array([np.isin(self.columns, list(group)) for group in columns], float).reshape(
             len(columns), len(self.columns)
         )
 
     def missing(self, columns: Sequence[int]) -> int:
-        """Mixtures, and benchmarks of a group, that were left out."""
+        """Number of mixtures, and of benchmarks of a group, that were left out."""
         return self.mixtures_left_out + len(set(columns) - set(self.columns.tolist()))
 
 
 def complete_scores(panel: Panel, metric: str, cells: Sequence[tuple[str, str]]) -> Scores:
-    """cells: (scale, stage)."""
+    """The largest complete block of the panel's scores at some cells, (scale, stage) each."""
     values = np.array([panel.matrix(scale, stage, metric).T for scale, stage in cells])
     benchmarks, mixtures = complete_block(np.isfinite(values).all(axis=0))
     values, columns = values[:, benchmarks][:, :, mixtures], np.flatnonzero(benchmarks)
@@ -53,7 +53,8 @@ def complete_scores(panel: Panel, metric: str, cells: Sequence[tuple[str, str]])
 def complete_block(measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns [bool] of `measured` [rows, columns] between which every cell is measured.
 
-    What has no cell at all is left out; then incomplete rows or incomplete columns, whichever leaves more cells.
+    Rows and columns without any cell are left out first; then incomplete rows or incomplete columns, whichever leaves
+    more cells.
     """
     rows, columns = np.any(measured, axis=1), np.any(measured, axis=0)
     whole_rows = np.logical_and(rows, np.all(measured[:, columns], axis=1))
@@ -64,9 +65,9 @@ def complete_block(measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_of_groups(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Means of values [draws, benchmarks] over what is defined of each group, 0 or 1 [groups, benchmarks].
+    """Means of values [draws, benchmarks] over the defined ones of each group, 0 or 1 [groups, benchmarks].
 
-    [draws, groups]; NaN where nothing is.
+    [draws, groups]; NaN where a group has no defined value.
     """
     defined = np.isfinite(values)
     total, count = np.where(defined, values, 0.0) @ groups.T, defined @ groups.T

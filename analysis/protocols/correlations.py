@@ -150,7 +150,7 @@ def chance_adjusted(panel: Panel, scale: str, stage: str, metric: str) -> np.nda
 def _accuracy_and_confidence(
     panel: Panel, scale: str, stage: str, category: str, adjusted: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[mixtures, benchmarks of the category] each."""
+    """Accuracy and confidence, [mixtures, benchmarks of the category] each; adjusted: for chance."""
     members = panel.members(category)
     accuracy, confidence = (
         (chance_adjusted(panel, scale, stage, metric) if adjusted else panel.matrix(scale, stage, metric))[:, members]
@@ -169,9 +169,9 @@ def _without_gaps(accuracy: np.ndarray, confidence: np.ndarray) -> tuple[np.ndar
     return accuracy, confidence, np.isfinite(accuracy).all(axis=1) & np.isfinite(confidence).all(axis=1)
 
 
-def alignment_by_mixture(panel: Panel, scale: str, stage: str, category: str, adjusted: bool = False) -> np.ndarray:
+def alignment_by_mixture(panel: Panel, scale: str, stage: str, category: str) -> np.ndarray:
     """Equation 8 for each mixture, [mixtures]: accuracy against confidence over a category's benchmarks, or NaN."""
-    return row_correlations(*_accuracy_and_confidence(panel, scale, stage, category, adjusted))
+    return row_correlations(*_accuracy_and_confidence(panel, scale, stage, category))
 
 
 def row_correlations(accuracy: np.ndarray, confidence: np.ndarray) -> np.ndarray:

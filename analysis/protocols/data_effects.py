@@ -1,4 +1,4 @@
-"""What of the data goes with accuracy: the code share (Figures 14 and 15) and the web source (Tables 7 and 11).
+"""Properties of the data against accuracy: the code share (Figures 14 and 15) and the web source (Tables 7 and 11).
 
 In: `Panel` and the weights of configs/mixtures. Out: `Association`s of the code share with scores, differences between
 web sources at equal code share, and what the design of the mixtures cannot tell apart, in words.
@@ -39,7 +39,7 @@ def code_over_shares(panel: Panel, scores: np.ndarray) -> list[Association]:
 
 
 def code_percents(panel: Panel) -> np.ndarray:
-    """Of each mixture, [M]; NaN where its design is unknown."""
+    """Code per cent of each mixture, [M]; NaN where its design is unknown."""
     known = (panel.design[m].code_percent if m in panel.design else None for m in panel.mixtures)
     return np.array([np.nan if percent is None else percent for percent in known])
 

@@ -1,14 +1,14 @@
-"""What is left to doubt of a decision for these same mixtures: their true scores, had they endless examples and seeds.
+"""The doubt that is left in a decision between these same mixtures: their true scores are not known, only seen.
 
 In: early and late scores of the mixtures, and draws of both in which they were drawn together
 (`analysis.protocols.noise`). Out: 95 % intervals of the true decision accuracy, and of what the choice that was made
 truly costs. They say nothing of other mixtures, as the bootstrap over mixtures does.
 
 Noise makes mixtures look more different than they are, draws decision accuracy towards a half, and flatters the one
-that looks best. So the truth is not sought around what was seen, but inferred from it: true scores of mixtures are
-normal, early and late correlated by an unknown r, and what was seen is the truth plus noise of the covariance that the
-draws show. Means, r, and standard deviations up to `WIDEST` times those seen are equally likely beforehand (Gelman et
-al., Bayesian Data Analysis, 3rd ed., 5.4: the hierarchical normal model with known noise, here for pairs of scores).
+that looks best. So the truth is not sought around the scores seen, but inferred from them: true scores of mixtures are
+normal, early and late correlated by an unknown r, and the scores seen are the truth plus noise of the covariance that
+the draws show. Means, r, and standard deviations up to `WIDEST` times those seen are equally likely beforehand (Gelman
+et al., Bayesian Data Analysis, 3rd ed., 5.4: the hierarchical normal model with known noise, here for pairs of scores).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from analysis.protocols.decisions import TIED, TOP, ranked_alike, top_regret
 from analysis.stats.resampling import SEED
 
 WIDEST = 2.0
+"""Largest true standard deviation on the grid, in standard deviations seen."""
 DRAWS = 2000
 _SPREADS = (np.arange(24) + 0.5) / 24 * WIDEST
 _EDGES = np.tanh(np.linspace(-4.5, 4.5, 50))  # closer together where r is near -1 and 1
@@ -34,7 +35,7 @@ Ends = tuple[float, float]
 @dataclass(frozen=True)
 class SameMixtures:
     accuracy: Ends
-    """Of the decision accuracy between true scores."""
+    """Interval of the decision accuracy between true scores."""
     regret: tuple[Ends, ...]
     """True late score of the best mixture less that of the best among the k that were first by the early score seen."""
 

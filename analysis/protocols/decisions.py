@@ -1,8 +1,8 @@
-"""What an early score is worth as a decision: how often it ranks two mixtures rightly, and what its choice costs.
+"""The worth of an early score as a decision: how often it ranks two mixtures rightly, and what its choice costs.
 
-In: two vectors over mixtures, what was seen early and what is paid late. Out: decision accuracy (share of the pairs of
-mixtures that both rank alike; a tie in either is half a hit) with its interval and permutation p, and the regret of
-training on the best of the k mixtures that the early score puts first.
+In: two vectors over mixtures, the score seen early and the score paid for late. Out: decision accuracy (share of the
+pairs of mixtures that both rank alike; a tie in either is half a hit) with its interval and permutation p, and the
+regret of training on the best of the k mixtures that the early score puts first.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TOP = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which score is seen early and which is paid for."""
+    """The score that is seen early and the one that is paid for."""
 
     early: tuple[str, str]
-    """(scale, stage)"""
+    """Scale and stage of the score that is seen."""
     late: tuple[str, str]
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class Decision:
     regret: tuple[float, ...] = ()
     """Late score of the best mixture less that of the best among the k first by the early score, for k in `TOP`."""
     chosen: tuple[int, ...] = ()
-    """Mixtures that the early score puts first; several are tied."""
+    """Mixtures that the early score puts first; several only if they are tied."""
     best: tuple[int, ...] = ()
     """Mixtures that are best in the end."""
 
@@ -59,7 +59,7 @@ def protocols(panel: Panel) -> Iterator[Protocol]:
 
 
 def decide(early: np.ndarray, late: np.ndarray) -> Decision:
-    """Vectors over mixtures [M]; NaN: not measured, left out and counted."""
+    """Decide by the early scores and pay for the late ones; [M] over mixtures. NaN: not measured, left out, counted."""
     measured = np.flatnonzero(np.isfinite(early) & np.isfinite(late))
     known: dict[str, Any] = {"n": len(measured), "points": "mixtures", "missing": len(early) - len(measured)}
     if len(measured) < 3:
@@ -158,7 +158,7 @@ def _signs(values: np.ndarray) -> np.ndarray:
 
 
 def _direction(differences: np.ndarray) -> np.ndarray:
-    """1, -1, or 0 for a tie."""
+    """Sign of each difference: 1, -1, or 0 for a tie."""
     return np.where(np.abs(differences) <= TIED, 0.0, np.sign(differences))
 
 
@@ -184,7 +184,7 @@ def _chance(value: float, ties_early: tuple[int, ...], ties_late: tuple[int, ...
 
 
 def _ties(values: np.ndarray) -> tuple[int, ...]:
-    """How many mixtures share each score, from the lowest score up or from the highest down: p does not tell."""
+    """How many mixtures share each score, from the lowest up or from the highest down: p is the same for both."""
     ascending = np.sort(values)
     groups = np.cumsum(np.concatenate([[0], np.diff(ascending) > TIED]))
     ties = tuple(np.bincount(groups.astype(int)).tolist())
@@ -193,9 +193,9 @@ def _ties(values: np.ndarray) -> tuple[int, ...]:
 
 @functools.cache
 def _margins(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndarray:
-    """Of the orders of the late scores, how many rank k more pairs alike than not, or k fewer; [pairs + 1].
+    """How many orders of the late scores rank k more pairs alike than not, or k fewer, [pairs + 1].
 
-    Where the ties are is all it depends on, and not on which side.
+    The number depends only on where the ties are, so that benchmarks with the same ties share one count.
     """
     if resampling.all_orders(sum(ties_early)).exact:
         net = _counted(ties_early, ties_late)
@@ -212,11 +212,11 @@ def _margins(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndar
 
 
 def _counted(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndarray:
-    """Different orders of the late scores by the pairs that they rank alike less those that they do not,
-    [-pairs ... pairs].
+    """Number of different orders of the late scores by the pairs ranked alike less the pairs ranked otherwise.
 
-    Without writing them down: the early score's groups of equals take their late scores from what is left, the lowest
-    group first; how many were taken of each late score is all that matters to the groups above.
+    [-pairs ... pairs]. Scores of few examples have many ties, and then counting is several times as fast as writing
+    down 9! orders. The early score's groups of equals take their late scores from what is left, the lowest group first;
+    only the number taken of each late score matters to the groups above.
     """
     mixtures = sum(ties_early)
     pairs = mixtures * (mixtures - 1) // 2
@@ -236,7 +236,7 @@ def _counted(ties_early: tuple[int, ...], ties_late: tuple[int, ...]) -> np.ndar
 
 
 def _taken(left: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
-    """Ways to take so many of what is left."""
+    """Every way to take `size` of what is left."""
     if not left:
         yield ()
         return
@@ -253,11 +253,11 @@ class Subset:
 
     size: int
     benchmarks: tuple[int, ...]
-    """Chosen with all mixtures."""
+    """The benchmarks chosen with all mixtures."""
     accuracy: float
     """Decision accuracy over the pairs of a mixture that was left out with the others; choosing did not see it."""
     chosen_in: tuple[int, ...]
-    """In how many of the leave-one-out choices each of `benchmarks` is."""
+    """Number of leave-one-out choices that hold each of `benchmarks`."""
 
 
 def subsets(early: np.ndarray, late: np.ndarray) -> list[Subset]:

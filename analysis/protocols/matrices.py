@@ -28,7 +28,7 @@ METRICS = ("accuracy", "confidence")
 SIDES = {"PT": ("PT", "PT"), "SFT": ("SFT", "SFT"), "cross": ("PT", "SFT")}
 """Protocol -> stage of the rows, stage of the columns."""
 PAIRS_AT_ONCE = 1 << 14
-"""Of draws and pairs of benchmarks: parts that a processor's cache holds take half the time."""
+"""Product of draws and pairs of benchmarks: parts that fit a processor's cache take half the time."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,6 @@ class Matrix:
     """Pearson's r over mixtures, [B, B]; NaN with fewer than 3 mixtures or without variation."""
     n: np.ndarray
     """Mixtures behind each r, [B, B]."""
-
-
-def matrices(panel: Panel) -> Iterator[Matrix]:
-    for metric in METRICS:
-        for scale in panel.scales:
-            for protocol in SIDES:
-                yield matrix(panel, scale, protocol, metric)
 
 
 def matrix(panel: Panel, scale: str, protocol: str, metric: str) -> Matrix:
@@ -85,7 +78,7 @@ def similarity(panel: Panel, scale: str, metric: str) -> Estimate:
 
 
 def unrelated_similarity(panel: Panel, scale: str, metric: str) -> Estimate:
-    """What the similarity would be if no two benchmarks had to do with each other.
+    """The similarity to expect if no two benchmarks had to do with each other.
 
     Its mean and central 95 % over draws, and the p of `similarity` as a departure from that mean. Two correlations over
     the same mixtures err alike: for independent benchmarks i, j with cross-stage correlations r_i, r_j, the errors of
@@ -145,7 +138,7 @@ def resampled_similarity(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np
 
 
 def _both_stages(panel: Panel, scale: str, metric: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """PT and SFT [benchmarks, mixtures], and what every estimate says of them."""
+    """PT and SFT [benchmarks, mixtures], and the fields that all their estimates share."""
     scores = complete_scores(panel, metric, [(scale, stage) for stage in STAGES])
     x, y = scores.values
     points = f"mixtures, {len(x) * (len(x) - 1) // 2} pairs of {len(x)} benchmarks"

@@ -1,4 +1,4 @@
-"""How much of what is seen between mixtures is noise: of the examples that were asked, and of the seed.
+"""How much of the difference between mixtures is noise: from the sample of examples, and from the seed.
 
 In: the single answers and the seeds of a `Panel`. Out: error variances, reliabilities, correlations corrected for them,
 and draws of a whole study with other examples and seeds, from which come intervals "for these same mixtures".
@@ -8,8 +8,8 @@ left is the residual of the mixtures x examples table, and p (1 - p) / n oversta
 same examples too, so their errors are correlated, and a correlation between stages is corrected for that as well.
 
 Seeds. The spread of a mixture's seeds on the same examples holds the residual of seeds x examples, which the mixtures'
-residual holds too; it is counted once. With one seed, seed noise is not measured, which is not none: a reliability is
-then a ceiling. It is pooled over mixtures, so that few seeds of few mixtures may speak for all: `Repeats` counts them.
+residual holds too; it is counted once. With one seed, seed noise is unknown, not zero: a reliability is then a ceiling.
+Seed noise is pooled over mixtures, so that few seeds of few mixtures may speak for all: `Repeats` counts them.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def residual_covariance(x: np.ndarray, y: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Repeats:
-    """What seed noise rests on."""
+    """The seeds from which seed noise is measured."""
 
     mixtures: int
-    """With two seeds or more."""
+    """Mixtures with two seeds or more."""
     of: int
-    """All that were measured."""
+    """All mixtures that were measured."""
     freedom: int
     """Degrees of freedom: seeds less one, over those mixtures."""
 
@@ -81,33 +81,33 @@ class Errors:
     """Variances of the errors of one (scale, stage, metric), or covariances of PT's with SFT's; [benchmarks] each."""
 
     examples: np.ndarray
-    """From the sample of examples; NaN where single answers are not here."""
+    """Variance from the sample of examples; NaN where single answers are not here."""
     crossed: np.ndarray
     """Part of `examples` that is the seed's, seeds x examples; 0 where it is not known."""
     seeds: np.ndarray
-    """What seeds add to `examples`; NaN where no mixture has two."""
+    """Variance that seeds add to `examples`; NaN where no mixture has two."""
 
     def with_seeds(self, count: int) -> np.ndarray:
-        """Of a mean over so many seeds, where those here are of one; seeds that are not measured add nothing."""
+        """The variances of a mean over so many seeds, given those of one; unknown seed noise adds nothing."""
         return np.asarray(self.examples - self.crossed + (self.crossed + np.nan_to_num(self.seeds)) / count)
 
 
 @dataclass(frozen=True)
 class Noise(Errors):
-    """Of the variance between mixtures of one (scale, stage, metric)."""
+    """Errors of one (scale, stage, metric), beside the variance that is observed between mixtures."""
 
     observed: np.ndarray
     repeats: tuple[Repeats, ...]
-    """What `seeds` rests on."""
+    """The seeds behind `seeds`, for each benchmark."""
 
     @property
     def measured(self) -> np.ndarray:
-        """Are both kinds of noise measured? [benchmarks] bool"""
+        """Whether both kinds of noise are measured, bool [benchmarks]."""
         return np.isfinite(self.examples) & np.isfinite(self.seeds)
 
     @property
     def settled(self) -> np.ndarray:
-        """Measured, and that of seeds on enough of them; [benchmarks] bool"""
+        """Whether noise is `measured`, from enough seeds, bool [benchmarks]."""
         return self.measured & np.array([repeats.enough for repeats in self.repeats], dtype=bool)
 
     @property
@@ -151,7 +151,7 @@ def _errors(panel: Panel, scale: str, stages: tuple[str, str], metric: str) -> E
 
 
 def _repeats(panel: Panel, scale: str, stage: str, metric: str) -> tuple[Repeats, ...]:
-    """Of each benchmark."""
+    """The repeats of each benchmark."""
     freedom = seed_freedom(panel, scale, stage, metric)
     there = np.isfinite(panel.matrix(scale, stage, metric))
     return tuple(
@@ -173,7 +173,7 @@ def _seeds_by_examples(panel: Panel, scale: str, stages: tuple[str, str], slug: 
 
 
 def _share_of_a_seed(panel: Panel, there: np.ndarray) -> np.ndarray | float:
-    """Of the noise of one seed, what the shown values have: a k-th of it in a mean over k seeds; [benchmarks].
+    """Share of one seed's noise in the shown values, [benchmarks]: a k-th in a mean over k seeds.
 
     there: which runs were measured, bool [seeds, mixtures, benchmarks].
     """
@@ -184,10 +184,11 @@ def _share_of_a_seed(panel: Panel, there: np.ndarray) -> np.ndarray | float:
 
 
 def _variance(values: np.ndarray) -> float:
-    """Exactly 0 of equal values, whose mean need not be any of them in floating point."""
+    """Variance of the measured values, NaN for fewer than two."""
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return math.nan
+    # Exactly 0 for equal values, whose mean need not be any of them in floating point.
     return float(values.var(ddof=1)) if np.ptp(values) > 0 else 0.0
 
 
@@ -204,11 +205,11 @@ class Corrected:
     """A cross-stage correlation without its noise (Spearman 1904, with correlated errors)."""
 
     value: float | None
-    """May lie beyond 1."""
+    """The corrected correlation, which may lie beyond 1."""
     refused: str = ""
-    """Why there is none."""
+    """The reason for no value."""
     provisional: bool = False
-    """Seed noise is not measured, so that only the examples' is taken out, or it is measured on too few seeds."""
+    """Seed noise is unknown, so that only the examples' noise is taken out, or it is measured on too few seeds."""
 
 
 def corrected(panel: Panel, scale: str, metric: str) -> list[Corrected]:
@@ -238,7 +239,7 @@ def corrected(panel: Panel, scale: str, metric: str) -> list[Corrected]:
 
 
 def _same_examples(panel: Panel, scale: str, slug: str) -> bool:
-    """Were both stages asked the same?"""
+    """Whether both stages were asked the same examples."""
     asked = {panel.items.examples.get((scale, stage, slug)) if panel.items else None for stage in STAGES}
     return len(asked) == 1 and None not in asked
 
@@ -253,13 +254,13 @@ class Draws:
     values: dict[tuple[str, str, str], np.ndarray]
     """(scale, stage, metric) -> float64 [draws, mixtures, benchmarks]; NaN where not measured."""
     what: str
-    """examples, or examples and seeds."""
+    """The kinds of noise drawn: examples, or examples and seeds."""
     few: Repeats | None = None
-    """The fewest seeds that stand for all, where they are too few."""
+    """The smallest set of seeds behind any draw, where it is too small."""
 
     @property
     def meaning(self) -> str:
-        """What "same mixtures" means of an interval."""
+        """The meaning of an interval "for these same mixtures", as a note says it."""
         known = f"other {self.what} for these very mixtures"
         if "seeds" not in self.what:
             return f"{known}; no mixture has two seeds: their noise is not measured"
@@ -326,35 +327,44 @@ def _resampled_means(columns: np.ndarray, random: np.random.Generator, draws: in
 
 
 def _add_seeds(panel: Panel, values: dict[tuple[str, str, str], np.ndarray], random: np.random.Generator) -> bool:
-    """Add the deviation of a random run from the mean of its mixture's seeds; False where no mixture has two seeds.
-
-    Less the residual of seeds x examples: the draws of the examples hold it already.
-    """
+    """Add the deviation of a random run from the mean of its mixture's seeds; False where no mixture has two seeds."""
     found = False
     for scale in panel.scales:
-        sides = [side for side in values if side[0] == scale and np.isfinite(panel.over_seeds(*side)).any()]
-        if not sides:
+        runs = {side: panel.over_seeds(*side) for side in values if side[0] == scale}
+        runs = {side: run for side, run in runs.items() if np.isfinite(run).any()}
+        if not runs:
             continue
-        runs = [panel.over_seeds(*side) for side in sides]
-        there = np.all([np.isfinite(run).any(axis=2) for run in runs], axis=0)  # [seeds, mixtures]
+        there = np.all([np.isfinite(run).any(axis=2) for run in runs.values()], axis=0)  # [seeds, mixtures]
         several = there & (there.sum(axis=0) > 1)
         if not several.any():
             continue
         found = True
-        chosen = np.argwhere(several)
         draws, mixtures, _ = next(iter(values.values())).shape
-        picks = random.integers(0, len(chosen), (draws, mixtures))
+        # One run for all stages and metrics: a seed's luck after PT is with it after SFT.
+        picks = random.integers(0, int(several.sum()), (draws, mixtures))
         share = 1 / np.sqrt(np.maximum(there.sum(axis=0), 1)) if panel.average_seeds else np.ones(mixtures)
-        for side, run in zip(sides, runs, strict=True):
-            scale, stage, metric = side
-            spread = seed_covariance(panel, scale, (stage, stage), metric)
-            crossed = np.array([_seeds_by_examples(panel, scale, (stage, stage), s, metric) for s in panel.benchmarks])
-            own = np.clip(1 - crossed / np.where(spread > 0, spread, np.nan), 0.0, 1.0)
-            deviations = []
-            for seed, mixture in chosen:
-                mine = run[there[:, mixture], mixture]
-                k = len(mine)
-                # Deviations from a mean of k are smaller than those from the truth by sqrt(1 - 1 / k).
-                deviations.append((run[seed, mixture] - mine.mean(axis=0)) * math.sqrt(k / (k - 1)))
-            values[side] += np.nan_to_num(np.array(deviations) * np.sqrt(own))[picks] * share[:, None]
+        for side, run in runs.items():
+            deviations = _seed_deviations(run, there, several) * np.sqrt(_own_share_of_seeds(panel, *side))
+            values[side] += np.nan_to_num(deviations)[picks] * share[:, None]
     return found
+
+
+def _seed_deviations(run: np.ndarray, there: np.ndarray, several: np.ndarray) -> np.ndarray:
+    """Deviations of the runs in `several` from their mixtures' means over seeds, [runs, benchmarks].
+
+    run: [seeds, mixtures, benchmarks]; there, several: bool [seeds, mixtures].
+    """
+    deviations = []
+    for seed, mixture in np.argwhere(several):
+        mine = run[there[:, mixture], mixture]
+        k = len(mine)
+        # Deviations from a mean of k are smaller than those from the truth by sqrt(1 - 1 / k).
+        deviations.append((run[seed, mixture] - mine.mean(axis=0)) * math.sqrt(k / (k - 1)))
+    return np.array(deviations)
+
+
+def _own_share_of_seeds(panel: Panel, scale: str, stage: str, metric: str) -> np.ndarray:
+    """Share of the variance over seeds that is not seeds x examples, which the draws of examples hold; [benchmarks]."""
+    spread = seed_covariance(panel, scale, (stage, stage), metric)
+    crossed = [_seeds_by_examples(panel, scale, (stage, stage), slug, metric) for slug in panel.benchmarks]
+    return np.clip(1 - np.array(crossed) / np.where(spread > 0, spread, np.nan), 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""What the cross-stage correlations of a category's few benchmarks say together.
+"""The cross-stage correlation of a whole category, from the correlations of its few benchmarks.
 
 In: `Panel`. Out: the plain mean of r that the paper gives for a category, and a partially pooled one: Fisher's z of the
 benchmarks, averaged by category and drawn towards the grand mean, the more so the less the categories' means differ
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,30 @@ class Pooled:
     spread: float | None = None
     """Standard deviation of the benchmarks' true z within a category; one for all categories."""
     weight: float | None = None
-    """Of the category's own mean in `shrunken`; the grand mean has the rest."""
+    """Weight of the category's own mean in `shrunken`; the grand mean has the rest."""
+
+
+class _TestedMeans(NamedTuple):
+    """A mean of each category and, last, of all; [groups + 1] each."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    p: np.ndarray
+    smallest_p: np.ndarray
+    interval: str
+    null: str
+
+    def estimate(self, group: int, **known: Any) -> Estimate:
+        return tested_estimate(
+            self.value[group],
+            (self.low[group], self.high[group]),
+            (self.p[group], self.smallest_p[group]),
+            interval=f"{self.interval} bootstrap over mixtures",
+            null=f"mixtures shuffled, alike for all benchmarks ({self.null})",
+            arrangements=math.factorial(known["n"]),
+            **known,
+        )
 
 
 def category_means(panel: Panel, scale: str, metric: str) -> dict[str, Pooled]:
@@ -55,22 +78,7 @@ def category_means(panel: Panel, scale: str, metric: str) -> dict[str, Pooled]:
     x, y = scores.values
     groups = scores.groups(list(members.values()))
     every = np.vstack([groups, np.ones(groups.shape[1])])
-
-    def pool(r: np.ndarray) -> Pooling:
-        return partial_pooling(fisher_z(r), 1 / (m - 3), groups)
-
-    r, drawn = pearson(x, y, np.ones((1, m))), pearson(x, y, resampling.bootstrap_counts(m))
-    u, v = unit(x), unit(y)
-    orders, order = resampling.all_orders(m), resampling.independent_orders(m, 1)[:, 0]
-    draws = resampling.Orders(order, False, f"{resampling.DRAWS:,} draws")
-    share = every / np.maximum(every.sum(axis=1, keepdims=True), 1)
-    plain, pooled = mean_of_groups(r, every)[0], pool(r)
-    plain_ends = resampling.percentile_interval(mean_of_groups(drawn, every))
-    left_out = pool(pearson(x, y, resampling.without_one(m))).means
-    plain_p = orders.p_value(plain, orders.sums(np.tensordot(share, u[:, :, None] * v[:, None], axes=1)))
-    pooled_ends = resampling.bca_interval(pooled.means[0], pool(drawn).means, left_out)
-    pooled_p = draws.p_value(pooled.means[0], [pool(np.einsum("bi,bdi->db", u, v[:, order])).means])
-
+    plain, (pooling, pooled) = _plain_means(x, y, every), _pooled_means(x, y, groups)
     found = {}
     for g, name in enumerate(names):
         size = int(every[g].sum())
@@ -79,24 +87,42 @@ def category_means(panel: Panel, scale: str, metric: str) -> dict[str, Pooled]:
             gone = absent("no benchmark measured on all mixtures", **known)
             found[name] = Pooled(gone, gone)
             continue
-        plain_estimate, pooled_estimate = (
-            tested_estimate(
-                value[g],
-                (ends[0][g], ends[1][g]),
-                (p[0][g], p[1][g]),
-                interval=f"{kind} bootstrap over mixtures",
-                null=f"mixtures shuffled, alike for all benchmarks ({null.words})",
-                arrangements=math.factorial(m),
-                **known,
-            )
-            for value, ends, kind, p, null in (
-                (plain, plain_ends, "percentile", plain_p, orders),
-                (np.tanh(pooled.means[0]), np.tanh(pooled_ends), "BCa", pooled_p, draws),
-            )
-        )
-        weight = None if name == "all" else float(pooled.weight[0, g])
-        found[name] = Pooled(plain_estimate, pooled_estimate, float(pooled.spread[0]), weight)
+        weight = None if name == "all" else float(pooling.weight[0, g])
+        estimates = plain.estimate(g, **known), pooled.estimate(g, **known)
+        found[name] = Pooled(*estimates, float(pooling.spread[0]), weight)
     return found
+
+
+def _plain_means(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> _TestedMeans:
+    """Means of r over each group of benchmarks; x, y: PT and SFT [benchmarks, mixtures]."""
+    m = x.shape[1]
+    value = mean_of_groups(pearson(x, y, np.ones((1, m))), groups)[0]
+    drawn = mean_of_groups(pearson(x, y, resampling.bootstrap_counts(m)), groups)
+    share = groups / np.maximum(groups.sum(axis=1, keepdims=True), 1)
+    u, v = unit(x), unit(y)
+    orders = resampling.all_orders(m)
+    # The mean r of every order is a sum over mixtures, so that all orders are one matrix product.
+    p = orders.p_value(value, orders.sums(np.tensordot(share, u[:, :, None] * v[:, None], axes=1)))
+    return _TestedMeans(value, *resampling.percentile_interval(drawn), *p, "percentile", orders.words)
+
+
+def _pooled_means(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[Pooling, _TestedMeans]:
+    """Partially pooled means of Fisher's z, as r; x, y: PT and SFT [benchmarks, mixtures]."""
+    m = x.shape[1]
+
+    def pool(r: np.ndarray) -> Pooling:
+        return partial_pooling(fisher_z(r), 1 / (m - 3), groups)
+
+    pooled = pool(pearson(x, y, np.ones((1, m))))
+    drawn = pool(pearson(x, y, resampling.bootstrap_counts(m))).means
+    left_out = pool(pearson(x, y, resampling.without_one(m))).means
+    low, high = np.tanh(resampling.bca_interval(pooled.means[0], drawn, left_out))
+    # Pooling is not linear in r: every order needs a pooling of its own, so orders are drawn even where few exist.
+    u, v = unit(x), unit(y)
+    order = resampling.independent_orders(m, 1)[:, 0]
+    orders = resampling.Orders(order, False, f"{resampling.DRAWS:,} draws")
+    p = orders.p_value(pooled.means[0], [pool(np.einsum("bi,bdi->db", u, v[:, order])).means])
+    return pooled, _TestedMeans(np.tanh(pooled.means[0]), low, high, *p, "BCa", orders.words)
 
 
 # ---------------------------------------------------------------------------------------------- random effects
@@ -107,19 +133,19 @@ class Pooling:
     means: np.ndarray
     """Partially pooled category means of z and, last, the grand mean; [draws, groups + 1]."""
     spread: np.ndarray
-    """Between benchmarks of a category; [draws]."""
+    """Standard deviation between benchmarks of a category; [draws]."""
     weight: np.ndarray
-    """Of each category's own mean; [draws, groups]."""
+    """Weight of each category's own mean; [draws, groups]."""
 
 
 def partial_pooling(z: np.ndarray, variance: float, groups: np.ndarray) -> Pooling:
-    """z: [draws, benchmarks], NaN without a part; variance: of the errors of z; groups: 0 or 1 [groups, benchmarks].
+    """Pool z [draws, benchmarks] by groups, 0 or 1 [groups, benchmarks]; a benchmark whose z is NaN takes no part.
 
-    z_b ~ N(mean of its category, tau2 + variance), category means ~ N(grand mean, omega2). tau2 is the variance of
-    DerSimonian and Laird pooled over the categories, (sum Q - sum df) / sum C (Borenstein, Hedges, Higgins and
-    Rothstein 2009, chapter 19), which for equal variances is the pooled sample variance within categories less
-    `variance`; omega2 is theirs for the category means. A category's mean y of k benchmarks becomes the posterior mean
-    w y + (1 - w) grand, w = omega2 / (omega2 + (tau2 + variance) / k).
+    variance: of the errors of z. Model: z_b ~ N(mean of its category, tau2 + variance), category means ~ N(grand mean,
+    omega2). tau2 is the variance of DerSimonian and Laird pooled over the categories, (sum Q - sum df) / sum C
+    (Borenstein, Hedges, Higgins and Rothstein 2009, chapter 19), which for equal variances is the pooled sample
+    variance within categories less `variance`; omega2 is theirs for the category means. A category's mean y of k
+    benchmarks becomes the posterior mean w y + (1 - w) grand, w = omega2 / (omega2 + (tau2 + variance) / k).
     """
     defined = np.isfinite(z)
     k, own = defined @ groups.T, mean_of_groups(z, groups)

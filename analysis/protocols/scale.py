@@ -87,7 +87,7 @@ def scale_differences(
 
 
 def every_swap(points: int) -> tuple[np.ndarray, str]:
-    """Which points are exchanged, 0 or 1, float64 [swaps, points]: every set of them, or random ones; and in words."""
+    """(1 for a point that is exchanged, else 0, float64 [swaps, points]; description): every set, or random ones."""
     if points <= EVERY_SWAP_UP_TO:
         return np.array(list(itertools.product((0.0, 1.0), repeat=points))), f"all {2**points:,} sets of mixtures"
     random = np.random.default_rng([resampling.SEED, points])

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from analysis.panel.collect import Checkpoint
+from analysis.panel.collect import CheckpointKey
 from configs.artifacts import fingerprint, read_json, sha256_file
 from configs.errors import ArtifactError
 from configs.layout import StudyFolder
@@ -55,13 +55,13 @@ def _contents(path: Path) -> tuple[list[tuple[Any, ...]], list[Facts]]:
     from configs.metrics import KEYS
 
     frame = read_score_file(path).table.select([*KEYS, "checkpoint"]).to_pandas().astype(object).drop_duplicates()
-    places = [*Checkpoint._fields, "tokens", "checkpoint"]
+    places = [*CheckpointKey._fields, "tokens", "checkpoint"]
     checkpoints = frame[places].drop_duplicates().to_dict("records")
     return list(frame.itertuples(index=False, name=None)), [{str(k): v for k, v in one.items()} for one in checkpoints]
 
 
-def checkpoint_of(checkpoint: Facts) -> Checkpoint:
-    return Checkpoint(*(checkpoint[name] for name in Checkpoint._fields))
+def checkpoint_of(checkpoint: Facts) -> CheckpointKey:
+    return CheckpointKey(*(checkpoint[name] for name in CheckpointKey._fields))
 
 
 def runs_behind(folder: Path, files: Iterable[Facts]) -> dict[str, Facts]:

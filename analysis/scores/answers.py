@@ -1,10 +1,10 @@
-"""What each checkpoint answered to each example: was it right, how sure was it.
+"""The answer of each checkpoint to each example: whether it was right, and how sure it was.
 
 In: score files, read and let go one after another. Out: `Answers`, rows sorted by cell (checkpoint, benchmark, variant)
 and example, from which metrics are means over slices, and in which the same place of two cells of a benchmark is the
 same example.
 
-What files say against each other is refused (`analysis.scores.consistency`).
+Files that contradict each other are refused (`analysis.scores.consistency`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from configs.artifacts import fingerprint
 from configs.metrics import KEYS
 
 RIGHT = "right_"
-"""What the names of columns begin with that say which answers were right."""
+"""Prefix of the columns that say which answers were right."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Answers:
     """int32 [rows]: index into `examples`, ascending within a cell."""
     examples: tuple[str, ...]
     gold: np.ndarray
-    """int16 [rows]"""
+    """The true candidate, int16 [rows]."""
     chosen: np.ndarray
     """int16 [rows]: candidate with the largest summed log-probability."""
     values: Measures
     """(metric, normalisation) -> float [rows]; NaN where it cannot be derived."""
     fingerprint: str
-    """Of all score files."""
+    """Fingerprint of all score files."""
 
     @property
     def starts(self) -> np.ndarray:

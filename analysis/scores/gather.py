@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from analysis.scores.answers import Answers
 from analysis.scores.consistency import check
-from analysis.scores.measures import Measured, measure
+from analysis.scores.measures import MeasuredRows, measure
 from analysis.scores.score_files import ScoreFile
 from analysis.stats import calibration
 from analysis.stats.temperature import Curves, fold_of, temperatures
@@ -34,7 +34,7 @@ class _Part:
     cell: np.ndarray
     example: np.ndarray
     fold: np.ndarray
-    measured: Measured
+    measured: MeasuredRows
 
 
 class _Block(NamedTuple):
@@ -63,7 +63,8 @@ def gather(files: Iterable[ScoreFile]) -> Answers:
 
     order = head.sort_values([*KEYS, "checkpoint"]).index.to_numpy()
     head = head.iloc[order].reset_index(drop=True)
-    blocks = _blocks(parts, _places(order))
+    # argsort of an order is the place of each number in it
+    blocks = _blocks(parts, np.argsort(order))
     sizes = [block.rows.stop - block.rows.start for block in blocks]
     cell, source = (np.repeat(np.array(number, np.int32), sizes) for number in list(zip(*blocks, strict=True))[:2])
 
@@ -72,7 +73,7 @@ def gather(files: Iterable[ScoreFile]) -> Answers:
         return np.concatenate([columns[block.part][block.rows] for block in blocks])
 
     names = known.in_order()
-    rank = _places(np.array([known.known[name] for name in names]))
+    rank = np.argsort([known.known[name] for name in names]).astype(np.int32)
     example = side_by_side([rank[part.example] for part in parts])
     # Files are mostly written in the order of the examples; then blocks of rows need only be copied.
     scattered = bool(((np.diff(cell) == 0) & (np.diff(example) < 0)).any())
@@ -100,7 +101,7 @@ def _cell_by_cell(table: pa.Table, cell: np.ndarray) -> tuple[pa.Table, np.ndarr
 
 
 def _blocks(parts: list[_Part], number: np.ndarray) -> list[_Block]:
-    """In the order of the cells, and of the files within a cell; number: place of each part's cells in that order."""
+    """The blocks in the order of the cells, and of the files within a cell; number: each cell's place in that order."""
     found = []
     for p, part in enumerate(parts):
         ends = [0, *(np.flatnonzero(np.diff(part.cell)) + 1).tolist(), len(part.cell)]
@@ -134,25 +135,15 @@ def _scale(head: pd.DataFrame, curves: Curves, parts: list[_Part]) -> None:
 
 
 def _pretraining(head: pd.DataFrame) -> np.ndarray:
-    """For each SFT cell the number of the PT cell that it was fine-tuned from, asked alike; -1 where there is none."""
+    """Number of the PT cell that each SFT cell was fine-tuned from and that was asked alike; -1 where there is none."""
     same = ["scale", "mixture", "seed", "benchmark", "variant"]
     pt = head[head["stage"] == "PT"].sort_values("step").drop_duplicates(same, keep="last")
-    number = {key: int(i) for i, key in zip(pt.index, pt[same].itertuples(index=False, name=None), strict=True)}
-    keys = head[same].itertuples(index=False, name=None)
-    return np.array(
-        [number.get(key, -1) if stage == "SFT" else -1 for key, stage in zip(keys, head["stage"], strict=True)]
-    )
-
-
-def _places(order: np.ndarray) -> np.ndarray:
-    """Where each number stands in an order."""
-    place = np.empty(len(order), np.int32)
-    place[order] = np.arange(len(order))
-    return place
+    number = head[same].merge(pt[same].assign(number=pt.index), how="left", on=same)["number"].fillna(-1).to_numpy(int)
+    return np.where(head["stage"] == "SFT", number, -1)
 
 
 def _fingerprints(blocks: list[_Block], hashes: list[str]) -> list[str]:
-    """Of the files behind each cell."""
+    """Fingerprint of the files behind each cell."""
     behind: dict[int, list[str]] = {}
     for block in blocks:
         behind.setdefault(block.cell, []).append(hashes[block.part])
@@ -187,7 +178,7 @@ class _Names:
         self._last: tuple[pa.Array, np.ndarray] | None = None
 
     def numbers(self, table: pa.Table) -> np.ndarray:
-        """Of each row's example, int32 [rows]."""
+        """Number of each row's example, int32 [rows]."""
         column = table.column("example_id").combine_chunks()
         if self._last is None or not self._last[0].equals(column.dictionary):
             names = column.dictionary.to_pylist()
@@ -197,7 +188,7 @@ class _Names:
         return np.asarray(self._last[1][column.indices.to_numpy(zero_copy_only=False)])
 
     def in_order(self) -> list[str]:
-        """By split and row, as a person would sort them."""
+        """The ids by split and row, as a person would sort them."""
         return sorted(self.known, key=_split_and_row)
 
 

@@ -1,7 +1,7 @@
-"""What one example's scores say: which candidate is chosen under each normalisation, how sure, how well.
+"""The measures of one example's scores: the candidate chosen under each normalisation, how sure it is, how good.
 
-In: rows of a score file. Out: `Measured`, a number for each row and measure. What cannot be derived (PMI without
-unconditional scores, per token without the candidates' tokens) is NaN.
+In: rows of a score file. Out: `MeasuredRows`, a number for each row and measure. A measure that cannot be derived (PMI
+without unconditional scores, per token without the candidates' tokens) is NaN.
 """
 
 from __future__ import annotations
@@ -56,14 +56,9 @@ def select(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return chosen, highest > 1
 
 
-def confidence(logprob: np.ndarray) -> np.ndarray:
-    """Reading A, [rows]: softmax over the candidates at the selected one, the largest; logprob [rows, K], -inf pads."""
-    return 1.0 / np.exp(logprob - logprob.max(axis=1, keepdims=True)).sum(axis=1)
-
-
 @dataclass(frozen=True)
-class Measured:
-    """Some rows."""
+class MeasuredRows:
+    """Rows of a score file with their measures."""
 
     gold: np.ndarray
     chosen: np.ndarray
@@ -72,7 +67,7 @@ class Measured:
     values: Measures
 
 
-def measure(table: pa.Table) -> Measured:
+def measure(table: pa.Table) -> MeasuredRows:
     """Rows with equally many candidates are measured together: no row carries another's candidates."""
     lists = {name: Lists(table.column(name)) for name in ("logprob_sum", *LENGTHS.values(), "logprob_unconditional")}
     length, gold = lists["logprob_sum"].length, table.column("gold").to_numpy()
@@ -86,13 +81,13 @@ def measure(table: pa.Table) -> Measured:
         chosen[rows] = select(logprob)[0]
         for key, found in _measures(lists, rows, logprob, gold[rows]):
             values.setdefault(key, np.empty(len(gold), found.dtype))[rows] = found
-    return Measured(gold.astype(np.int16), chosen, relative.T, values)
+    return MeasuredRows(gold.astype(np.int16), chosen, relative.T, values)
 
 
 def _measures(
     lists: dict[str, Lists], rows: np.ndarray, logprob: np.ndarray, gold: np.ndarray
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
-    """Of some rows of a file, as `Measures` has them; logprob: [rows, K]."""
+    """Yield the measures of some rows of a file; logprob: [rows, K]."""
     probability, nll = calibration.softmax_and_nll(logprob, gold)
     others = np.where(gold == np.arange(logprob.shape[1])[:, None], -np.inf, logprob.T).max(axis=0)
     yield ("confidence", "sum"), probability.max(axis=1)

@@ -35,7 +35,10 @@ from configs.untrusted.parquet import metadata_of, read_parquet, read_schema
 LARGEST = 20_000_000
 """Numbers of a bootstrap that are in memory at once."""
 ROWS_AT_ONCE = 1 << 16
-"""Whose sums are made together: so many stay in a processor's cache."""
+"""Rows whose sums are made together: so many stay in a processor's cache."""
+KINDS = {"seed": pa.int32(), "value": pa.float64(), "stderr": pa.float64()}
+KINDS |= dict.fromkeys(("step", "tokens", "n"), pa.int64())
+SCHEMA = pa.schema([(name, KINDS.get(name, pa.string())) for name in COLUMNS])
 
 
 def compute(answers: Answers) -> pd.DataFrame:
@@ -85,7 +88,6 @@ def _sums(values: np.ndarray, starts: np.ndarray, n: np.ndarray) -> tuple[np.nda
 
 def _chance(answers: Answers) -> np.ndarray:
     """`uniform`, or a larger share of the majority class where all rows have the same candidates; [cells]."""
-
     cells, n = answers.cells, answers.cells["n"].to_numpy()
     fixed = {
         (slug, variant): slug in BENCHMARKS and load_benchmark(slug).fixed_in(variant.split("/")[0])
@@ -101,14 +103,13 @@ def _chance(answers: Answers) -> np.ndarray:
 
 def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndarray | float]]:
     """Yield (metric, value [cells], stderr [cells]) of what is no mean over examples; NaN where it does not apply."""
-
     cells, cell, slugs = len(answers.cells), answers.cell, answers.cells["benchmark"]
     sure, right = answers.values["confidence", "sum"], answers.values["accuracy", "sum"] > 0
     order = calibration.ascending(sure, cell)
     bins = {"ece": calibration.width_bins(sure), "ece_mass": calibration.mass_bins(order, cell)}
     errors = _calibration_errors(answers, right - sure, bins)
     for metric, bin_ in bins.items():
-        diagram = calibration.diagram(sure, right, cell, cells, bin_)
+        diagram = calibration.reliability_diagram(sure, right, cell, cells, bin_)
         yield metric, diagram.expected_error, errors[metric]
         if metric == "ece":
             parts = calibration.brier_parts(diagram)
@@ -118,7 +119,9 @@ def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndar
     for suffix in ("scaled", "pt_scaled"):
         scaled = answers.values[f"confidence_{suffix}", "sum"]
         known = np.isfinite(np.add.reduceat(scaled, answers.starts))
-        error = calibration.reliability(np.nan_to_num(scaled), right, cell, cells).expected_error
+        sure_scaled = np.nan_to_num(scaled)
+        bin_ = calibration.width_bins(sure_scaled)
+        error = calibration.reliability_diagram(sure_scaled, right, cell, cells, bin_).expected_error
         yield f"ece_{suffix}", np.where(known, error, np.nan), np.nan
     yield "temperature", answers.cells["temperature"].to_numpy(), np.nan
     yield "auroc", *calibration.auroc(sure, right, cell, cells, order)
@@ -130,7 +133,6 @@ def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndar
 
 def _calibration_errors(answers: Answers, gap: np.ndarray, bins: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Standard errors of calibration errors, [cells] each; gap (right - confidence) and ways to bin it: [rows]."""
-
     out = {metric: np.empty(len(answers.cells)) for metric in bins}
     for (slug, _), group in answers.cells.groupby(["benchmark", "variant"], sort=False):
         n = int(group["n"].iloc[0])  # the same for all checkpoints, or they would have been refused
@@ -146,7 +148,6 @@ def _calibration_errors(answers: Answers, gap: np.ndarray, bins: dict[str, np.nd
 
 def f1_macro(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     """(macro-F1, its standard error), [cells] each; NaN but for `F1_BENCHMARKS`."""
-
     classes = int(max(answers.chosen.max(), answers.gold.max())) + 1
     at = (answers.cell * classes + answers.gold) * classes + answers.chosen
     confusion = np.bincount(at, minlength=len(answers.cells) * classes**2).reshape(-1, classes, classes)
@@ -158,7 +159,6 @@ def f1_macro(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
 
 def write_metrics(study: StudyFolder) -> Path:
     """Derive metrics.parquet and answers.parquet from the study's score files, unless they are made from these."""
-
     path, beside = study.metrics, study.answers
     if all(_made_from(file) is not None for file in (path, beside)):
         wanted = files_fingerprint(score_files(study))
@@ -167,7 +167,7 @@ def write_metrics(study: StudyFolder) -> Path:
     answers = gather(read_scores(study))
     metadata = {"schema_version": VERSION, "scores": answers.fingerprint, "study": study.name}
     _write(as_table(answers), beside, metadata)
-    _write(pa.Table.from_pandas(compute(answers), _schema(), preserve_index=False), path, metadata)
+    _write(pa.Table.from_pandas(compute(answers), SCHEMA, preserve_index=False), path, metadata)
     return path
 
 
@@ -176,7 +176,7 @@ def write_given(
 ) -> None:
     """Metrics that were not derived here; categories: of the benchmarks, groups: of the mixtures, "" where unknown."""
     described = {"categories": json.dumps(categories), "groups": json.dumps(groups)}
-    table = pa.Table.from_pandas(frame, _schema(), preserve_index=False)
+    table = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
     _write(table, path, {"schema_version": VERSION, "study": study} | described)
 
 
@@ -211,7 +211,7 @@ def read_metrics(study: StudyFolder) -> pd.DataFrame:
     if not path.is_file():
         raise ArtifactError("no scores and no metrics.parquet", where=path.parent, hint="python study.py run <study>")
     table = read_parquet(path, ArtifactError, hint="delete it")
-    if not table.schema.equals(_schema()):
+    if not table.schema.equals(SCHEMA):
         raise ArtifactError(
             "columns differ from this version's", where=path, valid=", ".join(COLUMNS), hint="delete it"
         )
@@ -222,7 +222,7 @@ def read_metrics(study: StudyFolder) -> pd.DataFrame:
 
 def _check(frame: pd.DataFrame, path: Path) -> None:
     """Refuse what no version of this program writes: a published file may have been altered."""
-    texts = [name for name in COLUMNS if name not in ("seed", "step", "tokens", "value", "n", "stderr")]
+    texts = [name for name in COLUMNS if name not in KINDS]
     problems = {
         "no row": frame.empty,
         "a missing key": frame[[*KEYS, "metric", "normalisation", "n"]].isna().any(axis=None),
@@ -239,17 +239,9 @@ def _check(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _made_from(path: Path) -> str | None:
-    """Fingerprint of the score files that a file of this version was made from."""
-
+    """Fingerprint of the score files that a file of this version was made from; None for any other file."""
     try:
         metadata = metadata_of(pq.read_schema(path))
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         return None
     return metadata.get("scores") if metadata.get("schema_version") == VERSION else None
-
-
-def _schema() -> pa.Schema:
-
-    kinds = {"seed": pa.int32(), "step": pa.int64(), "tokens": pa.int64(), "n": pa.int64()}
-    kinds |= {"value": pa.float64(), "stderr": pa.float64()}
-    return pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])

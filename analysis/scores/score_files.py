@@ -2,7 +2,7 @@
 
 In: <runs>/<study>/scores/**/*.parquet, one row per example and checkpoint, any folder depth. Out: `ScoreFile`s. Nothing
 is believed before it is checked: a file that is truncated, lacks a column or holds an impossible row is refused by
-name. What takes all files to see (doubled rows, missing examples) `analysis.scores.consistency` refuses.
+name. Faults between files (doubled rows, missing examples) are refused by `analysis.scores.consistency`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def score_files(study: StudyFolder) -> tuple[Path, ...]:
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:
-    """What everything derived from these files carries; their order does not matter."""
+    """Fingerprint that everything derived from these files carries; their order does not matter."""
     return fingerprint(sorted(sha256_file(path) for path in files))
 
 
@@ -127,7 +127,7 @@ class _Problem(NamedTuple):
 
     text: str
     rows: np.ndarray | None = None
-    """Which rows show it, bool [rows]; None: the file as a whole."""
+    """True for the rows that show it, bool [rows]; None: the file as a whole."""
     valid: str | None = None
 
 

@@ -26,7 +26,7 @@ DUST = 1e-12
 
 
 def pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """x, y: [pairs, points]; counts: [draws, points]; [draws, pairs]."""
+    """Pearson's r of each pair in each resample, [draws, pairs]; x, y: [pairs, points]; counts: [draws, points]."""
     u, v = _centred(x), _centred(y)
     total = counts.sum(axis=1, keepdims=True)
     means = (counts @ part.T / total for part in (u, v, u * u, v * v, u * v))
@@ -36,7 +36,7 @@ def pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def pearson_matrix(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Every vector of x [a, points] with every one of y [b, points]; [draws, a, b]."""
+    """Pearson's r of every vector of x [a, points] with every one of y [b, points], [draws, a, b]."""
     u, v = _centred(x), _centred(y)
     total = counts.sum(axis=1, keepdims=True)
     mean_x, mean_y, squares_x, squares_y = (counts @ part.T / total for part in (u, v, u * u, v * v))
@@ -116,7 +116,7 @@ def _ratio(
 
 @dataclass(frozen=True)
 class Association:
-    """Everything that is said of one correlation."""
+    """One correlation with every measure of its uncertainty."""
 
     estimate: Estimate
     """Pearson's r, Fisher's interval, the permutation p over all orders."""
@@ -138,12 +138,10 @@ class Association:
         return max(changes) if changes and not any(map(math.isnan, changes)) else None
 
 
-def correlate(
-    x: np.ndarray, y: np.ndarray, points: str, blocks: Sequence[int] | None = None, draws: int = resampling.DRAWS
-) -> list[Association]:
+def correlate(x: np.ndarray, y: np.ndarray, points: str, blocks: Sequence[int] | None = None) -> list[Association]:
     """One association for each pair of vectors x, y [pairs, points]; NaN: not measured.
 
-    points: what they are, e.g. mixtures.   blocks: number of the block of each point, for the restricted permutations.
+    points: their kind, e.g. mixtures. blocks: number of the block of each point, for the restricted permutations.
     """
     assert x.shape == y.shape
     measured = np.isfinite(x) & np.isfinite(y)
@@ -151,7 +149,7 @@ def correlate(
     for rows in _equal_rows(measured):
         kept = measured[rows[0]]
         mine = None if blocks is None else tuple(int(b) for b in np.asarray(blocks)[kept])
-        some = _correlate_complete(x[rows][:, kept], y[rows][:, kept], points, int((~kept).sum()), mine, draws)
+        some = _correlate_complete(x[rows][:, kept], y[rows][:, kept], points, int((~kept).sum()), mine)
         for row, association in zip(rows, some, strict=True):
             found[row] = association
     return [association for association in found if association is not None]
@@ -163,16 +161,16 @@ def correlate_one(x: np.ndarray, y: np.ndarray, points: str, blocks: Sequence[in
 
 
 def _correlate_complete(
-    x: np.ndarray, y: np.ndarray, points: str, missing: int, blocks: tuple[int, ...] | None, draws: int
+    x: np.ndarray, y: np.ndarray, points: str, missing: int, blocks: tuple[int, ...] | None
 ) -> list[Association]:
-    """Of complete vectors."""
+    """`correlate` for vectors without gaps."""
     n = x.shape[1]
     known: dict[str, Any] = {"n": n, "points": points, "missing": missing}
     if n < 3:
         return [Association(absent(f"only {n} {points}", **known))] * len(x)
     r, rho, tau = pearson(x, y, np.ones((1, n)))[0], spearman(x, y), kendall(x, y)
     without = pearson(x, y, resampling.without_one(n))
-    low, high = resampling.bca_interval(r, pearson(x, y, resampling.bootstrap_counts(n, draws)), without)
+    low, high = resampling.bca_interval(r, pearson(x, y, resampling.bootstrap_counts(n)), without)
     every = resampling.all_orders(n)
     p, smallest = permuted(x, y, every)
     inside = None if blocks is None else permuted(x, y, resampling.orders_within(blocks))

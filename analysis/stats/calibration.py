@@ -17,12 +17,6 @@ BINS = 15
 # ---------------------------------------------------------------------------------------------- of one example
 
 
-def softmax(logprob: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Over the candidates; logprob [examples, K], -inf for candidates that a row lacks."""
-    shifted = np.exp((logprob - logprob.max(axis=1, keepdims=True)) / temperature)
-    return shifted / shifted.sum(axis=1, keepdims=True)
-
-
 def of_candidate(values: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     """values[i, candidate[i]] of each row i, [rows]; values [rows, K]."""
     out = values[:, 0].copy()
@@ -32,7 +26,10 @@ def of_candidate(values: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 
 def softmax_and_nll(logprob: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`softmax` [examples, K] and `negative_log_likelihood` [examples] in one go."""
+    """Softmax over the candidates [examples, K], and -log of the true candidate's share in nats [examples].
+
+    logprob: [examples, K], -inf for candidates that a row lacks. The loss is finite however unlikely the candidate is.
+    """
     relative = logprob - logprob.max(axis=1, keepdims=True)
     shares = np.exp(relative)
     total = shares.sum(axis=1)
@@ -44,23 +41,16 @@ def brier(probability: np.ndarray, gold: np.ndarray) -> np.ndarray:
     return (probability**2).sum(axis=1) - 2 * of_candidate(probability, gold) + 1
 
 
-def negative_log_likelihood(logprob: np.ndarray, gold: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """-log of the true candidate's `softmax`, in nats; [examples]. Finite however unlikely it is."""
-    scaled = (logprob - logprob[np.arange(len(gold)), gold][:, None]) / temperature
-    peak = scaled.max(axis=1)
-    return np.log(np.exp(scaled - peak[:, None]).sum(axis=1)) + peak
-
-
 # ---------------------------------------------------------------------------------------------- of cells
 
 
 @dataclass(frozen=True)
-class Reliability:
+class ReliabilityDiagram:
     """Reliability diagrams of cells, [cells, bins] each; an empty bin is NaN."""
 
     count: np.ndarray
     confidence: np.ndarray
-    """Mean of its examples."""
+    """Mean over the examples of the bin."""
     accuracy: np.ndarray
 
     @property
@@ -70,56 +60,35 @@ class Reliability:
         with np.errstate(invalid="ignore"):  # a cell without examples is NaN
             return (self.count * gap).sum(axis=1) / self.count.sum(axis=1)
 
-    @property
-    def largest_error(self) -> np.ndarray:
-        """MCE [cells]: of the worst bin."""
-        gap = np.nan_to_num(np.abs(self.accuracy - self.confidence), nan=-1.0).max(axis=1)
-        return np.where(gap < 0, np.nan, gap)
 
-
-def reliability(
-    confidence: np.ndarray,
-    right: np.ndarray,
-    cell: np.ndarray,
-    cells: int,
-    bins: int = BINS,
-    *,
-    equal_mass: bool = False,
-) -> Reliability:
-    """confidence, right: float and bool [examples]; cell: int [examples], below `cells`.
-
-    Bins are equally wide over [0, 1], closed above; with `equal_mass` each holds as many examples of its cell as the
-    others, as far as whole examples allow.
-    """
-    bin_ = mass_bins(ascending(confidence, cell), cell, bins) if equal_mass else width_bins(confidence, bins)
-    return diagram(confidence, right, cell, cells, bin_, bins)
+def reliability_diagram(
+    confidence: np.ndarray, right: np.ndarray, cell: np.ndarray, cells: int, bin_: np.ndarray, bins: int = BINS
+) -> ReliabilityDiagram:
+    """confidence, right: float and bool [examples]; cell: int [examples], below `cells`; bin_: int [examples]."""
+    at = cell * bins + bin_
+    count, total, hits = (
+        np.bincount(at, weights, minlength=cells * bins).reshape(cells, bins) for weights in (None, confidence, right)
+    )
+    with np.errstate(invalid="ignore"):
+        return ReliabilityDiagram(count.astype(float), total / count, hits / count)
 
 
 def width_bins(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """int [examples]"""
+    """Bin of each example, int [examples]; bins are equally wide over [0, 1] and closed above."""
     return np.clip(np.ceil(confidence * bins).astype(np.int16) - 1, 0, bins - 1)
 
 
 def mass_bins(order: np.ndarray, cell: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """int [examples]; order: `ascending`."""
+    """Bin of each example, int [examples]; the bins of a cell hold equally many examples, give or take one.
+
+    order: `ascending`.
+    """
     size = np.bincount(cell)
     size = size[size > 0]
     place = np.arange(len(cell)) - np.repeat(np.cumsum(size) - size, size)
     out = np.empty(len(cell), np.int16)
     out[order] = place * bins // np.repeat(size, size)
     return out
-
-
-def diagram(
-    confidence: np.ndarray, right: np.ndarray, cell: np.ndarray, cells: int, bin_: np.ndarray, bins: int = BINS
-) -> Reliability:
-    """As `reliability`, of examples whose bin is known."""
-    at = cell * bins + bin_
-    count, total, hits = (
-        np.bincount(at, weights, minlength=cells * bins).reshape(cells, bins) for weights in (None, confidence, right)
-    )
-    with np.errstate(invalid="ignore"):
-        return Reliability(count.astype(float), total / count, hits / count)
 
 
 def ascending(confidence: np.ndarray, cell: np.ndarray) -> np.ndarray:
@@ -137,14 +106,13 @@ def ascending(confidence: np.ndarray, cell: np.ndarray) -> np.ndarray:
 
 
 def auroc(
-    confidence: np.ndarray, right: np.ndarray, cell: np.ndarray, cells: int, order: np.ndarray | None = None
+    confidence: np.ndarray, right: np.ndarray, cell: np.ndarray, cells: int, order: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(AUROC [cells], its standard error [cells]); NaN where answers are of one kind, or one of a kind for the error.
 
     The chance that a right answer is surer than a wrong one, ties half; the error is DeLong's (1988, equation 4).
-    order: `ascending`, if it is known.
+    order: `ascending`.
     """
-    order = ascending(confidence, cell) if order is None else order
     sure, hit, cell = confidence[order], right[order], cell[order]
     # Groups of equal confidence within a cell.
     first = np.flatnonzero(np.concatenate([[True], (np.diff(cell) != 0) | (np.diff(sure) != 0)]))
@@ -155,7 +123,7 @@ def auroc(
     opening = np.flatnonzero(np.concatenate([[True], np.diff(owner) != 0]))  # the first group of each cell
 
     def before(count: np.ndarray) -> np.ndarray:
-        """Of a cell's examples in the groups before each."""
+        """How many of a cell's examples are in the groups before each group."""
         running = np.cumsum(count) - count
         return running - np.repeat(running[opening], np.diff(np.append(opening, len(owner))))
 
@@ -173,9 +141,9 @@ def auroc(
 
 @dataclass(frozen=True)
 class BrierParts:
-    """Of being right at the selected answer: Brier score = calibration - resolution + uncertainty (Murphy 1973).
+    """Brier score of being right at the selected answer = calibration - resolution + uncertainty (Murphy 1973).
 
-    Exact where the confidences in a bin are equal; [cells] each.
+    [cells] each. The sum is exact where the confidences in a bin are equal.
     """
 
     calibration: np.ndarray
@@ -183,7 +151,7 @@ class BrierParts:
     uncertainty: np.ndarray
 
 
-def brier_parts(diagram: Reliability) -> BrierParts:
+def brier_parts(diagram: ReliabilityDiagram) -> BrierParts:
     total = diagram.count.sum(axis=1, keepdims=True)
     share, accuracy = diagram.count / total, np.nan_to_num(diagram.accuracy)
     base = (share * accuracy).sum(axis=1, keepdims=True)

@@ -29,16 +29,16 @@ class Estimate:
     n: int = 0
     """Points the number is computed from."""
     points: str = ""
-    """What they are: mixtures, benchmarks, cells."""
+    """The kind of points: mixtures, benchmarks, cells."""
     low: float | None = None
     high: float | None = None
     """95 % interval."""
     interval: str = ""
-    """How the interval was made."""
+    """The method of the interval."""
     p: float | None = None
     """Two-sided p-value; by permutation wherever the points are at hand."""
     null: str = ""
-    """What the permutation shuffles, else the hypothesis and its test."""
+    """The points that the permutation shuffles, else the hypothesis and its test."""
     arrangements: int | None = None
     """Distinct arrangements under the null."""
     smallest_p: float | None = None
@@ -46,7 +46,7 @@ class Estimate:
     missing: int = 0
     """Points, benchmarks or mixtures left out because they were not measured or constant."""
     reason: str = ""
-    """Why there is no value."""
+    """The reason for no value."""
 
     @property
     def ends(self) -> tuple[float, float] | None:

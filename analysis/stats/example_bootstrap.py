@@ -1,4 +1,4 @@
-"""Standard errors of what is no mean over examples: calibration errors and macro-F1, from resampled examples.
+"""Standard errors of metrics that are no mean over examples, from resampled examples: calibration errors, macro-F1.
 
 In: single answers of many cells (a checkpoint on a benchmark). Out: one standard error a cell. All checkpoints of a
 benchmark see the same draws. An example keeps its bin of confidence in every draw.
@@ -13,7 +13,7 @@ DRAWS = 200
 
 
 def counts(examples: int, seed: int) -> np.ndarray:
-    """How often each example is drawn, float32 [DRAWS, examples]; rows add up to `examples`."""
+    """Number of times that each example is drawn, float32 [DRAWS, examples]; rows add up to `examples`."""
     random = np.random.default_rng(seed)
     drawn = random.integers(0, examples, (DRAWS, examples))
     drawn += examples * np.arange(DRAWS)[:, None]
@@ -21,9 +21,10 @@ def counts(examples: int, seed: int) -> np.ndarray:
 
 
 def calibration_errors(drawn: np.ndarray, gap: np.ndarray, bin_: np.ndarray, bins: int) -> np.ndarray:
-    """Of `Reliability.expected_error`, [cells]; drawn: `counts`; gap (right - confidence), bin_: [cells, examples].
+    """Standard errors of `ReliabilityDiagram.expected_error`, [cells].
 
-    n times the error of a draw is the sum over bins of |sum of the gaps of its examples|.
+    drawn: `counts`; gap (right - confidence), bin_: [cells, examples]. n times the error of a draw is the sum over bins
+    of |sum of the gaps of its examples|.
     """
     cells, examples = gap.shape
     placed = np.zeros((examples, cells, bins), np.float32)
@@ -32,9 +33,9 @@ def calibration_errors(drawn: np.ndarray, gap: np.ndarray, bin_: np.ndarray, bin
     return np.asarray(np.abs(sums).sum(axis=2).std(axis=0, ddof=1) / examples)
 
 
-def f1_errors(confusion: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Of `macro_f1`, [cells]; confusion: int [cells, classes, classes], true by chosen."""
-    random = np.random.default_rng(seed)
+def f1_errors(confusion: np.ndarray) -> np.ndarray:
+    """Standard errors of `macro_f1`, [cells]; confusion: int [cells, classes, classes], true by chosen."""
+    random = np.random.default_rng(0)
     out = np.full(len(confusion), np.nan)
     for number, matrix in enumerate(confusion):
         n = matrix.sum()

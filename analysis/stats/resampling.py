@@ -18,10 +18,11 @@ from scipy.special import ndtr, ndtri
 
 SEED = 20_240
 DRAWS = 10_000
+LEVEL = 0.95
 EXACT_UP_TO = 9
 """Points whose orders are enumerated; those of ten would be 3.6 million."""
 CELLS_AT_ONCE = 1 << 21
-"""Of the matrix of orders and cells, 8 bytes each."""
+"""Size of the matrix of orders and cells, 8 bytes each, that is in memory at once."""
 TOLERANCE = 1e-10
 """Two statistics closer than this belong to the same arrangement."""
 
@@ -30,10 +31,10 @@ TOLERANCE = 1e-10
 
 
 @functools.cache
-def bootstrap_counts(points: int, draws: int = DRAWS) -> np.ndarray:
-    """How often each point is drawn, float64 [draws, points]; each row adds up to `points`."""
-    random = np.random.default_rng([SEED, points, draws])
-    return random.multinomial(points, np.full(points, 1 / points), draws).astype(float)
+def bootstrap_counts(points: int) -> np.ndarray:
+    """Number of times that each point is drawn, float64 [DRAWS, points]; each row adds up to `points`."""
+    random = np.random.default_rng([SEED, points, DRAWS])
+    return random.multinomial(points, np.full(points, 1 / points), DRAWS).astype(float)
 
 
 def without_one(points: int) -> np.ndarray:
@@ -41,10 +42,8 @@ def without_one(points: int) -> np.ndarray:
     return 1.0 - np.eye(points)
 
 
-def bca_interval(
-    value: np.ndarray, drawn: np.ndarray, left_out: np.ndarray, level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bias-corrected and accelerated bootstrap intervals (Efron 1987, equations 2.3 and 6.6), low and high [...].
+def bca_interval(value: np.ndarray, drawn: np.ndarray, left_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % bias-corrected and accelerated bootstrap intervals (Efron 1987, equations 2.3 and 6.6), low and high [...].
 
     value: [...]; drawn: of the bootstrap [draws, ...]; left_out: of the samples without one point [points, ...].
     Undefined draws (NaN: a resample without variation) are left out. NaN where more than half are, where a sample
@@ -60,18 +59,18 @@ def bca_interval(
         acceleration = np.where((spread == 0).all(axis=0), 0.0, acceleration)
         usable = (defined > len(drawn) / 2) & np.isfinite(bias) & np.isfinite(acceleration)
         ends = []
-        for tail in ((1 - level) / 2, (1 + level) / 2):
+        for tail in ((1 - LEVEL) / 2, (1 + LEVEL) / 2):
             moved = bias + ndtri(tail)
             share = ndtr(bias + moved / (1 - acceleration * moved))
             ends.append(np.where(usable, _quantile(drawn, defined, share), np.nan))
     return ends[0], ends[1]
 
 
-def percentile_interval(drawn: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap intervals, low and high [...], of draws [draws, ...]; NaN where over half are undefined."""
+def percentile_interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % percentile bootstrap intervals, low and high [...], of draws [draws, ...]; NaN: over half are undefined."""
     drawn = np.sort(drawn, axis=0)
     defined = np.isfinite(drawn).sum(axis=0)
-    ends = (_quantile(drawn, defined, np.full(defined.shape, (1 + side * level) / 2)) for side in (-1, 1))
+    ends = (_quantile(drawn, defined, np.full(defined.shape, (1 + side * LEVEL) / 2)) for side in (-1, 1))
     low, high = (np.where(defined > len(drawn) / 2, end, np.nan) for end in ends)
     return low, high
 
@@ -95,11 +94,11 @@ class Orders:
     index: np.ndarray
     """int8 [orders, points]; the first is the one observed, where all are enumerated."""
     exact: bool
-    """All orders, not draws from them."""
+    """Whether `index` holds all orders, not draws from them."""
     words: str
 
     def sums(self, cells: np.ndarray) -> Iterator[np.ndarray]:
-        """For every order the sum over points i of cells[..., i, order[i]], in parts [orders, ...].
+        """Yield for every order the sum over points i of cells[..., i, order[i]], in parts [orders, ...].
 
         cells: [..., points, points]. Few points have few cells, so that all sums are one matrix product.
         """

@@ -32,12 +32,12 @@ PRIORS = (0.0, 50.0, 200.0, 800.0, np.inf)
 
 
 def fold_of(example: str) -> int:
-    """The same for all checkpoints, and whatever else is scored."""
+    """Fold of an example: the same for all checkpoints, whatever else is scored."""
     return zlib.crc32(example.encode()) % FOLDS
 
 
 class Likelihood:
-    """NLL of the true candidates of some rows along the grid."""
+    """Negative log-likelihood of the true candidates of some rows, along the grid."""
 
     def __init__(self, relative: np.ndarray, gold: np.ndarray) -> None:
         """relative: log-probabilities less the row's largest, float32 [rows, K], -inf where a row has no candidate."""
@@ -72,16 +72,16 @@ class Curves:
     """Sums over the examples of each cell and fold of their `Likelihood` along the grid; grows as cells are met."""
 
     total: np.ndarray
-    """float64 [cells, folds, grid]"""
+    """Sums of the likelihood, float64 [cells, folds, grid]."""
     count: np.ndarray
-    """float64 [cells, folds]"""
+    """Number of examples, float64 [cells, folds]."""
 
     @classmethod
     def empty(cls) -> Curves:
         return cls(np.zeros((0, FOLDS, len(LOG_GRID))), np.zeros((0, FOLDS)))
 
     def add(self, cell: np.ndarray, fold: np.ndarray, relative: np.ndarray, gold: np.ndarray) -> None:
-        """cell, fold: int [rows]; relative, gold: as in `Likelihood`."""
+        """Add the rows of a file; cell, fold: int [rows]; relative, gold: as in `Likelihood`."""
         extra = max(0, int(cell.max()) + 1 - len(self.count))
         self.total = np.pad(self.total, ((0, extra), (0, 0), (0, 0)))
         self.count = np.pad(self.count, ((0, extra), (0, 0)))
@@ -132,7 +132,7 @@ def _fits(curves: Curves, checkpoint: np.ndarray, without: set[int]) -> tuple[np
 
 
 def _lowest(curve: np.ndarray) -> np.ndarray:
-    """Where a parabola through the lowest grid point and its neighbours is lowest; curve [cells, grid]."""
+    """Log temperature at which a parabola through the lowest grid point and its neighbours is lowest, [cells]."""
     middle = np.clip(curve.argmin(axis=1), 1, curve.shape[1] - 2)
     left, centre, right = (np.take_along_axis(curve, (middle + d)[:, None], axis=1)[:, 0] for d in (-1, 0, 1))
     bend = left - 2 * centre + right

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from analysis.panel.studies import SEEDS, SEEDS_HELP, choose_study, study_of_scores
 from analysis.tables.catalogue import build_tables, parse_table_names
+from configs.arguments import CommandParser
 from configs.errors import ConfigError, user_errors
 from configs.layout import StudyFolder, runs_root
 
@@ -38,13 +39,12 @@ FORMATS = ("text", "csv", "md", "tex")
 
 @user_errors
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m analysis.tables",
         description="Print a study's tables beside the paper's numbers: this run's number, its interval, the verdict.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
-    parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
+    parser.add_common("runs")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--study", help="its name, or FILE.zip of a published one (default: scored last)")
     which.add_argument("--scores", type=Path, metavar="DIR", help="score files of one study, wherever they are")
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--recipe", help="SFT recipe to show (default: the study's first)")
     parser.add_argument("--seeds", choices=SEEDS, default="first", help=SEEDS_HELP)
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     with contextlib.ExitStack() as stack:
         runs = runs_root(args.runs)
         aloud = sys.stdout if args.format == "text" else sys.stderr

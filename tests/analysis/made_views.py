@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis.claims.view import METRICS, View
+from analysis.claims.view import View
 from analysis.panel.panel import STAGES, Design, Panel
 from analysis.paper.numbers import CATEGORIES, WEB_SOURCES, category_of, numbers
+from analysis.protocols.matrices import METRICS
 from configs.layout import StudyFolder
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 

@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.compare import comparison, difference_interval, main, mcnemar, paired, read_checkpoint, swapped
+from analysis.compare.__main__ import main
+from analysis.compare.comparison import (
+    comparison_table,
+    difference_interval,
+    mcnemar,
+    pair_examples,
+    read_checkpoint,
+    swap_test,
+)
 from configs.errors import ArtifactError, ConfigError
 
 Write = Callable[..., Path]
@@ -49,9 +57,9 @@ def two(tmp_path: Path, writer: Write, make_row: MakeRow) -> tuple[Path, Path]:
 
 
 def test_by_hand(two: tuple[Path, Path]) -> None:
-    pairs = paired(read_checkpoint(two[0]), read_checkpoint(two[1].parent.parent), "sum")
-    assert [(pair.slug, len(pair.a), pair.alone) for pair in pairs] == [("piqa", 9, 1), ("boolq", 4, 0)]
-    table = comparison(pairs, "a", "b")
+    pairs = pair_examples(read_checkpoint(two[0]), read_checkpoint(two[1].parent.parent), "sum")
+    assert [(pair.slug, len(pair.a), pair.left_out) for pair in pairs] == [("piqa", 9, 1), ("boolq", 4, 0)]
+    table = comparison_table(pairs, "a", "b")
     rows = {row.keys[0]: row for row in table.rows}
     # PIQA, nine common examples: A has 5 right, B 7; two only A's, four only B's
     piqa = rows["PIQA"]
@@ -79,7 +87,7 @@ def test_mcnemar_is_the_share_of_all_swaps(gap: list[int]) -> None:
 @given(st.integers(0, 1000))
 def test_swapping_one_benchmark_agrees_with_mcnemar(seed: int) -> None:
     gap = np.random.default_rng(seed).choice([-1, 0, 0, 1], 60)
-    assert swapped([gap])[0] == pytest.approx(mcnemar(gap)[0], abs=0.02)
+    assert swap_test([gap])[0] == pytest.approx(mcnemar(gap)[0], abs=0.02)
 
 
 def test_the_interval_is_that_of_a_bootstrap_over_examples() -> None:
@@ -89,7 +97,7 @@ def test_the_interval_is_that_of_a_bootstrap_over_examples() -> None:
     assert difference_interval(gaps) == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.01)
     swap = [np.mean([(gap * random.choice((-1, 1), len(gap))).mean() for gap in gaps]) for _ in range(4000)]
     observed = abs(np.mean([gap.mean() for gap in gaps]))
-    assert swapped(gaps)[0] == pytest.approx(np.mean(np.abs(swap) >= observed), abs=0.01)
+    assert swap_test(gaps)[0] == pytest.approx(np.mean(np.abs(swap) >= observed), abs=0.01)
 
 
 @settings(max_examples=30, deadline=None)
@@ -110,7 +118,7 @@ def test_false_alarms_are_as_rare_as_they_say() -> None:
 
 def test_a_checkpoint_with_itself_does_not_differ(two: tuple[Path, Path]) -> None:
     same = read_checkpoint(two[0])
-    for row in comparison(paired(same, same, "sum"), "a", "a").rows:
+    for row in comparison_table(pair_examples(same, same, "sum"), "a", "a").rows:
         assert row.estimate.value == 0 and row.estimate.p == 1 and (row.estimate.low, row.estimate.high) == (0, 0)
 
 
@@ -127,10 +135,10 @@ def test_messages(two: tuple[Path, Path], tmp_path: Path, writer: Write, make_ro
         read_checkpoint(tmp_path)
     a, b = map(read_checkpoint, two)
     with pytest.raises(ConfigError, match="no benchmark has 'pmi' scores of both"):
-        paired(a, b, "pmi")
+        pair_examples(a, b, "pmi")
     other = score_file(tmp_path / "c.parquet", writer, make_row, {"piqa": "-" * 20 + "rr"}, checkpoint="e" * 64)
     with pytest.raises(ConfigError, match="piqa: the two were scored on different examples"):
-        paired(a, read_checkpoint(other), "sum")
+        pair_examples(a, read_checkpoint(other), "sum")
 
 
 def test_the_command(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

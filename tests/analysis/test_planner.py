@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_noise import study_of
 
-from analysis.planner import decision_accuracy, main, mixtures_needed, planner_table, seeds_needed, visible_difference
+from analysis.planner.__main__ import main
+from analysis.planner.requirements import (
+    Goal,
+    decision_accuracy,
+    mixtures_needed,
+    planner_table,
+    seeds_needed,
+    visible_difference,
+)
 from configs.errors import ConfigError
 
 
@@ -65,7 +73,7 @@ def test_more_seeds_and_the_blur_they_take_away() -> None:
     truth = random.normal(0, 0.05, (1, 60, 1))
     table, other = (truth + random.normal(0, 0.06, (3, 60, 1)) + random.normal(0, 0.2, (1, 60, 400)) for _ in range(2))
     panel = study_of(table, other)  # errors of their own
-    planned = planner_table(panel, 0.6, 0.8, (1, 3))
+    planned = planner_table(panel, Goal(0.6, 0.8), (1, 3))
     rows = planned.rows
     assert {planned.texts(row)[5] for row in rows} == {"more examples"}
     one, three = (row.estimate.value for row in rows)
@@ -73,12 +81,12 @@ def test_more_seeds_and_the_blur_they_take_away() -> None:
     assert one == pytest.approx(expected[0], abs=0.09) and three == pytest.approx(expected[1], abs=0.09)
     assert rows[0].extra[2] > rows[1].extra[2] > mixtures_needed(0.6, 0.8)
     assert rows[0].extra[5] == rows[1].extra[5] == math.inf  # 0.2 / 20 alone hides two points
-    wide = planner_table(panel, 0.6, 0.8, (1,), difference_pp=8.0).rows[0].extra[5]
+    wide = planner_table(panel, Goal(0.6, 0.8, 8.0), (1,)).rows[0].extra[5]
     assert int(wide) == pytest.approx(0.0036 / ((0.08 / visible_difference(1.0, 0.8)) ** 2 - 0.0001), rel=0.6)
     single = study_of(table[:1], other[:1])
-    (row,) = planner_table(single, 0.6, 0.8, (1, 3)).rows
+    (row,) = planner_table(single, Goal(0.6, 0.8), (1, 3)).rows
     assert "noise of seeds not measured" in row.no_claim and row.extra[5] is None
-    (row, *_) = planner_table(dataclasses.replace(single, items=None), 0.6, 0.8, (1,)).rows
+    (row, *_) = planner_table(dataclasses.replace(single, items=None), Goal(0.6, 0.8), (1,)).rows
     assert row.estimate.value is None and "not measured" in row.estimate.reason
 
 
@@ -95,7 +103,7 @@ def test_what_is_seen_holds_what_a_run_does_to_both_stages_and_its_examples_fade
         luck = luck + random.normal(0, of_mixture_on_examples, (1, mixtures, examples))
         return [one + luck + random.normal(0, own, luck.shape) for one in truth]
 
-    rows = planner_table(study_of(*tables(600, 3)), 0.6, 0.8, (1, 5)).rows
+    rows = planner_table(study_of(*tables(600, 3)), Goal(0.6, 0.8), (1, 5)).rows
     for row, seeds in zip(rows, (1, 5), strict=True):
         pt, sft = (table.mean(axis=(0, 2)) for table in tables(6000, seeds))
         assert row.estimate.value == pytest.approx(np.corrcoef(pt, sft)[0, 1], abs=0.035)

@@ -14,7 +14,8 @@ from scipy import stats
 
 from analysis.panel.load import load_panel
 from analysis.tables import __main__ as tables
-from analysis.tidy import main, write_tidy
+from analysis.tidy.__main__ import main
+from analysis.tidy.table import write_tidy
 from configs.errors import ArtifactError
 from configs.layout import PROJECT_ROOT, StudyFolder
 

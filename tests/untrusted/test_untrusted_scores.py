@@ -25,7 +25,7 @@ from analysis.scores.gather import gather
 from analysis.scores.metrics import read_described, read_metrics
 from analysis.scores.score_files import TYPES, read_metadata, read_score_file, read_scores
 from analysis.tables.catalogue import build_tables
-from analysis.tidy import read_tidy, write_tidy
+from analysis.tidy.table import read_tidy, write_tidy
 from configs.errors import ArtifactError, MagicError
 from configs.layout import StudyFolder
 from configs.metrics import COLUMNS
@@ -218,7 +218,7 @@ def test_bombs_of_scores_are_refused(tmp_path: Path) -> None:
     from pathlib import Path
     import pandas, pyarrow.parquet
     from analysis.scores.score_files import read_score_file
-    from analysis.tidy import read_tidy
+    from analysis.tidy.table import read_tidy
     from ray_eval.results import read_scores
     path = Path(sys.argv[1])
     start()

@@ -21,7 +21,7 @@ from made_views import (
 )
 
 from analysis.claims import findings as f
-from analysis.claims.evidence import Published
+from analysis.claims.evidence import PublishedEvidence
 from analysis.claims.view import View
 from analysis.paper.numbers import CATEGORIES
 from configs.load import BENCHMARKS, PAPER_MIXTURES
@@ -430,11 +430,11 @@ def test_finding_3_has_its_threshold_at_a_half(r: float, answer: bool) -> None:
 
 
 def test_what_the_papers_own_tables_say() -> None:
-    answers = {claim.name: claim.judge(Published()) for claim in f.CLAIMS}
+    answers = {claim.name: claim.judge(PublishedEvidence()) for claim in f.CLAIMS}
     assert {name for name, answer in answers.items() if answer is False} == {"Implication 1", "C.3.7 item 1"}
     unknown = {"Finding 3", "Finding 5", "Finding 6", "Finding 8", "Finding 9", "Finding 10", "C.3.7 item 5"}
     assert {name for name, answer in answers.items() if answer is None} == unknown
-    assert Published().lowest_alignment("PT", "Science") == pytest.approx([0.68, 0.80])
+    assert PublishedEvidence().lowest_alignment("PT", "Science") == pytest.approx([0.68, 0.80])
 
 
 def test_every_claim_is_listed_once_with_its_predicate() -> None:

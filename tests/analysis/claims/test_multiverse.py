@@ -19,8 +19,8 @@ from analysis.claims.multiverse import (
     specification_curve,
     views,
 )
-from analysis.claims.view import METRICS
 from analysis.panel.panel import STAGES, Panel
+from analysis.protocols.matrices import METRICS
 from analysis.rendering.table import Table
 from analysis.rendering.writers import as_csv, as_text, format_verdict
 from configs.load import BENCHMARKS, PAPER_MIXTURES
@@ -62,6 +62,19 @@ def test_views_are_the_matrices_of_the_panel(measured: Panel) -> None:
     answers = {claim.name: claim.judge(view) for claim in CLAIMS}
     assert answers["Finding 4"] is None and answers["Finding 6"] is None  # both name WinoGrande
     assert sum(answer is None for answer in answers.values()) == 2
+
+
+def test_specifications_share_what_does_not_depend_on_their_choice(measured: Panel) -> None:
+    """Normalisation changes accuracy alone, the reading changes confidence alone; what is shared is as if made anew."""
+    every = dict(views(measured))
+    for without in ("", "piqa", "V2P1"):
+        first = every[Specification("sum", "confidence", without)]
+        other = every[Specification("char", "confidence", without)]
+        joint = every[Specification("sum", "confidence_joint", without)]
+        assert other.alignments is first.alignments and joint.alignments is not first.alignments
+        anew = replace(other, computed={})
+        for shared, own in ((other.pairs, anew.pairs), (other.alignments, anew.alignments)):
+            np.testing.assert_array_equal(shared, own)
 
 
 def test_what_is_left_out_is_really_left_out() -> None:

@@ -11,9 +11,10 @@ import pytest
 from made_views import MEMBERS, panel_of, transfer_view
 from scipy import stats
 
-from analysis.claims.view import METRICS, contrast
+from analysis.claims.view import contrast
 from analysis.paper.numbers import CATEGORIES
 from analysis.protocols import correlations as co
+from analysis.protocols.matrices import METRICS
 from analysis.stats.association import every_pair
 from analysis.tables.paper import table7
 from configs.load import BENCHMARKS, PAPER_MIXTURES

@@ -14,10 +14,13 @@ from hypothesis.extra.numpy import arrays
 from panels import panel_of, random_cube
 from scipy import stats
 
+from analysis.panel.panel import Panel
 from analysis.protocols import correlations as co
 from analysis.protocols.matrices import (
+    METRICS,
+    SIDES,
+    Matrix,
     mantel,
-    matrices,
     matrix,
     resampled_similarity,
     similarity,
@@ -32,6 +35,11 @@ HALVES = arrays(np.float64, (9, 4), elements=st.integers(-6, 6).map(lambda v: v 
 # ---------------------------------------------------------------------------------------------- matrices
 
 
+def matrices(panel: Panel) -> list[Matrix]:
+    """Every metric, scale and protocol."""
+    return [matrix(panel, *key, metric) for metric in METRICS for key in itertools.product(panel.scales, SIDES)]
+
+
 def reference(pt: np.ndarray, sft: np.ndarray) -> np.ndarray:
     """Rows PT, columns SFT, as pandas leaves out what is missing; pt, sft: [mixtures, benchmarks]."""
     both = pd.DataFrame(np.hstack([pt, sft])).corr(min_periods=3).to_numpy()
@@ -41,7 +49,7 @@ def reference(pt: np.ndarray, sft: np.ndarray) -> np.ndarray:
 def test_all_three_protocols_against_numpy() -> None:
     cube = random_cube(0, scales=("240m", "1b"))
     panel = panel_of(cube)
-    found = list(matrices(panel))
+    found = matrices(panel)
     assert len(found) == 2 * 2 * 3 and all((m.n == 9).all() and m.values.shape == (20, 20) for m in found)
     for m in found:
         pt, sft = (cube[m.scale, stage, m.metric] for stage in ("PT", "SFT"))

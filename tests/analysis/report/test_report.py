@@ -185,7 +185,7 @@ def test_given_numbers_have_a_report_too(tmp_path: Path) -> None:
             early = random.uniform()
             lines += [f"m{m},PT,{name},{early:.4f}", f"m{m},SFT,{name},{early / 2:.4f}"]
     (tmp_path / "numbers.csv").write_text("\n".join(lines))
-    from analysis.tidy import main
+    from analysis.tidy.__main__ import main
 
     main([str(tmp_path / "numbers.csv"), "--study", "ours", "--runs", str(tmp_path)])
     words = Reader(report.build_report(StudyFolder(tmp_path, "ours")).read_text()).words

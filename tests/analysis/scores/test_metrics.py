@@ -17,9 +17,10 @@ from score_rows import row, write_rows
 from sklearn.metrics import f1_score, roc_auc_score
 
 from analysis.scores.gather import gather
-from analysis.scores.measures import confidence, select
+from analysis.scores.measures import select
 from analysis.scores.metrics import compute, read_metrics, write_metrics
 from analysis.scores.score_files import read_scores
+from analysis.stats.calibration import softmax_and_nll
 from configs.errors import ArtifactError
 from configs.layout import StudyFolder
 from configs.metrics import COLUMNS
@@ -261,6 +262,11 @@ def test_published_metrics_are_enough_and_a_damaged_file_is_refused(
 
 
 logprobs = st.lists(st.floats(-200, -0.01), min_size=2, max_size=6)
+
+
+def confidence(logprob: np.ndarray) -> np.ndarray:
+    """The share of the likeliest candidate, as measures take it, [rows]."""
+    return np.asarray(softmax_and_nll(logprob, np.zeros(len(logprob), int))[0].max(axis=1))
 
 
 @given(st.lists(logprobs, min_size=1, max_size=8))

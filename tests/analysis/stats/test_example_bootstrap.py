@@ -17,6 +17,12 @@ def study(seed: int, cells: int = 3, examples: int = 400) -> tuple[np.ndarray, n
     return confidence, random.random((cells, examples)) < 0.8 * confidence
 
 
+def expected_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """ECE of one cell."""
+    cell = np.zeros(len(right), int)
+    return float(ca.reliability_diagram(confidence, right, cell, 1, ca.width_bins(confidence)).expected_error[0])
+
+
 def test_calibration_errors_are_those_of_the_same_draws_one_by_one() -> None:
     confidence, right = study(0)
     bin_ = ca.width_bins(confidence)
@@ -27,8 +33,7 @@ def test_calibration_errors_are_those_of_the_same_draws_one_by_one() -> None:
         errors = []
         for row in drawn.astype(int):
             mine = np.repeat(np.arange(400), row)
-            again = ca.reliability(confidence[number, mine], right[number, mine], np.zeros(400, int), 1)
-            errors.append(again.expected_error[0])
+            errors.append(expected_error(confidence[number, mine], right[number, mine]))
         assert found[number] == pytest.approx(np.std(errors, ddof=1), rel=1e-4)
 
 
@@ -38,10 +43,7 @@ def test_draws_follow_from_the_seed() -> None:
 
 def test_the_error_is_about_the_spread_over_studies() -> None:
     """Far from calibration, where the error is no longer bent by its lower bound of 0."""
-    errors = [
-        ca.reliability(confidence[0], right[0], np.zeros(400, int), 1).expected_error[0]
-        for confidence, right in map(study, range(300))
-    ]
+    errors = [expected_error(confidence[0], right[0]) for confidence, right in map(study, range(300))]
     confidence, right = study(300, cells=40)
     found = eb.calibration_errors(eb.counts(400, 0), right - confidence, ca.width_bins(confidence), ca.BINS)
     assert found.mean() == pytest.approx(np.std(errors), rel=0.15)

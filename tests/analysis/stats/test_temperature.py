@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
 from analysis.stats import calibration as ca
 from analysis.stats import temperature as te
@@ -19,9 +20,19 @@ def answers(seed: int, examples: int, truth: float, candidates: int = 4) -> tupl
     random = np.random.default_rng(seed)
     logprob = -random.gamma(2.0, 2.0, (examples, candidates))
     logprob[random.random(examples) < 0.2, -1] = -np.inf
-    probability = ca.softmax(logprob / truth)
+    probability = softmax(logprob / truth, axis=1)
     gold = (probability.cumsum(axis=1) < random.random((examples, 1))).sum(axis=1)
     return (logprob - logprob.max(axis=1, keepdims=True)).astype(np.float32), gold
+
+
+def negative_log_likelihood(logprob: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    return np.asarray(-log_softmax(logprob, axis=1)[np.arange(len(gold)), gold])
+
+
+def expected_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """ECE of one cell."""
+    cell = np.zeros(len(right), int)
+    return float(ca.reliability_diagram(confidence, right, cell, 1, ca.width_bins(confidence)).expected_error[0])
 
 
 def curves_of(cells: list[tuple[np.ndarray, np.ndarray]]) -> tuple[te.Curves, list[np.ndarray]]:
@@ -39,7 +50,7 @@ def test_likelihoods_are_those_of_scaled_softmaxes() -> None:
     found = te.Likelihood(relative, gold)
     met = []
     for i, loss in found.along_grid():
-        expected = ca.negative_log_likelihood(relative.astype(float) / math.exp(te.LOG_GRID[i]), gold)
+        expected = negative_log_likelihood(relative.astype(float) / math.exp(te.LOG_GRID[i]), gold)
         assert np.allclose(loss, expected[found.order], rtol=1e-4, atol=1e-5)
         met.append(i)
     assert sorted(met) == list(range(len(te.LOG_GRID)))
@@ -53,15 +64,12 @@ def test_the_temperature_that_made_the_answers_is_found(truth: float) -> None:
     assert whole[0] == pytest.approx(truth, rel=0.06) and np.allclose(by_fold, truth, rtol=0.08)
 
     def loss(log_temperature: float) -> float:
-        return float(ca.negative_log_likelihood(relative / math.exp(log_temperature), gold).mean())
+        return float(negative_log_likelihood(relative / math.exp(log_temperature), gold).mean())
 
     best = minimize_scalar(loss, bounds=(-2, 5), method="bounded", options={"xatol": 1e-6})
     assert math.log(whole[0]) == pytest.approx(best.x, abs=0.02)  # one cell: its own is the common one
-    scaled = ca.softmax(relative / by_fold[0, np.arange(len(gold)) % te.FOLDS][:, None])
-    errors = [
-        ca.reliability(p.max(axis=1), p.argmax(axis=1) == gold, np.zeros(len(gold), int), 1).expected_error[0]
-        for p in (ca.softmax(relative), scaled)
-    ]
+    scaled = softmax(relative / by_fold[0, np.arange(len(gold)) % te.FOLDS][:, None], axis=1)
+    errors = [expected_error(p.max(axis=1), p.argmax(axis=1) == gold) for p in (softmax(relative, axis=1), scaled)]
     assert errors[1] < 0.02 and (truth == 1.0 or errors[1] < errors[0] / 2)
 
 
@@ -108,7 +116,7 @@ def test_between_grid_points_a_parabola_is_close() -> None:
     means = {i: loss.astype(float).mean() for i, loss in te.Likelihood(relative, gold).along_grid()}
     curve = np.array([[means[i] for i in range(len(te.LOG_GRID))]])
     for log_temperature in np.random.default_rng(0).uniform(-1.5, 4.5, 40):
-        exact = ca.negative_log_likelihood(relative / math.exp(log_temperature), gold).mean()
+        exact = negative_log_likelihood(relative / math.exp(log_temperature), gold).mean()
         assert te._at(curve, np.array([log_temperature]))[0] == pytest.approx(exact, rel=2e-3)
 
 

@@ -45,8 +45,9 @@ def test_help_has_examples_and_loads_nothing_heavy(module: str) -> None:
 
 
 def test_analysis_needs_neither_torch_nor_megatron() -> None:
-    code = "import sys, analysis.report.page, analysis.figures.catalogue, analysis.figures.loss, analysis.compare\n"
-    code += "import analysis.tidy, analysis.tables.catalogue, analysis.tables.settings, analysis.provenance.publish\n"
+    code = "import sys, analysis.report.page, analysis.figures.catalogue, analysis.figures.loss\n"
+    code += "import analysis.compare.comparison, analysis.planner.requirements, analysis.tidy.table\n"
+    code += "import analysis.tables.catalogue, analysis.tables.settings, analysis.provenance.publish\n"
     code += "import analysis.provenance.why; analysis.tables.catalogue.makers()\n"
     code += "drawing = {'matplotlib'} & set(sys.modules)\nimport analysis.rendering.pdf\n"
     code += "others = {'torch', 'megatron', 'ray', 'mixtures', 'megatron_train', 'ray_eval'} & set(sys.modules)\n"

@@ -1,4 +1,4 @@
-"""Bring your own numbers: a tidy table of scores becomes a study, without training or scoring anything.
+"""A tidy table of scores becomes the metrics of a study.
 
 In: CSV or Parquet with one row a number:
 
@@ -13,24 +13,25 @@ In: CSV or Parquet with one row a number:
     metric     accuracy or any name of configs/metrics.py                                        default: accuracy
     stderr, n  standard error over examples, and how many
 
-Out: <runs>/<study>/metrics.parquet, from which tables and report are made as from any study. Single answers are not in
-such a table: what needs them (noise of the examples, calibration) stays unmeasured.
-
-    python -m analysis.tidy numbers.csv --study ours && python -m analysis.tables --study ours
+Out: <runs>/<study>/metrics.parquet, from which tables and report are made as from any study. Such a table has no single
+answers, so whatever needs them (noise of the examples, calibration) stays unmeasured.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from configs.errors import ArtifactError, unprintable, user_errors
-from configs.layout import StudyFolder, runs_root
+import numpy as np
+import pandas as pd
+
+from analysis.scores.metrics import write_given
+from configs.artifacts import sha256_file
+from configs.errors import ArtifactError, unprintable
+from configs.layout import StudyFolder
+from configs.metrics import COLUMNS, METRICS
 from configs.untrusted.checks import JSON_BYTES, understood
-
-if TYPE_CHECKING:
-    import pandas as pd
+from configs.untrusted.parquet import read_parquet
 
 REQUIRED = ("model", "stage", "benchmark", "value")
 DEFAULTS: dict[str, object] = {"group": "", "category": "", "scale": "all", "seed": 0, "metric": "accuracy"}
@@ -38,26 +39,8 @@ NUMBERS = ("value", "stderr", "n", "seed")
 KEY = ("scale", "stage", "model", "seed", "benchmark", "metric")
 
 
-@user_errors
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.tidy",
-        description="Make a study of a tidy CSV or Parquet table: model, stage, benchmark, value and what is known.",
-        epilog="example:\n  python -m analysis.tidy numbers.csv --study ours\n  python -m analysis.tables --study ours",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("table", type=Path, help="*.csv or *.parquet; columns: see docs/own_numbers.md")
-    parser.add_argument("--study", required=True, help="name of the study to write")
-    parser.add_argument("--runs", help="folder of studies (default: MAGIC_RUNS, else ./runs)")
-    args = parser.parse_args(argv)
-    print(write_tidy(args.table, StudyFolder(runs_root(args.runs), args.study)))
-
-
 def write_tidy(table: Path, study: StudyFolder) -> Path:
     """Raises ArtifactError for a table that cannot be believed, and where the study has scores of its own."""
-    from analysis.scores.metrics import write_given
-    from configs.artifacts import sha256_file
-
     if study.scores.is_dir():
         raise ArtifactError("the study has score files", where=study.scores, hint="another --study")
     frame = read_tidy(table)
@@ -76,10 +59,6 @@ def read_tidy(path: Path) -> pd.DataFrame:
 
 def _read_table(path: Path) -> pd.DataFrame:
     """The file as it is; every column of a CSV is text."""
-    import pandas as pd
-
-    from configs.untrusted.parquet import read_parquet
-
     if not path.is_file():
         raise ArtifactError("no such file", where=path, valid="a CSV or Parquet file")
     if path.suffix == ".parquet":
@@ -97,8 +76,6 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _typed_columns(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     """All columns that a table may have, with their defaults; numbers are floats, missing ones NaN."""
-    import pandas as pd
-
     valid = (*REQUIRED, *DEFAULTS, "stderr", "n")
     if missing := [name for name in REQUIRED if name not in raw]:
         raise ArtifactError(f"column {missing[0]} is missing", where=path, valid=", ".join(valid))
@@ -120,8 +97,6 @@ def _typed_columns(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _check_values(frame: pd.DataFrame, path: Path) -> None:
-    from configs.metrics import METRICS
-
     _refuse(~frame["stage"].isin(["PT", "SFT"]), "stage is neither PT nor SFT", frame["stage"], path)
     _refuse(~frame["metric"].isin(list(METRICS)), "unknown metric", frame["metric"], path)
     for name in ("model", "benchmark"):
@@ -138,8 +113,6 @@ def _check_values(frame: pd.DataFrame, path: Path) -> None:
 
 def _refuse(wrong: pd.Series, problem: str, found: pd.Series, path: Path) -> None:
     """The first row that is wrong, counted as an editor counts lines of a CSV with a heading."""
-    import numpy as np
-
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise ArtifactError(f"{problem}: {found.iloc[row]!r}", where=f"{path}, line {row + 2}")
@@ -157,8 +130,6 @@ def _one_of_each(frame: pd.DataFrame, of: str, what: str, path: Path) -> dict[st
 
 def _as_metrics(frame: pd.DataFrame, fingerprint: str) -> pd.DataFrame:
     """Rows of metrics.parquet; steps and tokens are unknown: 0."""
-    from configs.metrics import COLUMNS
-
     own: dict[str, Any] = {"step": 0, "tokens": 0, "variant": "own", "fingerprint": fingerprint}
     made = frame.rename(columns={"model": "mixture"}).assign(**own)
     made["recipe"] = made["stage"].map({"PT": "", "SFT": "own"})
@@ -166,7 +137,3 @@ def _as_metrics(frame: pd.DataFrame, fingerprint: str) -> pd.DataFrame:
     made["n"] = made["n"].fillna(0).astype("int64")
     made["seed"] = made["seed"].astype("int32")
     return made[list(COLUMNS)].sort_values(list(COLUMNS[:11]), ignore_index=True)
-
-
-if __name__ == "__main__":
-    main()

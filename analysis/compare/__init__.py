@@ -1,0 +1,1 @@
+"""`python -m analysis.compare`: two checkpoints on the same examples."""

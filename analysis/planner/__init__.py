@@ -1,0 +1,1 @@
+"""`python -m analysis.planner`: how many mixtures and seeds would be enough."""
