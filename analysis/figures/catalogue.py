@@ -24,10 +24,10 @@ def sections(panel: Panel, tables: dict[str, Table]) -> dict[str, list[Figure]]:
     from analysis.figures import overview
     from analysis.figures.benchmarks import reliability_overview
     from analysis.figures.claims import code_figure, specification_figure
-    from analysis.figures.intervals import interval_figures
+    from analysis.figures.intervals import category_figures, cross_stage
     from analysis.figures.matrices import matrix_figures
 
-    intervals = {figure.name: figure for figure in interval_figures(panel, tables)}
+    intervals = category_figures(panel, tables)
 
     def some(*figures: Figure | None) -> list[Figure]:
         return [figure for figure in figures if figure is not None]
@@ -35,7 +35,7 @@ def sections(panel: Panel, tables: dict[str, Table]) -> dict[str, list[Figure]]:
     metrics = [metric for metric in ("accuracy", "confidence") if panel.has(metric)]
     return {
         "transfer": some(
-            intervals.get("figure1"), *(overview.cross_stage(panel, tables["table5"], metric) for metric in metrics)
+            intervals.get("figure1"), *(cross_stage(panel, tables["table5"], metric) for metric in metrics)
         ),
         "claims": some(specification_figure(panel)),
         "accuracy": some(overview.accuracy_heatmap(panel)),

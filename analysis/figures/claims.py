@@ -13,6 +13,7 @@ from analysis.claims.multiverse import UNKNOWN, Curve, specification_curve
 from analysis.panel.panel import Panel
 from analysis.protocols.data_effects import code_over_mixtures, code_percents
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
+from analysis.rendering.formats import format_signed
 
 NAMES = 300
 ROW = 19
@@ -96,7 +97,7 @@ def code_figure(panel: Panel) -> Figure | None:
         words = []
         for s, scale in enumerate(panel.scales):
             e = found[scale][b].estimate
-            words.append("" if e.value is None else f"{e.value:+.2f}".replace("-", "−"))
+            words.append("" if e.value is None else format_signed(e.value))
             for m in np.flatnonzero(there[s]):
                 tip = f"{panel.displays[slug]}, {panel.mixtures[m]}, {scale}: {values[s, m]:.3f}"
                 beside = 5 * (s - (len(panel.scales) - 1) / 2)  # px

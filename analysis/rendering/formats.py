@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from analysis.stats.association import Association
 from analysis.stats.estimates import Estimate
 
 
+def true_minus(text: str) -> str:
+    """Replace the hyphen before a number by a minus sign; hyphens in words and exponents stay."""
+    return re.sub(r"(?<!\w)-(?=[\d.])", "−", text)
+
+
 def format_signed(value: float, digits: int = 2) -> str:
     """A correlation or a difference, e.g. `−0.44`."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    return true_minus(f"{value:+.{digits}f}")
+
+
+def format_tick(value: float) -> str:
+    """A number on a signed axis, e.g. `+0.5`; zero has no sign."""
+    return true_minus(f"{value:+g}") if value else "0"
 
 
 def format_interval(ends: tuple[float, float], digits: int = 2) -> str:
@@ -23,6 +34,11 @@ def format_estimate(e: Estimate) -> str:
     if e.value is None:
         return ""
     return format_signed(e.value) + ("" if e.ends is None else f" {format_interval(e.ends)}")
+
+
+def format_estimate_of(e: Estimate) -> str:
+    """As `format_estimate`, with the number of points; the reason where there is no value."""
+    return e.reason if e.value is None else f"{format_estimate(e)}, n {e.n}"
 
 
 def format_p(p: float | None, digits: int = 2) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.rendering.formats import format_fact, format_p, format_signed
+from analysis.rendering.formats import format_fact, format_p, format_signed, true_minus
 from analysis.rendering.grid import Grid, align, align_once, below, filled, narrow, numeric
 from analysis.rendering.table import Row, RowVerdict, Sheet, Table
 from configs.artifacts import write_text
@@ -47,7 +47,7 @@ def fields(table: Table, *, brief: bool = True) -> list[Field]:
     def number(value: float | None) -> str:
         if value is None:
             return ""
-        return (f"{value:+.{table.digits}f}" if table.signed else f"{value:.{table.digits}f}").replace("-", "−")
+        return format_signed(value, table.digits) if table.signed else true_minus(f"{value:.{table.digits}f}")
 
     def interval(row: Row) -> str:
         ends = row.estimate.ends

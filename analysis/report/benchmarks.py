@@ -82,24 +82,19 @@ def _with_error(value: float, error: float) -> str:
 
 
 def _facts(panel: Panel, slug: str) -> Iterator[tuple[str, str]]:
-    """(term, text); what is not known is said or left out."""
+    """(term, text) of what is known of a benchmark; numbers that were not measured are named as such."""
     sides = [(scale, stage) for scale in panel.scales for stage in STAGES]
     b, spec = panel.benchmarks.index(slug), load_benchmark(slug) if slug in BENCHMARKS else None
-    scored = {panel.answers_over_seeds(*side, slug).shape[-1] for side in sides} - {0}
-    counts = " or ".join(f"{n:,}" for n in sorted(scored)) or "number not known (published metrics only)"
+    scored = sorted({panel.answers_over_seeds(*side, slug).shape[-1] for side in sides} - {0})
+    counts = " or ".join(f"{n:,}" for n in scored) or "number not known (published metrics only)"
     yield "Examples", counts + (f"; {spec.examples:,} in the paper's Table 4" if spec and spec.examples else "")
-    chance = {f"{x:.3f}" for side in sides if math.isfinite(x := _mean(panel.matrix(*side, "chance", "")[:, b]))}
-    yield "Chance", " or ".join(sorted(chance)) or "not known"
+    chances = mean_measured(np.stack([panel.matrix(*side, "chance", "")[:, b] for side in sides], axis=1))
+    yield "Chance", " or ".join(sorted({f"{c:.3f}" for c in chances if math.isfinite(c)})) or "not known"
     if spec:
         yield from _configured_facts(spec, panel.synthetic)
-    spreads = [(side, seed_spread(panel, *side, "accuracy")[b]) for side in sides]
-    yield "Seed noise", _format_spreads([(side, spread) for side, spread in spreads if math.isfinite(spread)])
-
-
-def _format_spreads(known: Sequence[tuple[tuple[str, str], float]]) -> str:
-    if not known:
-        return "not measured: no mixture has two seeds"
-    return f"standard deviation {', '.join(f'{scale} {stage} {spread:.3f}' for (scale, stage), spread in known)}"
+    spreads = [(*side, seed_spread(panel, *side, "accuracy")[b]) for side in sides]
+    known = ", ".join(f"{scale} {stage} {spread:.3f}" for scale, stage, spread in spreads if math.isfinite(spread))
+    yield "Seed noise", f"standard deviation {known}" if known else "not measured: no mixture has two seeds"
 
 
 def _configured_facts(spec: BenchmarkConfig, synthetic: bool) -> Iterator[tuple[str, str]]:
@@ -110,7 +105,3 @@ def _configured_facts(spec: BenchmarkConfig, synthetic: bool) -> Iterator[tuple[
         yield "Source", f"{form}{spec.hub}{f' ({spec.config})' if spec.config else ''}, split {spec.split}"
     if spec.departure and not synthetic:
         yield "Departure from lm-eval", spec.departure
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(mean_measured(values))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.rendering.drawing import diverging, true_minus
+from analysis.rendering.drawing import diverging
+from analysis.rendering.formats import true_minus
 from analysis.rendering.grid import filled
 from analysis.rendering.table import COMPARED, Row, Sheet, Table
 from analysis.rendering.writers import Field, fields, grid
