@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
-from analysis.rendering.formats import format_estimate, format_signed
+from analysis.rendering.formats import format_estimate, format_per_cent, format_signed
 from analysis.rendering.table import COMPARED, Row, RowVerdict, Table
 from analysis.rendering.writers import format_verdict
-from analysis.report.verdict import DISCOVERED, HALF, Level, Verdict, above_chance, format_per_cent
+from analysis.report.verdict import DISCOVERED, HALF, Level, Verdict, above_chance
 from analysis.stats.estimates import Estimate
 from analysis.tables.transfer import MEAN
 
@@ -83,8 +83,9 @@ def format_share(e: Estimate) -> str:
     """Decision accuracy as a share of the pairs of mixtures, with its interval, e.g. `47 % [21, 79]`."""
     if e.value is None:
         return e.reason
-    ends = "no interval" if e.ends is None else format_per_cent(e.ends)
-    return f"{100 * e.value:.0f} % {ends}".replace(" ", "\u00a0")  # stays on one line
+    return f"{100 * e.value:.0f} % {format_per_cent(e.ends) or 'no interval'}".replace(
+        " ", "\u00a0"
+    )  # stays on one line
 
 
 def is_a_coin(e: Estimate) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from analysis.rendering.drawing import diverging
 from analysis.rendering.formats import true_minus
-from analysis.rendering.grid import filled
 from analysis.rendering.table import COMPARED, Row, Sheet, Table
 from analysis.rendering.writers import Field, fields, grid
 
@@ -80,7 +79,8 @@ def _content(
     """without: places of columns; exact: with the numbers to sort by."""
     every = fields(table)
     body = [[field.text(row) for field in every] for row in rows]
-    places = [i for i in filled([field.heading for field in every], body) if i not in without]
+    filled = (i for i in range(len(every)) if not body or any(texts[i] for texts in body))
+    places = [i for i in filled if i not in without]
     columns = [HtmlColumn(every[i].heading, every[i].kind) for i in places]
     if keys := [i for i, column in enumerate(columns) if column.kind == "key"]:
         columns[keys[-1]] = HtmlColumn(columns[keys[-1]].name, "name")

@@ -29,7 +29,7 @@ import numpy as np
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
 from analysis.protocols.noise import FLOOR, Noise, format_reliability, noise
-from analysis.rendering.formats import format_estimate, format_points
+from analysis.rendering.formats import format_estimate, format_per_cent, format_points
 from analysis.rendering.table import Row, Table
 from analysis.stats.estimates import CONSTANT, Estimate, mean_measured
 from analysis.tables.decisions import BEST, FIRST, REGRET_INTERVALS, REGRETS, protocol_keys
@@ -159,12 +159,7 @@ def _format_number(e: Estimate, null: float) -> str:
     if null != HALF:
         return f"r {format_estimate(e)}"
     assert e.value is not None
-    return f"{100 * e.value:.0f} % of pairs" + (f" {format_per_cent(e.ends)}" if e.ends else "")
-
-
-def format_per_cent(ends: tuple[float, float]) -> str:
-    """The ends of an interval of shares, e.g. `[21, 79]`."""
-    return f"[{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]"
+    return f"{100 * e.value:.0f} % of pairs {format_per_cent(e.ends)}".rstrip()
 
 
 # ---------------------------------------------------------------------------------------------- of a study

@@ -14,7 +14,7 @@ from analysis.panel.panel import Panel, Scope
 from analysis.protocols.decision_noise import same_mixtures
 from analysis.protocols.decisions import TOP, Protocol, decide, decide_on_average, protocols, subsets
 from analysis.protocols.noise import draw
-from analysis.rendering.formats import format_points, format_points_interval, join_names
+from analysis.rendering.formats import format_interval, format_points, format_points_interval, join_names
 from analysis.rendering.table import Column, Note, NoteKind, Row, Table, with_q_values
 from analysis.stats.estimates import Estimate, absent, mean_over_benchmarks
 
@@ -41,7 +41,7 @@ HELD_OUT = "loss on held-out documents"
 
 
 DECISIONS = (
-    Column(SAME_MIXTURES, lambda ends: f"[{ends[0]:.2f}, {ends[1]:.2f}]"),
+    Column(SAME_MIXTURES, lambda ends: format_interval(ends, "{:.2f}".format)),
     Column(REGRETS[0], format_points),
     Column(REGRET_INTERVALS[0], format_points_interval),
     *(Column(name, format_points) for name in REGRETS[1:]),
