@@ -13,8 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from analysis.panel.panel import Scope
+from analysis.paper.numbers import displays
 from analysis.rendering.table import Sheet, Table
 from analysis.rendering.writers import fields, grid
+from analysis.report.page import NUMBERS
+from analysis.scores.metrics import read_metrics
+from analysis.tables.catalogue import MAKERS
+from analysis.tables.settings import MAKERS as SETTINGS
 from configs.errors import ConfigError
 from configs.layout import StudyFolder
 
@@ -31,11 +36,7 @@ def find_table(given: str) -> str:
 
     Raises ConfigError listing all.
     """
-    from analysis.report.page import NUMBERS
-    from analysis.tables.catalogue import makers
-    from analysis.tables.settings import MAKERS as SETTINGS
-
-    known = [*SETTINGS, *makers(), METRICS]
+    known = [*SETTINGS, *MAKERS, METRICS]
     by_name = {plain(name): NUMBERS.get(name, name) for name in (*known, *NUMBERS)}
     wanted = plain(f"table{given}" if given.isdigit() else given)
     if wanted not in by_name:
@@ -122,9 +123,6 @@ def _some(names: Sequence[str]) -> str:
 
 def metrics_sheet(study: StudyFolder) -> tuple[Sheet, list[str]]:
     """(metrics.parquet as a sheet, fingerprint of the score files of each of its rows)."""
-    from analysis.paper.numbers import displays
-    from analysis.scores.metrics import read_metrics
-
     frame = read_metrics(study)
     fingerprints = frame["fingerprint"].tolist()
     frame["benchmark"] = frame["benchmark"].replace(displays())

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.panel.collect import Checkpoint
+from analysis.scores.score_files import read_metadata, read_score_file, score_files
 from configs.artifacts import fingerprint, read_json, sha256_file
 from configs.errors import ArtifactError
 from configs.layout import RunFolder, StudyFolder, stage_name
+from configs.metrics import KEYS
 from configs.runtime.versions import code_sha256
 from configs.workflow.records.records import read_record
 from configs.workflow.units import CODE
@@ -25,8 +27,6 @@ Facts = dict[str, Any]
 
 def score_files_behind(study: StudyFolder, cells: Collection[str]) -> list[Facts]:
     """Score files with a cell of one of these fingerprints: path, sha256, bytes, metadata and checkpoints of each."""
-    from analysis.scores.score_files import read_metadata, score_files
-
     files = {path: sha256_file(path) for path in score_files(study)}
     contents = {path: _contents(path) for path in files}
     behind: dict[tuple[Any, ...], list[Path]] = defaultdict(list)
@@ -51,9 +51,6 @@ def score_files_behind(study: StudyFolder, cells: Collection[str]) -> list[Facts
 
 def _contents(path: Path) -> tuple[list[tuple[Any, ...]], list[Facts]]:
     """(cells, checkpoints) of a score file."""
-    from analysis.scores.score_files import read_score_file
-    from configs.metrics import KEYS
-
     frame = read_score_file(path).table.select([*KEYS, "checkpoint"]).to_pandas().astype(object).drop_duplicates()
     places = [*Checkpoint._fields, "tokens", "checkpoint"]
     checkpoints = frame[places].drop_duplicates().to_dict("records")

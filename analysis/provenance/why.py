@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from analysis.panel.load import load_panel
 from analysis.provenance.lookup import METRICS, describe_row, find_rows, find_table, metrics_sheet, row_scope
 from analysis.provenance.origins import (
     Facts,
@@ -23,6 +24,10 @@ from analysis.provenance.origins import (
     units_behind,
 )
 from analysis.rendering.table import Sheet, Table
+from analysis.scores.score_files import score_files
+from analysis.tables.catalogue import build_tables
+from analysis.tables.settings import MAKERS as SETTINGS
+from analysis.tables.settings import settings_tables
 from configs.artifacts import sha256_file
 from configs.clock import clock
 from configs.layout import StudyFolder, runs_root
@@ -41,11 +46,6 @@ def trace_number(
 
     Raises ConfigError where the words name no number.
     """
-    from analysis.panel.load import load_panel
-    from analysis.tables.catalogue import build_tables
-    from analysis.tables.settings import MAKERS as SETTINGS
-    from analysis.tables.settings import settings_tables
-
     name = find_table(table)
     panel = load_panel(study, recipe)
     made: Table | Sheet
@@ -81,8 +81,6 @@ def trace_number(
 
 def commands(study: StudyFolder, table: str, runs: Mapping[str, Facts], archive: str | None) -> list[tuple[str, str]]:
     """(command, what it makes), from the data to the number."""
-    from analysis.scores.score_files import score_files
-
     commits = Counter(str(run["git_commit"]) for run in runs.values() if run["git_commit"])
     lines = []
     if commits:

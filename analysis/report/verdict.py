@@ -100,28 +100,39 @@ class Verdict:
 
 
 def judge(signal: Signal, ends: tuple[str, str] = ("early", "late")) -> Verdict:
-    """The rule above; ends: what the early and the late score are called."""
+    """The rule above; ends: names of the early and the late score."""
     decides, q, null = (signal.agreement, signal.agreement_q, HALF) if signal.r is None else (signal.r, signal.r_q, 0.0)
-    refusals, doubts = [*_at_chance(signal, ends), *_unreliable(signal, ends)], list[Reason]()
+    refusals = [*_at_chance(signal, ends), *_unreliable(signal, ends)]
     if decides.value is None:
-        if decides.reason == CONSTANT:
-            refusals.append(Reason(CONSTANT, "all mixtures score alike"))
-        missing = Reason("no number", decides.reason or "not measured")
-        return Verdict(Level.NO, tuple(refusals), ()) if refusals else Verdict(Level.UNKNOWN, (missing,), ())
+        return _judge_without_number(decides.reason, refusals)
     numbers = [_format_number(decides, null)]
-    against, unsure = _reasons_of_interval(decides, q, null)
+    against, doubts = _reasons_of_interval(decides, q, null)
+    refusals += against
     if signal.r is not None and signal.agreement.value is not None:
         numbers.append(_format_number(signal.agreement, HALF))
-        weaker = Reason(_position(signal.agreement, HALF), numbers[-1])
+        position = _position(signal.agreement, HALF)
         # Beside a correlation the share of pairs refuses only where it points the other way.
-        if weaker.what != ABOVE:
-            (against if weaker.what == REVERSED else unsure).append(weaker)
-    refusals, doubts = [*refusals, *against], [*doubts, *unsure]
-    if unknown := [end for end, above in zip(ends, signal.clearance, strict=True) if math.isnan(above)]:
-        doubts.append(Reason("chance not known", ", ".join(unknown)))
-    doubts += [Reason("provisional", kind) for kind in signal.unmeasured]
+        if position != ABOVE:
+            (refusals if position == REVERSED else doubts).append(Reason(position, numbers[-1]))
+    doubts += _unknowns(signal, ends)
     level = Level.NO if refusals else Level.WEAK if doubts else Level.TRUST
     return Verdict(level, (*refusals, *doubts), tuple(numbers))
+
+
+def _judge_without_number(reason: str, refusals: list[Reason]) -> Verdict:
+    """A score may be refused for other reasons where the number that decides is missing."""
+    if reason == CONSTANT:
+        refusals = [*refusals, Reason(CONSTANT, "all mixtures score alike")]
+    if refusals:
+        return Verdict(Level.NO, tuple(refusals), ())
+    return Verdict(Level.UNKNOWN, (Reason("no number", reason or "not measured"),), ())
+
+
+def _unknowns(signal: Signal, ends: tuple[str, str]) -> Iterator[Reason]:
+    """Doubts that come from what is not known."""
+    if unknown := [end for end, above in zip(ends, signal.clearance, strict=True) if math.isnan(above)]:
+        yield Reason("chance not known", ", ".join(unknown))
+    yield from (Reason("provisional", kind) for kind in signal.unmeasured)
 
 
 def _reasons_of_interval(e: Estimate, q: float | None, null: float) -> tuple[list[Reason], list[Reason]]:
@@ -150,7 +161,7 @@ def _at_chance(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
 
 
 def _unreliable(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
-    """The lesser one, if it is below the floor."""
+    """The lower of the two reliabilities, if it is below the floor."""
     known = [(value, end) for value, end in zip(signal.reliability, ends, strict=True) if value < FLOOR]
     return [Reason("reliability", f"{format_reliability(value)}, {end}") for value, end in sorted(known)[:1]]
 
@@ -182,7 +193,7 @@ def above_chance(panel: Panel, scale: str, stage: str) -> list[str]:
 
 
 def verdicts(panel: Panel, table5: Table, decisions: Table) -> dict[tuple[str, Protocol], Verdict]:
-    """Of every benchmark (slug) and protocol."""
+    """Verdict on every benchmark (slug) under every protocol."""
     transfer = {(row.keys[0], row.keys[3]): row for row in table5.rows if row.keys[1] == "accuracy"}
     agreed = {row.keys: row for row in decisions.rows}
     ends = {end for protocol in protocols(panel) for end in (protocol.early, protocol.late)}
@@ -210,7 +221,7 @@ def verdicts(panel: Panel, table5: Table, decisions: Table) -> dict[tuple[str, P
 
 
 def _unmeasured(sides: tuple[Noise, Noise], b: int) -> Iterator[str]:
-    """Of one benchmark, what is not known of the noise at its worse end."""
+    """Kinds of noise of one benchmark that are not known, at the worse end."""
     few = [side.repeats[b] for side in sides if not side.repeats[b].enough]
     if any(np.isnan(side.seeds[b]) for side in sides):
         yield "seeds were not repeated"

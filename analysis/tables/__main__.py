@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from analysis.panel.studies import SEEDS, SEEDS_HELP, choose_study, study_of_scores
-from analysis.tables.catalogue import build_tables, parse_table_names
 from configs.errors import ConfigError, user_errors
 from configs.layout import StudyFolder, runs_root
 
@@ -95,6 +94,7 @@ def _print_paper(searched: Path | None, args: argparse.Namespace) -> None:
 
 def _print_study(study: StudyFolder, args: argparse.Namespace, aloud: TextIO) -> None:
     from analysis.panel.load import load_panel
+    from analysis.tables.catalogue import build_tables, parse_table_names
     from analysis.tables.settings import MAKERS as SETTINGS
     from analysis.tables.settings import settings_tables
 
