@@ -23,7 +23,7 @@ SERIES = (
     ("confidence", "hollow", "curve", "as scored"),
     ("confidence_scaled", "end hue0", "curve hue0", "after its temperature"),
 )
-"""Which confidence, the classes of its dots and of the line through them, and its name under the pointer."""
+"""(metric, class of its dots, class of the line through them, its name under the pointer)."""
 READING = (
     "Grey rings: confidence as scored; blue: after a temperature that was fitted on other examples. 15 equally wide "
     "bins of the answers of all mixtures; a larger dot has more answers. On the dashed line a bin is as often right as "
@@ -50,6 +50,7 @@ def accuracy_figure(panel: Panel, slug: str) -> Figure:
             scene.line(x(chance[scale]), 24, x(chance[scale]), bottom, "dashed", f"chance {chance[scale]:.3f}")
         for m, mixture in enumerate(panel.mixtures):
             scene.text(i * wide + NAMES, 38 + ROW * m, mixture, "small", "end")
+            # PT is drawn a little above the line of its mixture and SFT below it, so that neither hides the other.
             for stage, up in zip(STAGES, (-3.5, 3.5), strict=True):
                 tip, y = f"{mixture}, {scale}, {stage}", 34 + ROW * m + up
                 _draw_accuracy(scene, x, y, stage, values[scale, stage][m], errors[scale, stage][m], tip)
@@ -126,7 +127,7 @@ def reliability_figure(panel: Panel, slug: str) -> Figure | None:
 
 
 def reliability_overview(panel: Panel, scale: str) -> Figure | None:
-    """All benchmarks of a scale, PT and SFT side by side; None without single answers."""
+    """Small diagrams of all benchmarks of a scale, PT and SFT side by side; None without single answers."""
     wide, high, side = WIDTH / COLUMNS, 142.0, 82.0
     lines = -(-len(panel.benchmarks) // COLUMNS)
     scene = Scene(WIDTH, high * lines + 10, f"{scale}: accuracy against confidence of every benchmark, PT and SFT")
@@ -193,6 +194,7 @@ def _draw_bins(scene: Scene, x: Axis, y: Axis, bins: Reliability, classes: tuple
     count, confidence, accuracy = (side[0, filled] for side in (bins.count, bins.confidence, bins.accuracy))
     scene.path([(x(sure), y(right)) for sure, right in zip(confidence, accuracy, strict=True)], line)
     for answers, sure, right in zip(count, confidence, accuracy, strict=True):
+        # The area of a dot, not its radius, is in proportion to the answers.
         root = math.sqrt(answers / count.sum())
         words = f"{tip}: confidence {sure:.2f}, accuracy {right:.2f}, {answers:,.0f} answers" if tip else ""
         scene.dot(x(sure), y(right), (1.6 + 6 * root) if tip else (0.8 + 3 * root), dot, words)

@@ -41,6 +41,7 @@ def specification_figure(panel: Panel) -> Figure | None:
     for k, outcome in enumerate(curve.outcomes):
         y = top + ROW * k
         scene.text(NAMES, y + 13, f"{outcome.claim.name}: {outcome.claim.title}", "small", "end")
+        # Equal neighbours become one bar: a page of single specifications would hold thousands of marks.
         for answer, run in itertools.groupby(enumerate(curve.answers[:, k]), key=lambda item: int(item[1])):
             places = [place for place, _ in run]
             words, cls = ANSWERS[answer]
@@ -100,6 +101,7 @@ def code_figure(panel: Panel) -> Figure | None:
             words.append("" if e.value is None else format_signed(e.value))
             for m in np.flatnonzero(there[s]):
                 tip = f"{panel.displays[slug]}, {panel.mixtures[m]}, {scale}: {values[s, m]:.3f}"
+                # Scales stand beside each other, since all mixtures of one code share lie on one line.
                 beside = 5 * (s - (len(panel.scales) - 1) / 2)  # px
                 scene.dot(x(percents[m]) + beside, y(values[s, m]), 2.8, f"end hue{s % 3}", tip)
         scene.text(left + 34, top + 27, "r " + ", ".join(words), "soft small")

@@ -66,6 +66,7 @@ def interval_figure(
         for place, row in mine:
             top = 36 + height * lines.index(place.line)
             _draw_mark(scene, x, top + STEP * series.index(place.series), place, row, series)
+    # A name is written once for all facets and series: written again on itself, text looks bold.
     for place in {place.line: place for place, _ in drawn}.values():
         middle = 36 + height * lines.index(place.line) + STEP * (len(series) - 1) / 2
         scene.text(NAMES, middle + 4, place.line, place.hue.replace("mean", "strong"), "end")
@@ -86,7 +87,7 @@ def _draw_mark(scene: Scene, x: Axis, y: float, place: Place, row: Row, series: 
     if e.value is None:
         if len(series) == 1:
             scene.text((x.start + x.end) / 2, y + 4, e.reason or "not measured", "soft small", "middle")
-    elif number == 2:
+    elif number == 2:  # a full dot and a ring are taken by the first two series
         scene.rect(x.clip(e.value) - 3.4, y - 3.4, 6.8, 6.8, cls=place.hue, tip=tip)
     else:
         look = "hollow" if place.hollow else place.hue if number == 0 else f"ring {place.hue}"
@@ -94,7 +95,10 @@ def _draw_mark(scene: Scene, x: Axis, y: float, place: Place, row: Row, series: 
 
 
 def _bounds(rows: Sequence[Row]) -> tuple[float, float]:
-    """Around zero, wide enough for all numbers; intervals may be cut at twice that."""
+    """Ends of an axis around zero that holds all numbers; intervals are cut at twice the largest number.
+
+    An interval over three points is so wide that it would squeeze all numbers into the middle.
+    """
     size = [abs(v) for row in rows for v in (row.estimate.value, row.paper) if v is not None]
     ends = [abs(end) for row in rows for end in row.estimate.ends or ()]
     top = min(max([*size, *ends]), 2 * max(size))

@@ -75,7 +75,7 @@ def _draw(scene: Scene, panel: Panel, found: Matrix, left: float, cell: float) -
 
 
 def _legend(scene: Scene, top: float) -> None:
-    """What the eight colours stand for."""
+    """Draw the eight colours with the correlations that they stand for."""
     for k in range(9):
         if k < 8:
             scene.rect(LABELS + 40 * k, top, 39, 10, cls=diverging(-0.875 + k / 4))

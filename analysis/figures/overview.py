@@ -51,6 +51,7 @@ def _draw_block(scene: Scene, panel: Panel, side: tuple[str, str], left: float, 
     for m, mixture in enumerate(panel.mixtures):
         scene.text(start + cell * (m + 0.5), top + 46, mixture, "soft small", "middle")
     for b, slug in enumerate(panel.benchmarks):
+        # Chance is the same for every mixture, so that any measured one tells it.
         y, level = top + 52 + ROW * b, chance[np.isfinite(chance[:, b]), b]
         _name_benchmark(scene, panel, slug, y + 13, left)
         scene.text(start - 8, y + 13, f"{level[0]:.2f}" if len(level) else "", "soft small", "end")
@@ -59,6 +60,7 @@ def _draw_block(scene: Scene, panel: Panel, side: tuple[str, str], left: float, 
             if not np.isfinite(value):
                 scene.rect(x + 1, y + 1, cell - 2, ROW - 2, cls="empty", tip=f"{tip}not measured")
                 continue
+            # Chance of five candidates is 0.2, and hardly a score is above 0.9: the colours cover what is between.
             fill, ink = sequential((value - 0.2) / 0.7)
             tip += f"{value:.3f} ± {stderr[m, b]:.3f}, chance {chance[m, b]:.3f}"
             scene.rect(x, y, cell - 1, ROW - 1, fill, tip=tip)
@@ -109,6 +111,7 @@ def seed_noise(panel: Panel) -> Figure | None:
         return None
     over_mixtures = [_spreads(panel.matrix(*side)) for side in sides]
     of_examples = [mean_measured(panel.stderr(*side)) for side in sides]
+    # One range for all facets, so that spreads can be compared across scales and stages.
     highest = float(np.nanmax([over_seeds, over_mixtures, of_examples]))
     wide, bottom = (WIDTH - NAMES) / len(sides), 40 + ROW * len(panel.benchmarks)
     scene = Scene(WIDTH, bottom + 24, "Spread of accuracy over seeds and over mixtures, by benchmark")

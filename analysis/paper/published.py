@@ -34,7 +34,7 @@ TIERS = {
     "highly reliable": ("HellaSwag", "PIQA", "COPA", "QQP"),
     "unreliable": ("WiC", "WSC", "MultiRC", "WinoGrande", "MNLI"),
 }
-"""As the text of C.2 lists them; the tier between them has no rule."""
+"""Tier -> its benchmarks as the text of C.2 lists them; the tier between the two has no rule."""
 
 
 # ---------------------------------------------------------------------------------------------- correlations
@@ -88,6 +88,7 @@ def significant(metric: str, scale: str) -> list[str]:
 def significant_range(metric: str, scale: str) -> tuple[int, int]:
     """Fewest and most significant benchmarks among all correlations that print as these: |r| off by half a digit."""
     column = [abs(r) for r in correlations(metric, scale).values()]
+    # Smaller |r| have larger p: the two ends of the rounding bound the number of discoveries.
     moved = ([min(max(r + shift, 0), 1) for r in column] for shift in (-ROUNDING, ROUNDING))
     q = (benjamini_hochberg([p_of(r, MIXTURES) for r in column]) for column in moved)
     fewest, most = (sum(value is not None and value < LEVEL for value in column) for column in q)

@@ -26,7 +26,7 @@ from configs.layout import StudyFolder
 METRICS = "metrics"
 """The table of metrics.parquet: a row for each checkpoint, benchmark, metric and normalisation."""
 EMPTY = "empty"
-"""Stands for a key that a row lacks, e.g. the recipe of a pretraining."""
+"""Word for a key that a row lacks, e.g. the recipe of a pretraining."""
 LISTED = 12
 """Names that a message lists at most."""
 
@@ -56,6 +56,7 @@ def find_rows(table: Table | Sheet, words: Sequence[str], scores: Sequence[str])
     headings = {plain(name): name for name in column_names(table)}
     rows, column = list(range(len(keys))), None
     for word in words:
+        # A key is tried before a heading: `accuracy` is a key of Table 5 and could be a column elsewhere.
         if fitting := [i for i in rows if plain(word) in keys[i]]:
             rows = fitting
         elif plain(word) in headings:
@@ -97,10 +98,10 @@ def column_names(table: Table | Sheet) -> list[str]:
 
 def describe_row(table: Table | Sheet, row: int) -> dict[str, Any]:
     """Keys by name, the cells behind them as they are shown, by heading, and the exact numbers of an estimate."""
-    alone = replace(table, rows=table.rows[row : row + 1])  # type: ignore[arg-type]  # rows of the table's own kind
-    shown = grid(alone, brief=False)
+    single = replace(table, rows=table.rows[row : row + 1])  # type: ignore[arg-type]  # rows of the table's own kind
+    shown = grid(single, brief=False)
     cells = dict(zip(shown.header[shown.keys :], shown.rows[0][shown.keys :], strict=True))
-    known = {"keys": dict(zip(key_names(table), row_keys(alone)[0], strict=True)), "shown": cells}
+    known = {"keys": dict(zip(key_names(table), row_keys(single)[0], strict=True)), "shown": cells}
     if isinstance(table, Sheet):
         return known
     e = table.rows[row].estimate

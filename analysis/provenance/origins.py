@@ -34,6 +34,7 @@ def score_files_behind(study: StudyFolder, cells: Collection[str]) -> list[Facts
         for cell in found:
             behind[cell].append(path)
     wanted: set[Path] = set()
+    # Thousands of cells share a few sets of files: each set is hashed once.
     for paths in {tuple(paths) for paths in behind.values()}:
         if fingerprint(sorted(files[path] for path in paths)) in cells:
             wanted.update(paths)

@@ -228,7 +228,7 @@ def _count_rest(listed: Sequence[Any], line: str) -> list[str]:
 
 
 def _shared(keys: Iterable[str], records: Mapping[str, Facts]) -> list[str]:
-    """For each key the commonest value of all records, then which records have another."""
+    """Lines with the commonest value of each key, then the records that have another."""
     lines = []
     for key in keys:
         values = {name: _format_value(record.get(key)) for name, record in records.items()}

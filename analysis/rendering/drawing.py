@@ -130,6 +130,7 @@ class Axis:
         step = float(min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - raw)))
         first = np.ceil(self.low / step - 1e-9)
         last = np.floor(self.high / step + 1e-9)
+        # Rounding removes 0.30000000000000004; adding 0.0 turns -0.0 into 0.0.
         return [round(float(i * step), 10) + 0.0 for i in np.arange(first, last + 1)]
 
 

@@ -38,7 +38,7 @@ def format_estimate(e: Estimate) -> str:
 
 
 def format_estimate_of(e: Estimate) -> str:
-    """As `format_estimate`, with the number of points; the reason where there is no value."""
+    """Value, interval and number of points, e.g. `+0.44 [+0.12, +0.70], n 9`; the reason where there is no value."""
     return e.reason if e.value is None else f"{format_estimate(e)}, n {e.n}"
 
 
@@ -58,6 +58,14 @@ def format_fact(value: str | int | float | None) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def format_count(count: float) -> str:
+    """A large number in short, e.g. `1.5B`, `200k`."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:g}{unit}"
+    return f"{count:g}"
 
 
 def format_points(share: float) -> str:

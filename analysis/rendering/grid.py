@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 NUMBER = re.compile(r"[+−\-\[.\d]")
-"""Begins a cell that is a number or an interval."""
+"""Matches the first character of a number or an interval."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Grid:
         )
 
     def filled(self) -> Grid:
-        """Without the columns that are empty in every row."""
+        """The grid less the columns that are empty in every row."""
         return self.only(i for i in range(len(self.header)) if not self.rows or any(row[i] for row in self.rows))
 
     def numeric(self, column: int) -> bool:
@@ -102,5 +102,5 @@ def _narrower_forms(grid: Grid) -> Iterator[tuple[Grid, int]]:
 
 
 def below(grid: Grid, grouped: int) -> Grid:
-    """Without its first `grouped` keys."""
+    """The grid less its first `grouped` keys, which stand above the rows."""
     return grid.only(range(grouped, len(grid.header)))

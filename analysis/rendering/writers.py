@@ -81,7 +81,10 @@ def format_verdict(row: Row) -> str:
 
 
 def grid(table: Table | Sheet, *, brief: bool = True, on_terminal: bool = False) -> Grid:
-    """Every cell as text, empty columns left out. brief: columns for little room; on_terminal: brief rows too."""
+    """The table with every cell as text, less its empty columns.
+
+    brief: only the columns for little room; on_terminal: only the brief rows too.
+    """
     if isinstance(table, Sheet):
         header = [name.replace("_", " ") for name in table.header]
         body = [[format_fact(cell) for cell in row] for row in table.rows]
@@ -91,6 +94,7 @@ def grid(table: Table | Sheet, *, brief: bool = True, on_terminal: bool = False)
     header, body = [field.heading for field in columns], [[field.text(row) for field in columns] for row in rows]
     hidden = len(table.rows) - len(rows)
     notes = (*table.notes, *([f"{hidden} more rows are in the files"] if hidden else []))
+    # Number, interval and verdict stay: without them a row says nothing that can be trusted.
     optional = (*(column.name for column in reversed(table.extra)), "difference", "n", "q", "p")
     weak = frozenset(i for i, row in enumerate(rows) if row.verdict in (RowVerdict.MISSING, RowVerdict.NO_CLAIM))
     return Grid(table.title, header, body, len(table.keys), optional, weak, notes).filled()
@@ -100,13 +104,13 @@ def grid(table: Table | Sheet, *, brief: bool = True, on_terminal: bool = False)
 
 
 def as_text(table: Table | Sheet) -> str:
-    """For the terminal: brief rows, runs of equal keys shown once."""
+    """Plain text with the brief rows, in which runs of equal keys are shown once."""
     shown = grid(table, on_terminal=True)
     return "\n".join([shown.title, *align_once(shown), *(f"  {note}" for note in shown.notes)])
 
 
 def show(table: Table | Sheet, console: Console | None = None) -> None:
-    """On the terminal in its colours and width; elsewhere as `as_text`."""
+    """Print a table in the colours and width of the terminal; elsewhere as `as_text`."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
@@ -248,7 +252,7 @@ def _tex(text: str) -> str:
 
 
 FORMS: dict[str, Callable[[Table | Sheet], str]] = {"text": as_text, "csv": as_csv, "md": as_markdown, "tex": as_latex}
-"""By what a user calls them; all but text are the suffixes of files."""
+"""Name of a format on the command line -> its writer; all but `text` are suffixes of files too."""
 FILES = ("csv", "md", "tex")
 
 

@@ -45,7 +45,7 @@ class BenchmarkPage:
     reliability: Figure | None
     """None: only published metrics are here."""
     tables: list[HtmlTable]
-    """What the tables say of this benchmark."""
+    """The rows of the tables that are about this benchmark."""
 
 
 def pages(panel: Panel, tables: Sequence[Table], found: dict[tuple[str, Protocol], Verdict]) -> list[BenchmarkPage]:

@@ -30,6 +30,7 @@ from analysis.report.tables import html_sheet, html_table
 from analysis.report.verdict import choices, verdicts
 from analysis.stats.estimates import Estimate
 from analysis.tables.catalogue import build_tables
+from analysis.tables.paper import describe_scales
 from analysis.tables.settings import settings_tables
 from configs.artifacts import read_json, write_text
 from configs.errors import ArtifactError
@@ -55,7 +56,7 @@ ABSENT = {
     "noise": "No mixture was run with two seeds: seed noise and reliability are not measured.",
     "loss": "The run folders are not here (published scores only).",
 }
-"""What stands in a section without figures."""
+"""Section -> the sentence that replaces its figures where there are none."""
 NUMBERS = {
     "figure1": "category_means",
     "figure5": "coherence",
@@ -85,6 +86,7 @@ def build_report(study: StudyFolder, average_seeds: bool = False) -> Path:
     drawn = sections(panel, {table.name: table for table in tables}) | {"loss": [loss] if loss else []}
     folder = study.report
     settings = settings_tables(panel)
+    # Files come before the page, so that an index.html is never there without them.
     write_tables([*settings, *tables], folder / "tables")
     html, declared = compose(panel, tables, settings, drawn)
     write_figures([figure for figures in (declared, *drawn.values()) for figure in figures], folder / "figures")
@@ -118,6 +120,7 @@ def compose(
             pages=pages(panel, tables, found),
             choices=choices(panel, by_name["decisions"]),
             cost_notes=[note.detail for note in by_name["decisions"].caveats],
+            describe_scales=describe_scales,
             enough_freedom=ENOUGH_FREEDOM,
             seed_notes=[note.detail for note in by_name["table5"].caveats if note.kind is NoteKind.SEED_NOISE],
             tiles=summary.tiles(panel, declared),

@@ -97,5 +97,6 @@ def _cell(table: Table, row: Row, field: Field, text: str, exact: bool) -> HtmlC
         return HtmlCell(text)
     number = field.exact(row)
     value = row.estimate.value if field.tinted and table.signed else None
+    # Beyond 1 it is no correlation but, say, a difference in percentage points, for which there is no colour.
     tint = f"n {diverging(value)}" if value is not None and abs(value) <= 1 else "n"
     return HtmlCell(text, tint, f"{number:.5g}" if exact and number is not None else "")

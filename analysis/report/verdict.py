@@ -42,7 +42,7 @@ HALF = 0.5
 """Share of the pairs of mixtures that a coin ranks alike."""
 
 ABOVE, REVERSED, NO_INTERVAL = "above", "reversed", "no interval"
-"""Where an interval may lie; the fourth place is that it includes what no relation would give."""
+"""Positions of an interval; the fourth is that it includes the value of no relation."""
 
 
 class Level(StrEnum):
@@ -54,7 +54,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Signal:
-    """What the tables say of one benchmark under one protocol."""
+    """Numbers of the tables on one benchmark under one protocol."""
 
     agreement: Estimate
     """Share of the pairs of mixtures that the early and the late score rank alike."""
@@ -88,7 +88,7 @@ class Verdict:
     reasons: tuple[Reason, ...]
     """The graver first; none for `Level.TRUST`."""
     numbers: tuple[str, ...]
-    """What was held against the rule, with its uncertainty; the one that decides first."""
+    """Numbers that the rule looked at, with their uncertainty; the one that decides comes first."""
 
     @property
     def brief(self) -> str:
@@ -233,12 +233,12 @@ def _unmeasured(sides: tuple[Noise, Noise], b: int) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What training on the mixture that an early score puts first would have meant."""
+    """Consequence of training on the mixture that an early score puts first."""
 
     early: str
     late: str
     score: str
-    """What is averaged, e.g. mean of 20 benchmarks."""
+    """Name of the score, e.g. mean of 20 benchmarks."""
     first: tuple[str, ...]
     """Mixtures that the early score puts first; several are tied."""
     best: tuple[str, ...]
@@ -264,7 +264,7 @@ class Choice:
 
 
 def choices(panel: Panel, decisions: Table) -> list[Choice]:
-    """By the mean over all benchmarks and over each category; what is paid for is SFT at the largest scale."""
+    """Choices by the mean over all benchmarks and over each category, paid for after SFT at the largest scale."""
     paid = (panel.scales[-1], "SFT")
     singles = set(panel.displays.values())
     found = []

@@ -34,7 +34,7 @@ def build_tables(panel: Panel, names: Sequence[str] | None = None) -> list[Table
 
 
 def _with_scores(table: Table, panel: Panel) -> Table:
-    """Every number with the fingerprint of its score files."""
+    """The table with the fingerprint of the score files behind every number."""
     scopes = ((row, row.scope or Scope.of_keys(table.keys, row.keys)) for row in table.rows)
     return replace(table, rows=tuple(replace(row, scope=s, scores=panel.scores_behind(s)) for row, s in scopes))
 

@@ -36,7 +36,7 @@ SIGNALS = {
     "margin of the true answer": ("margin", "sum", 1),
     "NLL of the true answer": ("nll", "sum", -1),
 }
-"""What may be looked at early: metric, normalisation, and whether more or less of it is better."""
+"""Name of an early signal -> (metric, normalisation, 1 where more is better and -1 where less is)."""
 HELD_OUT = "loss on held-out documents"
 
 
@@ -80,7 +80,7 @@ def decision_table(panel: Panel) -> Table:
 
 
 def signal_table(panel: Panel) -> Table:
-    """Which early metric ranks mixtures most as accuracy does later: decision accuracy, mean over benchmarks."""
+    """Decision accuracy of each early metric against later accuracy, mean over benchmarks."""
 
     def rows() -> Iterator[Row]:
         for protocol in protocols(panel):
@@ -110,6 +110,7 @@ def subset_table(panel: Panel) -> Table:
             early, late = (panel.matrix(*side) for side in (protocol.early, protocol.late))
             columns = np.flatnonzero(np.isfinite(early).any(axis=0) & np.isfinite(late).any(axis=0))
             early, late = early[:, columns], late[:, columns]
+            # A choice must see the same benchmarks for every mixture: those that lack one are left out.
             whole = np.isfinite(early).all(axis=1) & np.isfinite(late).all(axis=1)
             n, points = int(whole.sum()), "mixtures, each left out of the choice"
             if n < 4 or not len(columns):
@@ -156,7 +157,7 @@ def _groups(panel: Panel, there: np.ndarray) -> Iterator[tuple[str, list[int]]]:
 
 
 def _mean_of_draws(values: np.ndarray) -> np.ndarray:
-    """As `mean_over_benchmarks`, of each draw; values: [draws, mixtures, benchmarks]."""
+    """`mean_over_benchmarks` of each draw; values: [draws, mixtures, benchmarks]."""
     draws, mixtures, benchmarks = values.shape
     return mean_over_benchmarks(values.reshape(-1, benchmarks)).reshape(draws, mixtures)
 

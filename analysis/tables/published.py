@@ -51,7 +51,7 @@ def published_sheets() -> dict[str, list[Sheet]]:
 
 
 def worked_out() -> Iterator[str]:
-    """Everything that r and n give: by benchmark, means, counts, tiers."""
+    """Blocks of text with all that r and n give: by benchmark, means, counts, tiers."""
     for metric in ("accuracy", "confidence"):
         yield _by_benchmark(metric)
     yield _means()
