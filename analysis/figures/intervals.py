@@ -53,8 +53,7 @@ def interval_figure(
     )
     height = max(19, STEP * len(series) + 8)
     bottom = 40 + height * len(lines)
-    legend = [f"{sign} {one}" for sign, one in zip(SIGNS, series, strict=False) if len(series) > 1]
-    legend += ["◇ paper"] if any(row.paper is not None for _, row in drawn) else []
+    legend = _legend(series, beside_paper=any(row.paper is not None for _, row in drawn))
     scene = Scene(WIDTH, bottom + (44 if legend else 24), title)
     wide = (WIDTH - NAMES) / max(len(facets), 1)
     for f, facet in enumerate(facets):
@@ -67,11 +66,18 @@ def interval_figure(
             top = 36 + height * lines.index(place.line)
             _draw_mark(scene, x, top + STEP * series.index(place.series), place, row, series)
     # A name is written once for all facets and series: written again on itself, text looks bold.
-    for place in {place.line: place for place, _ in drawn}.values():
-        middle = 36 + height * lines.index(place.line) + STEP * (len(series) - 1) / 2
-        scene.text(NAMES, middle + 4, place.line, place.hue.replace("mean", "strong"), "end")
-    scene.text(NAMES + 16, bottom + 36, "   ".join(legend), "small")
+    hues = {place.line: place.hue for place, _ in drawn}
+    for number, line in enumerate(lines):
+        middle = 36 + height * number + STEP * (len(series) - 1) / 2
+        scene.text(NAMES, middle + 4, line, hues[line].replace("mean", "strong"), "end")
+    scene.text(NAMES + 16, bottom + 36, legend, "small")
     return Figure(name, title, caption, scene)
+
+
+def _legend(series: Sequence[str], *, beside_paper: bool) -> str:
+    """The signs of the series, where there are several, and of the paper's numbers."""
+    signs = [f"{sign} {one}" for sign, one in zip(SIGNS, series, strict=False)] if len(series) > 1 else []
+    return "   ".join([*signs, *(["◇ paper"] if beside_paper else [])])
 
 
 def _draw_mark(scene: Scene, x: Axis, y: float, place: Place, row: Row, series: Sequence[str]) -> None:

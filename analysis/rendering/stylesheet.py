@@ -103,10 +103,8 @@ def parse(css: str) -> Stylesheet:
     for selectors, body in blocks:
         declared = dict(_resolved(body, variables))
         for selector in (part.strip() for part in selectors.split(",")):
-            if selector in (":root", "svg"):  # what a mark inherits
-                rules.append(Rule("", frozenset(), declared))
-                continue
-            found = SELECTOR.fullmatch(selector)
+            # A mark inherits what is declared for the page and the picture.
+            found = SELECTOR.fullmatch("" if selector in (":root", "svg") else selector)
             assert found, f"unknown selector {selector!r}"
             rules.append(Rule(found[1] or "", frozenset(found[2].split(".")[1:]), declared))
     rules.sort(key=lambda rule: (len(rule.classes), bool(rule.element)))

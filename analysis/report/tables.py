@@ -77,15 +77,14 @@ def _content(
     table: Table, rows: Sequence[Row], without: Sequence[int] = (), *, exact: bool = True
 ) -> tuple[list[HtmlColumn], list[list[HtmlCell]]]:
     """without: places of columns; exact: with the numbers to sort by."""
-    every = fields(table)
+    every = [field for i, field in enumerate(fields(table)) if i not in without]
     body = [[field.text(row) for field in every] for row in rows]
-    filled = (i for i in range(len(every)) if not body or any(texts[i] for texts in body))
-    places = [i for i in filled if i not in without]
-    columns = [HtmlColumn(every[i].heading, every[i].kind) for i in places]
+    filled = [i for i in range(len(every)) if not body or any(texts[i] for texts in body)]
+    columns = [HtmlColumn(every[i].heading, every[i].kind) for i in filled]
     if keys := [i for i, column in enumerate(columns) if column.kind == "key"]:
         columns[keys[-1]] = HtmlColumn(columns[keys[-1]].name, "name")
     cells = [
-        [_cell(table, row, every[i], texts[i], exact) for i in places] for row, texts in zip(rows, body, strict=True)
+        [_cell(table, row, every[i], texts[i], exact) for i in filled] for row, texts in zip(rows, body, strict=True)
     ]
     return columns, cells
 
