@@ -7,6 +7,7 @@ diagrams of all benchmarks of a scale in one figure. What was not measured is no
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,11 +16,14 @@ from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
 from analysis.stats.calibration import ReliabilityDiagram, reliability_diagram, width_bins
 from analysis.stats.estimates import Z95, mean_measured
 
-NAMES = 60  # room for a mixture's name
-ROW = 19
-COLUMNS = 5
-SERIES = (("confidence", "hollow", "curve"), ("confidence_scaled", "end hue0", "curve hue0"))
-"""Which confidence, the classes of its dots and of the line through them."""
+NAMES = 60  # px for a mixture's name
+ROW = 19  # px
+COLUMNS = 5  # benchmarks beside each other in the overview
+SERIES = (
+    ("confidence", "hollow", "curve", "as scored"),
+    ("confidence_scaled", "end hue0", "curve hue0", "after its temperature"),
+)
+"""(metric, class of its dots, class of the line through them, its name under the pointer)."""
 READING = (
     "Grey rings: confidence as scored; blue: after a temperature that was fitted on other examples. 15 equally wide "
     "bins of the answers of all mixtures; a larger dot has more answers. On the dashed line a bin is as often right as "
@@ -32,30 +36,36 @@ def accuracy_figure(panel: Panel, slug: str) -> Figure:
     b, name = panel.benchmarks.index(slug), panel.displays[slug]
     sides = [(scale, stage) for scale in panel.scales for stage in STAGES]
     values = {side: panel.matrix(*side)[:, b] for side in sides}
-    half = {side: np.nan_to_num(Z95 * panel.stderr(*side)[:, b]) for side in sides}
+    errors = {side: np.nan_to_num(Z95 * panel.stderr(*side)[:, b]) for side in sides}
     chance = {scale: _chance(panel, scale, b) for scale in panel.scales}
-    known = [end for side in sides for sign in (-1, 1) for end in values[side] + sign * half[side]]
-    known = [end for end in (*known, *chance.values()) if math.isfinite(end)] or [0.0, 1.0]
-    margin = 0.04 * (max(known) - min(known)) + 0.005
+    low, high = _range([*chance.values(), *(v + sign * errors[side] for side, v in values.items() for sign in (-1, 1))])
     bottom = 34 + ROW * len(panel.mixtures)
     scene = Scene(WIDTH, bottom + 44, f"{name}: accuracy on every mixture, after pretraining and after fine-tuning")
     wide = WIDTH / len(panel.scales)
     for i, scale in enumerate(panel.scales):
-        x = Axis(min(known) - margin, max(known) + margin, i * wide + NAMES + 12, (i + 1) * wide - 24)
+        x = Axis(low, high, i * wide + NAMES + 12, (i + 1) * wide - 24)
         scene.text(x.start, 14, scale, "head")
-        for tick in x.ticks():
-            scene.line(x(tick), 24, x(tick), bottom, "grid")
-            scene.text(x(tick), bottom + 15, f"{tick:g}", "soft small", "middle")
+        scene.value_axis(x, x.ticks(), 24, bottom)
         if math.isfinite(chance[scale]):
             scene.line(x(chance[scale]), 24, x(chance[scale]), bottom, "dashed", f"chance {chance[scale]:.3f}")
         for m, mixture in enumerate(panel.mixtures):
             scene.text(i * wide + NAMES, 38 + ROW * m, mixture, "small", "end")
+            # PT is drawn a little above the line of its mixture and SFT below it, so that neither hides the other.
             for stage, up in zip(STAGES, (-3.5, 3.5), strict=True):
                 tip, y = f"{mixture}, {scale}, {stage}", 34 + ROW * m + up
-                _draw_accuracy(scene, x, y, stage, values[scale, stage][m], half[scale, stage][m], tip)
+                _draw_accuracy(scene, x, y, stage, values[scale, stage][m], errors[scale, stage][m], tip)
     _draw_legend(scene, NAMES + 12, bottom + 34)
     caption = "Share of right answers, with 95 % intervals (± 1.96 standard errors over examples)."
     return Figure(f"accuracy_{slug}", "Accuracy of every mixture", caption, scene)
+
+
+def _range(numbers: Sequence[float | np.ndarray]) -> tuple[float, float]:
+    """Ends of an axis that shows all finite numbers with a margin; [0, 1] where there are none."""
+    known = np.hstack(numbers)
+    known = known[np.isfinite(known)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    margin = 0.04 * (high - low) + 0.005
+    return low - margin, high + margin
 
 
 def _draw_accuracy(scene: Scene, x: Axis, y: float, stage: str, value: float, error: float, tip: str) -> None:
@@ -87,7 +97,7 @@ def _chance(panel: Panel, scale: str, b: int) -> float:
 
 
 def diagram(panel: Panel, scale: str, stage: str, slug: str, metric: str) -> ReliabilityDiagram | None:
-    """Of the answers of all mixtures together, one cell; metric: confidence or confidence_scaled; None: no answers."""
+    """Reliability over the answers of all mixtures; None: no answers. metric: confidence or confidence_scaled."""
     sure, right = (panel.answers_over_seeds(scale, stage, slug, name) for name in (metric, "accuracy"))
     if not panel.average_seeds:
         sure, right = sure[:1], right[:1]
@@ -118,7 +128,7 @@ def reliability_figure(panel: Panel, slug: str) -> Figure | None:
 
 
 def reliability_overview(panel: Panel, scale: str) -> Figure | None:
-    """All benchmarks of a scale, PT and SFT side by side; None without single answers."""
+    """Small diagrams of all benchmarks of a scale, PT and SFT side by side; None without single answers."""
     wide, high, side = WIDTH / COLUMNS, 142.0, 82.0
     lines = -(-len(panel.benchmarks) // COLUMNS)
     scene = Scene(WIDTH, high * lines + 10, f"{scale}: accuracy against confidence of every benchmark, PT and SFT")
@@ -154,33 +164,28 @@ def _diagram(
     """One square; detailed: with its axes and a tip at every bin, else one tip for the whole. False: nothing known."""
     left, top = place
     x, y = Axis(0, 1, left, left + side), Axis(0, 1, top + side, top)
-    found = {metric: diagram(panel, scale, stage, slug, metric) for metric, _, _ in SERIES}
-    errors = [
-        _mean(panel.matrix(scale, stage, name)[:, panel.benchmarks.index(slug)]) for name in ("ece", "ece_scaled")
-    ]
-    error = "ECE " + " → ".join(f"{e:.{3 if detailed else 2}f}" for e in errors if math.isfinite(e))
-    known = any(found.values())
+    found = [diagram(panel, scale, stage, slug, metric) for metric, *_ in SERIES]
+    known = any(found)
+    error = _format_errors(panel, scale, stage, slug, digits=3 if detailed else 2)
     if known and not detailed:
         tip = f"{panel.displays[slug]}, {scale}, {stage}: {error} (mean over mixtures, before and after temperature)"
         scene.rect(left, top, side, side, cls="ring", tip=tip)
-    for tick in (0, 0.5, 1):
-        scene.line(x(tick), y(0), x(tick), y(1), "grid")
-        scene.line(x(0), y(tick), x(1), y(tick), "grid")
-        if detailed:
-            scene.text(x(tick), y(0) + 15, f"{tick:g}", "soft small", "middle")
-            scene.text(x(0) - 6, y(tick) + 4, f"{tick:g}", "soft small", "end")
-    scene.line(x(0), y(0), x(1), y(1), "dashed")
-    for metric, dot, line in SERIES:
-        if (bins := found[metric]) is not None:
-            what = "as scored" if metric == "confidence" else "after its temperature"
-            _draw_bins(scene, x, y, bins, (dot, line), f"{stage}, {what}" if detailed else "")
-    if not known:
-        scene.text(x(0.5), y(0.5), "no answers", "soft small", "middle")
-    elif detailed:
-        scene.text(x(0), y(0) + 46, error, "small")
+    scene.unit_square(x, y, below=detailed, beside=detailed)
+    for bins, (_, dot, line, reading) in zip(found, SERIES, strict=True):
+        if bins is not None:
+            _draw_bins(scene, x, y, bins, (dot, line), f"{stage}, {reading}" if detailed else "")
+    if known:
+        scene.text(x(0), y(0) + (46 if detailed else 13), error, "small" if detailed else "soft small")
     else:
-        scene.text(x(0), y(0) + 13, error, "soft small")
+        scene.text(x(0.5), y(0.5), "no answers", "soft small", "middle")
     return known
+
+
+def _format_errors(panel: Panel, scale: str, stage: str, slug: str, digits: int) -> str:
+    """Expected calibration error before and after the temperature, means over mixtures, e.g. `ECE 0.12 → 0.03`."""
+    b = panel.benchmarks.index(slug)
+    errors = [float(mean_measured(panel.matrix(scale, stage, name)[:, b])) for name in ("ece", "ece_scaled")]
+    return "ECE " + " → ".join(f"{e:.{digits}f}" for e in errors if math.isfinite(e))
 
 
 def _draw_bins(scene: Scene, x: Axis, y: Axis, bins: ReliabilityDiagram, classes: tuple[str, str], tip: str) -> None:
@@ -190,10 +195,7 @@ def _draw_bins(scene: Scene, x: Axis, y: Axis, bins: ReliabilityDiagram, classes
     count, confidence, accuracy = (side[0, filled] for side in (bins.count, bins.confidence, bins.accuracy))
     scene.path([(x(sure), y(right)) for sure, right in zip(confidence, accuracy, strict=True)], line)
     for answers, sure, right in zip(count, confidence, accuracy, strict=True):
+        # The area of a dot, not its radius, is in proportion to the answers.
         root = math.sqrt(answers / count.sum())
         words = f"{tip}: confidence {sure:.2f}, accuracy {right:.2f}, {answers:,.0f} answers" if tip else ""
         scene.dot(x(sure), y(right), (1.6 + 6 * root) if tip else (0.8 + 3 * root), dot, words)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(mean_measured(values))

@@ -5,55 +5,45 @@ In: a study's panel and the tables whose numbers are drawn. Out: `Figure`s, SVG 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from analysis.panel.panel import Panel
-    from analysis.rendering.drawing import Figure
-    from analysis.rendering.table import Table
-
+from analysis.figures import overview
+from analysis.figures.benchmarks import reliability_overview
+from analysis.figures.claims import code_figure, specification_figure
+from analysis.figures.intervals import category_figures, cross_stage
+from analysis.figures.matrices import matrix_figures
+from analysis.panel.panel import Panel
+from analysis.rendering.drawing import Figure, style
+from analysis.rendering.table import Table
+from configs.artifacts import write_text
 
 TABLES = ("table5", "table6", "coherence", "category_means", "code_share", "web_differences")
 """Tables whose numbers the figures show."""
 
 
-def sections(panel: Panel, tables: dict[str, Table]) -> dict[str, list[Figure]]:
+def sections(panel: Panel, tables: Mapping[str, Table]) -> dict[str, list[Figure]]:
     """Section of the report -> its figures; tables: at least `TABLES`, by name. What was not measured is not drawn."""
-    from analysis.figures import overview
-    from analysis.figures.benchmarks import reliability_overview
-    from analysis.figures.claims import code_figure, specification_figure
-    from analysis.figures.intervals import interval_figures
-    from analysis.figures.matrices import matrix_figures
-
-    intervals = {figure.name: figure for figure in interval_figures(panel, tables)}
-
-    def some(*figures: Figure | None) -> list[Figure]:
-        return [figure for figure in figures if figure is not None]
-
+    by_category = category_figures(panel, tables)
     metrics = [metric for metric in ("accuracy", "confidence") if panel.has(metric)]
-    return {
-        "transfer": some(
-            intervals.get("figure1"), *(overview.cross_stage(panel, tables["table5"], metric) for metric in metrics)
-        ),
-        "claims": some(specification_figure(panel)),
-        "accuracy": some(overview.accuracy_heatmap(panel)),
-        "alignment": some(
-            intervals.get("figure6"), overview.alignment_scatter(panel) if "confidence" in metrics else None
-        ),
-        "calibration": some(*(reliability_overview(panel, scale) for scale in panel.scales)),
-        "matrices": some(intervals.get("figure5"), *matrix_figures(panel)),
-        "data": some(intervals.get("figure13"), intervals.get("figure14"), code_figure(panel)),
-        "noise": some(overview.seed_noise(panel)),
+    drawn: dict[str, list[Figure | None]] = {
+        "transfer": [by_category.get("figure1"), *(cross_stage(panel, tables["table5"], metric) for metric in metrics)],
+        "claims": [specification_figure(panel)],
+        "accuracy": [overview.accuracy_heatmap(panel)],
+        "alignment": [
+            by_category.get("figure6"),
+            overview.alignment_scatter(panel) if "confidence" in metrics else None,
+        ],
+        "calibration": [reliability_overview(panel, scale) for scale in panel.scales],
+        "matrices": [by_category.get("figure5"), *matrix_figures(panel)],
+        "data": [by_category.get("figure13"), by_category.get("figure14"), code_figure(panel)],
+        "noise": [overview.seed_noise(panel)],
     }
+    return {section: [figure for figure in figures if figure is not None] for section, figures in drawn.items()}
 
 
 def write_figures(figures: list[Figure], folder: Path, formats: Sequence[str] = ("svg",)) -> None:
     """<folder>/<name>.svg, each with its own style, and where asked <name>.pdf."""
-    from analysis.rendering.drawing import style
-    from configs.artifacts import write_text
-
     for figure in figures:
         if "svg" in formats:
             write_text(folder / f"{figure.name}.svg", figure.scene.svg(style()) + "\n")

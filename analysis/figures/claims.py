@@ -13,6 +13,7 @@ from analysis.claims.multiverse import UNKNOWN, SpecificationCurve, specificatio
 from analysis.panel.panel import Panel
 from analysis.protocols.data_effects import code_over_mixtures, code_percents
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
+from analysis.rendering.formats import format_signed
 
 NAMES = 300
 ROW = 19
@@ -40,6 +41,7 @@ def specification_figure(panel: Panel) -> Figure | None:
     for k, outcome in enumerate(curve.outcomes):
         y = top + ROW * k
         scene.text(NAMES, y + 13, f"{outcome.claim.name}: {outcome.claim.title}", "small", "end")
+        # Equal neighbours become one bar: a page of single specifications would hold thousands of marks.
         for answer, run in itertools.groupby(enumerate(curve.answers[:, k]), key=lambda item: int(item[1])):
             places = [place for place, _ in run]
             words, cls = ANSWERS[answer]
@@ -96,9 +98,10 @@ def code_figure(panel: Panel) -> Figure | None:
         words = []
         for s, scale in enumerate(panel.scales):
             e = found[scale][b].estimate
-            words.append("" if e.value is None else f"{e.value:+.2f}".replace("-", "−"))
+            words.append("" if e.value is None else format_signed(e.value))
             for m in np.flatnonzero(there[s]):
                 tip = f"{panel.displays[slug]}, {panel.mixtures[m]}, {scale}: {values[s, m]:.3f}"
+                # Scales stand beside each other, since all mixtures of one code share lie on one line.
                 beside = 5 * (s - (len(panel.scales) - 1) / 2)  # px
                 scene.dot(x(percents[m]) + beside, y(values[s, m]), 2.8, f"end hue{s % 3}", tip)
         scene.text(left + 34, top + 27, "r " + ", ".join(words), "soft small")

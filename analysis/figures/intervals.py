@@ -1,31 +1,40 @@
-"""Figures 1, 5, 6, 7 and 12 to 14: numbers of a table with their intervals, beside the paper's.
+"""Numbers with their intervals, beside the paper's: the cross-stage figures and Figures 1, 5, 6, 7 and 12 to 14.
 
 In: `Table`s. Out: `Figure`s of one form: facets side by side, a line for each name, a mark for each series in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from analysis.panel.panel import Panel
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
+from analysis.rendering.formats import format_estimate_of, format_p, format_signed
 from analysis.rendering.table import Row, Table
-from analysis.stats.estimates import Estimate
+from analysis.rendering.writers import format_verdict
+from analysis.tables.transfer import MEAN
 
-NAMES = 128
-STEP = 11  # between the series of a line
-MARKS = ("●", "○", "■")
+NAMES = 128  # px left of the facets, for the name of a line
+STEP = 11  # px between the series of a line
+SIGNS = ("●", "○", "■")  # in the legend, in the order of the series
+CORRELATIONS = (-1.0, 1.0)
+FIGURE_2 = {"accuracy": "2a", "confidence": "2b"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row of a table is drawn."""
+    """Where and how a row of a table is drawn."""
 
     facet: str
     line: str
-    series: str
-    hue: str = ""
+    series: str = ""
+    hue: str = "mean"
+    """Class of the mark, its interval and the name of its line."""
+    hollow: bool = False
+    """The number supports no claim."""
+    note: str = ""
+    """Added to what the mark says under the pointer."""
 
 
 def interval_figure(
@@ -34,149 +43,175 @@ def interval_figure(
     caption: str,
     rows: Iterable[tuple[Place, Row]],
     *,
-    bounds: tuple[float, float] | None = (-1.0, 1.0),
-    share_bounds: bool = True,
-) -> Figure | None:
-    """bounds: of every facet's axis; None: what the numbers and intervals need, alike for all with `share_bounds`."""
-    drawn = [(place, row) for place, row in rows]
-    if not any(row.estimate.value is not None for _, row in drawn):
-        return None
+    bounds: tuple[float, float] | None = CORRELATIONS,
+    heads: Mapping[str, str] | None = None,
+) -> Figure:
+    """bounds: of every facet's axis; None: what the facet's numbers and intervals need. heads: facet -> its heading."""
+    drawn = list(rows)
     facets, lines, series = (
         list(dict.fromkeys(getattr(place, field) for place, _ in drawn)) for field in ("facet", "line", "series")
     )
-    height = max(20, STEP * len(series) + 8)
+    height = max(19, STEP * len(series) + 8)
     bottom = 40 + height * len(lines)
-    scene = Scene(WIDTH, bottom + 44, title)
-    wide = (WIDTH - NAMES) / len(facets)
+    legend = _legend(series, beside_paper=any(row.paper is not None for _, row in drawn))
+    scene = Scene(WIDTH, bottom + (44 if legend else 24), title)
+    wide = (WIDTH - NAMES) / max(len(facets), 1)
     for f, facet in enumerate(facets):
         mine = [(place, row) for place, row in drawn if place.facet == facet]
-        left = NAMES + f * wide
-        low, high = bounds or _bounds([row for _, row in (drawn if share_bounds else mine)])
-        x = Axis(low, high, left + 20, left + wide - 20)
-        scene.text(left + 20, 14, facet, "head")
-        for tick in x.ticks(4):
-            scene.line(x(tick), 24, x(tick), bottom, "zero" if tick == 0 else "grid")
-            scene.text(x(tick), bottom + 14, f"{tick:+g}".replace("-", "−") if tick else "0", "soft small", "middle")
+        low, high = bounds or _bounds([row for _, row in mine])
+        x = Axis(low, high, NAMES + f * wide + 16, NAMES + (f + 1) * wide - 22)
+        scene.text(x.start, 14, (heads or {}).get(facet, facet), "head")
+        scene.value_axis(x, x.ticks(4), 24, bottom, signed=True)
         for place, row in mine:
-            top, number = 34 + height * lines.index(place.line), series.index(place.series)
-            if f == 0:
-                scene.text(NAMES, top + height / 2 - 2, place.line, place.hue.replace("mean", "strong"), "end")
-            _mark(scene, x, top + STEP * number, row, place, number)
-    named = [f"{mark} {one}" for mark, one in zip(MARKS, series, strict=False)] if len(series) > 1 else []
-    scene.text(NAMES + 20, bottom + 36, "   ".join([*named, "◇ paper"]), "small")
+            top = 36 + height * lines.index(place.line)
+            _draw_mark(scene, x, top + STEP * series.index(place.series), place, row, series)
+    # A name is written once for all facets and series: written again on itself, text looks bold.
+    hues = {place.line: place.hue for place, _ in drawn}
+    for number, line in enumerate(lines):
+        middle = 36 + height * number + STEP * (len(series) - 1) / 2
+        scene.text(NAMES, middle + 4, line, hues[line].replace("mean", "strong"), "end")
+    scene.text(NAMES + 16, bottom + 36, legend, "small")
     return Figure(name, title, caption, scene)
 
 
-def _mark(scene: Scene, x: Axis, y: float, row: Row, place: Place, number: int) -> None:
-    e, hue = row.estimate, place.hue or "mean"
-    tip = f"{place.line}, {place.facet}, {place.series}: {_format_estimate(e)}" + (
-        "" if row.paper is None else f"; paper {row.paper:+.2f}".replace("-", "−")
-    )
+def _legend(series: Sequence[str], *, beside_paper: bool) -> str:
+    """The signs of the series, where there are several, and of the paper's numbers."""
+    signs = [f"{sign} {one}" for sign, one in zip(SIGNS, series, strict=False)] if len(series) > 1 else []
+    return "   ".join([*signs, *(["◇ paper"] if beside_paper else [])])
 
-    def inside(value: float) -> float:
-        return x(min(max(value, x.low), x.high))
 
-    if e.low is not None and e.high is not None:
-        scene.line(inside(e.low), y, inside(e.high), y, f"whisker {hue}", tip)
+def _draw_mark(scene: Scene, x: Axis, y: float, place: Place, row: Row, series: Sequence[str]) -> None:
+    """A number with its interval and the paper's; a line of one series says why its number is missing."""
+    e, number = row.estimate, series.index(place.series)
+    where = ", ".join(filter(None, (place.line, place.facet, place.series)))
+    paper = "" if row.paper is None else f"paper {format_signed(row.paper)}"
+    tip = "; ".join(filter(None, (f"{where}: {format_estimate_of(e)}", paper, place.note)))
+    if e.ends:
+        scene.line(x.clip(e.ends[0]), y, x.clip(e.ends[1]), y, f"whisker {place.hue}", tip)
     if row.paper is not None:
-        scene.diamond(inside(row.paper), y, 4.5, "paper", tip)
+        scene.diamond(x.clip(row.paper), y, 4.5, "paper", tip)
     if e.value is None:
-        return
-    if number == 2:
-        scene.rect(inside(e.value) - 3.4, y - 3.4, 6.8, 6.8, cls=hue, tip=tip)
+        if len(series) == 1:
+            scene.text((x.start + x.end) / 2, y + 4, e.reason or "not measured", "soft small", "middle")
+    elif number == 2:  # a full dot and a ring are taken by the first two series
+        scene.rect(x.clip(e.value) - 3.4, y - 3.4, 6.8, 6.8, cls=place.hue, tip=tip)
     else:
-        scene.dot(inside(e.value), y, 3.8, hue if number == 0 else f"ring {hue}", tip)
+        look = "hollow" if place.hollow else place.hue if number == 0 else f"ring {place.hue}"
+        scene.dot(x.clip(e.value), y, 3.8, look, tip)
 
 
 def _bounds(rows: Sequence[Row]) -> tuple[float, float]:
-    """Around zero, wide enough for all numbers; intervals may be cut at twice that."""
+    """Ends of an axis around zero that holds all numbers; intervals are cut at twice the largest number.
+
+    An interval over three points is so wide that it would squeeze all numbers into the middle.
+    """
     size = [abs(v) for row in rows for v in (row.estimate.value, row.paper) if v is not None]
-    ends = [abs(v) for row in rows for v in (row.estimate.low, row.estimate.high) if v is not None]
+    ends = [abs(end) for row in rows for end in row.estimate.ends or ()]
     top = min(max([*size, *ends]), 2 * max(size))
     return -1.05 * top, 1.05 * top
 
 
-def _format_estimate(e: Estimate) -> str:
-    if e.value is None:
-        return e.reason
-    ends = "" if e.low is None or e.high is None else f" [{e.low:+.2f}, {e.high:+.2f}]"
-    return f"{e.value:+.2f}{ends}, n {e.n}".replace("-", "−")
+def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
+    """Table 5, a line for each benchmark and a facet for each scale."""
+    heads = {}
+    for scale in panel.scales:
+        paper = panel.paper_scale(scale)
+        heads[scale] = scale if paper in (None, scale.upper()) else f"{scale} (beside the paper's {paper})"
 
-
-# ---------------------------------------------------------------------------------------------- the paper's
-
-
-# Where each table's rows are drawn; the hue is the category, None leaves a row out.
-
-
-def _of_category_mean(row: Row) -> Place | None:
-    scale, metric, category, reading = row.keys
-    return Place(metric, category, scale, category) if reading == "mean of r" else None
-
-
-def _of_coherence(row: Row) -> Place | None:
-    scale, metric, protocol, reading, category = row.keys
-    return Place(f"{metric}, {scale}", category, protocol, category) if reading == "ordered" else None
-
-
-def _of_alignment(row: Row) -> Place | None:
-    scale, stage, category, reading = row.keys
-    return Place(scale, category, stage, category) if reading == "averaged" else None
-
-
-def _of_web_difference(row: Row) -> Place | None:
-    quantity, scale, stage, category, webs = row.keys
-    unit = "accuracy, pp" if quantity == "accuracy" else "alignment"
-    return Place(f"{unit}, {stage}", category, scale, category) if webs == "FineWeb-Edu − RefinedWeb" else None
-
-
-def _of_code(row: Row) -> Place | None:
-    scale, stage, category, benchmark = row.keys
-    return None if benchmark else Place(scale, category, stage, category)
-
-
-def interval_figures(panel: Panel, tables: dict[str, Table]) -> list[Figure]:
-    """tables: of `analysis.tables`, by name."""
-
-    def rows(table: str, place_of: Callable[[Row], Place | None]) -> Iterator[tuple[Place, Row]]:
-        for row in tables[table].rows if table in tables else ():
-            if (place := place_of(row)) is not None:
-                category = place.hue
-                yield replace(place, hue=panel.hue(category) if category in panel.categories else "mean"), row
-
-    made = (
-        interval_figure(
-            "figure1",
-            "Cross-stage correlation by category (Figure 1)",
-            "Mean over a category's benchmarks of Pearson's r between PT and SFT, 95 % interval over mixtures.",
-            rows("category_means", _of_category_mean),
-        ),
-        interval_figure(
-            "figure5",
-            "Do the benchmarks of a category move together? (Figure 5)",
-            "Mean r over the pairs of a category's benchmarks, within a stage and from PT to SFT (equations 3 to 6).",
-            rows("coherence", _of_coherence),
-        ),
-        interval_figure(
-            "figure6",
-            "Performance-confidence alignment by category (Figure 6)",
-            "Equation 8 averaged over mixtures; its points are 4 to 7 benchmarks, so that intervals are wide.",
-            rows("table6", _of_alignment),
-        ),
-        interval_figure(
-            "figure13",
-            "FineWeb-Edu minus RefinedWeb at equal code per cent (Figures 7, 12 and 13)",
-            "Differences of accuracy and alignment; t interval over the shares of code that both have. The two web "
-            "sources come with code sources of their own.",
-            rows("web_differences", _of_web_difference),
-            bounds=None,
-            share_bounds=False,
-        ),
-        interval_figure(
-            "figure14",
-            "Correlation of code per cent and accuracy (Figure 14)",
-            "Over the nine mixtures, 95 % Fisher interval. Shares of code, curated and web text are collinear.",
-            rows("code_share", _of_code),
-        ),
+    rows = []
+    for row in table5.rows:
+        scale, measured, category, name = row.keys
+        if measured == metric:
+            p = "" if row.estimate.p is None else f"p {format_p(row.estimate.p)}"
+            note = "; ".join(filter(None, (p, format_verdict(row))))
+            line = f"Mean of {len(panel.benchmarks)}" if category == MEAN else name
+            hue = "mean" if category == MEAN else panel.hue(category)
+            rows.append((Place(scale, line, hue=hue, hollow=bool(row.no_claim), note=note), row))
+    return interval_figure(
+        f"cross_stage_{metric}",
+        f"{metric.capitalize()}: does the order of mixtures survive fine-tuning? (Figure {FIGURE_2[metric]})",
+        "Pearson r between PT and SFT over mixtures (equations 1 and 2), with its 95 % interval. ◇ the paper's number. "
+        "Hollow: the benchmark's reliability is too low for a claim (mixtures differ by little more than noise).",
+        rows,
+        heads=heads,
     )
-    return [figure for figure in made if figure is not None]
+
+
+# ---------------------------------------------------------------------------------------------- means of categories
+
+Where = tuple[str, str, str] | None
+"""(facet, category, series) of a row; None: the figure leaves it out."""
+
+
+def _place_mean(scale: str, metric: str, category: str, reading: str) -> Where:
+    return (metric, category, scale) if reading == "mean of r" else None
+
+
+def _place_coherence(scale: str, metric: str, protocol: str, reading: str, category: str) -> Where:
+    return (f"{metric}, {scale}", category, protocol) if reading == "ordered" else None
+
+
+def _place_alignment(scale: str, stage: str, category: str, reading: str) -> Where:
+    return (scale, category, stage) if reading == "averaged" else None
+
+
+def _place_web_difference(quantity: str, scale: str, stage: str, category: str, webs: str) -> Where:
+    unit = "accuracy, pp" if quantity == "accuracy" else "alignment"
+    return (f"{unit}, {stage}", category, scale) if webs == "FineWeb-Edu − RefinedWeb" else None
+
+
+def _place_code(scale: str, stage: str, category: str, benchmark: str) -> Where:
+    return None if benchmark else (scale, category, stage)
+
+
+FIGURES: dict[str, tuple[str, Callable[..., Where], str, str]] = {
+    "figure1": (
+        "category_means",
+        _place_mean,
+        "Cross-stage correlation by category (Figure 1)",
+        "Mean over a category's benchmarks of Pearson's r between PT and SFT, 95 % interval over mixtures.",
+    ),
+    "figure5": (
+        "coherence",
+        _place_coherence,
+        "Do the benchmarks of a category move together? (Figure 5)",
+        "Mean r over the pairs of a category's benchmarks, within a stage and from PT to SFT (equations 3 to 6).",
+    ),
+    "figure6": (
+        "table6",
+        _place_alignment,
+        "Performance-confidence alignment by category (Figure 6)",
+        "Equation 8 averaged over mixtures; its points are 4 to 7 benchmarks, so that intervals are wide.",
+    ),
+    "figure13": (
+        "web_differences",
+        _place_web_difference,
+        "FineWeb-Edu minus RefinedWeb at equal code per cent (Figures 7, 12 and 13)",
+        "Differences of accuracy and alignment; t interval over the shares of code that both have. The two web "
+        "sources come with code sources of their own.",
+    ),
+    "figure14": (
+        "code_share",
+        _place_code,
+        "Correlation of code per cent and accuracy (Figure 14)",
+        "Over the nine mixtures, 95 % Fisher interval. Shares of code, curated and web text are collinear.",
+    ),
+}
+"""Name -> (table, where a row with these keys is drawn, title, caption)."""
+
+
+def category_figures(panel: Panel, tables: Mapping[str, Table]) -> dict[str, Figure]:
+    """The figures of `FIGURES` for which a number is known, by name; tables: by name."""
+    figures = {}
+    for name, (table, place_of, title, caption) in FIGURES.items():
+        rows = []
+        for row in tables[table].rows if table in tables else ():
+            if where := place_of(*row.keys):
+                facet, category, series = where
+                hue = panel.hue(category) if category in panel.categories else "mean"
+                rows.append((Place(facet, category, series, hue), row))
+        if any(row.estimate.value is not None for _, row in rows):
+            # Differences of accuracy and of alignment have different units, so that no range fits both.
+            bounds = None if name == "figure13" else CORRELATIONS
+            figures[name] = interval_figure(name, title, caption, rows, bounds=bounds)
+    return figures

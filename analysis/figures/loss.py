@@ -15,6 +15,7 @@ import numpy as np
 from analysis.panel.held_out import read_lines
 from analysis.panel.panel import Panel
 from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
+from analysis.rendering.formats import format_count
 from configs.layout import stage_name
 from configs.untrusted.checks import is_name, understood
 
@@ -28,7 +29,7 @@ class Curve:
     mixture: str
     seed: int
     kind: str
-    """What `points` are: validation where there is more than one pass, else training."""
+    """Kind of the losses in `points`: validation where there is more than one pass, else training."""
     points: tuple[tuple[float, float], ...]
     """(tokens, loss in nats a token)."""
     validation: tuple[tuple[float, float], ...]
@@ -106,7 +107,7 @@ def _draw_scale(scene: Scene, panel: Panel, curves: Sequence[Curve], left: float
         scene.line(x.start, y(tick), x.end, y(tick), "grid")
         scene.text(x.start - 6, y(tick) + 4, f"{tick:g}", "soft small", "end")
     for tick in x.ticks(4):
-        scene.text(x(tick), BOTTOM + 16, _tokens(tick), "soft small", "middle")
+        scene.text(x(tick), BOTTOM + 16, format_count(tick), "soft small", "middle")
     for c in curves:
         hue, dash, tip = _style(panel, c.mixture)
         scene.path([(x(t), y(loss)) for t, loss in c.points if loss <= high], f"curve {hue} {dash}", tip)
@@ -129,10 +130,3 @@ def _style(panel: Panel, mixture: str) -> tuple[str, str, str]:
     same = [m for m, d in panel.design.items() if d.web == design.web]
     tip = f"{mixture}: {design.web}, {design.code_percent or 0:g} % code"
     return f"hue{webs.index(design.web) % 3}", f"dash{same.index(mixture) % 3}", tip
-
-
-def _tokens(count: float) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:g}{unit}"
-    return f"{count:g}"

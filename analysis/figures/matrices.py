@@ -10,6 +10,7 @@ import numpy as np
 from analysis.panel.panel import Panel
 from analysis.protocols.matrices import SIDES, Matrix, matrix
 from analysis.rendering.drawing import WIDTH, Figure, Scene, diverging
+from analysis.rendering.formats import format_signed, format_tick
 
 LABELS = 112  # room for a benchmark's name
 TOP = 112
@@ -64,7 +65,7 @@ def _draw(scene: Scene, panel: Panel, found: Matrix, left: float, cell: float) -
         if np.isnan(r):
             scene.rect(x + 1, y + 1, cell - 2, cell - 2, cls="empty", tip=f"{tip}not measured or no variation")
         else:
-            tip += f"r {r:+.2f}, n {found.n[i, j]}".replace("-", "−")
+            tip += f"r {format_signed(r)}, n {found.n[i, j]}"
             scene.rect(x, y, cell - 0.7, cell - 0.7, cls=diverging(float(r)), tip=tip)
     for b in range(1, len(hues)):
         if hues[b] != hues[b - 1]:
@@ -74,9 +75,8 @@ def _draw(scene: Scene, panel: Panel, found: Matrix, left: float, cell: float) -
 
 
 def _legend(scene: Scene, top: float) -> None:
-    """What the eight colours stand for."""
+    """Draw the eight colours with the correlations that they stand for."""
     for k in range(9):
         if k < 8:
             scene.rect(LABELS + 40 * k, top, 39, 10, cls=diverging(-0.875 + k / 4))
-        edge = -1 + k / 4
-        scene.text(LABELS + 40 * k, top + 22, f"{edge:+g}".replace("-", "−") if edge else "0", "soft small", "middle")
+        scene.text(LABELS + 40 * k, top + 22, format_tick(-1 + k / 4), "soft small", "middle")

@@ -42,8 +42,12 @@ class CheckpointKey(NamedTuple):
     @property
     def folder(self) -> str:
         """Folder of its run, below <runs>/<study>."""
-        stage = stage_name(self.recipe)
-        return RunFolder(StudyFolder(Path(), "study"), self.scale, self.mixture, self.seed, stage).name
+        return RunFolder(StudyFolder(Path(), "study"), *self.run).name
+
+    @property
+    def run(self) -> tuple[str, str, int, str]:
+        """Scale, mixture, seed and stage as folders are named."""
+        return self.scale, self.mixture, self.seed, stage_name(self.recipe)
 
 
 @dataclass(frozen=True)

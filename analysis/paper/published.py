@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from scipy.special import ndtr, stdtr, stdtrit
 
-from analysis.paper.numbers import CATEGORIES, SCALES, category_of, displays, in_text, numbers
+from analysis.paper.numbers import SCALES, category_of, displays, in_text, numbers
 from analysis.stats.estimates import Estimate, benjamini_hochberg, fisher_interval
 
 MIXTURES = 9
@@ -34,7 +34,7 @@ TIERS = {
     "highly reliable": ("HellaSwag", "PIQA", "COPA", "QQP"),
     "unreliable": ("WiC", "WSC", "MultiRC", "WinoGrande", "MNLI"),
 }
-"""As the text of C.2 lists them; the tier between them has no rule."""
+"""Tier -> its benchmarks as the text of C.2 lists them; the tier between the two has no rule."""
 
 
 # ---------------------------------------------------------------------------------------------- correlations
@@ -88,6 +88,7 @@ def significant(metric: str, scale: str) -> list[str]:
 def significant_range(metric: str, scale: str) -> tuple[int, int]:
     """Fewest and most significant benchmarks among all correlations that print as these: |r| off by half a digit."""
     column = [abs(r) for r in correlations(metric, scale).values()]
+    # Smaller |r| have larger p: the two ends of the rounding bound the number of discoveries.
     moved = ([min(max(r + shift, 0), 1) for r in column] for shift in (-ROUNDING, ROUNDING))
     q = (benjamini_hochberg([p_of(r, MIXTURES) for r in column]) for column in moved)
     fewest, most = (sum(value is not None and value < LEVEL for value in column) for column in q)
@@ -98,21 +99,11 @@ def significant_range(metric: str, scale: str) -> tuple[int, int]:
 
 
 def mean(metric: str, scale: str, without: Collection[str] = (), category: str | None = None) -> float:
-    """Of a column of Table 5, or of a category in it; without: benchmarks left out."""
+    """Mean over a column of Table 5, or over a category in it; without: benchmarks left out."""
     of = {displays()[slug]: name for slug, name in category_of().items()}
     column = correlations(metric, scale)
     chosen = [r for name, r in column.items() if name not in without and category in (None, of[name])]
     return math.fsum(chosen) / len(chosen)
-
-
-def category_means(metric: str, scale: str) -> dict[str, float]:
-    return {category: mean(metric, scale, category=category) for category in CATEGORIES}
-
-
-def share_above_half(without: Collection[str] = ()) -> float:
-    """Share of the benchmarks whose confidence at 240M has r > 0.5 (Finding 2)."""
-    chosen = [r for name, r in correlations("confidence", "240M").items() if name not in without]
-    return sum(r > 0.5 for r in chosen) / len(chosen)
 
 
 def means_in_text() -> dict[tuple[str, str], float]:
@@ -153,7 +144,7 @@ def below(bound: float, field: str = "value", columns: Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Change:
-    """Of one benchmark's correlation from 240M to 1B."""
+    """Change of one benchmark's correlation from 240M to 1B."""
 
     z: float
     """Difference of Fisher's z over its standard error sqrt(2 / (n - 3))."""

@@ -1,7 +1,7 @@
 """A number of the report by its keys: its table, the key values of its row, perhaps the heading of its column.
 
-In: what a user writes, e.g. `table5 hellaswag mini_m accuracy`. Out: `Found`. A word is a whole key or heading, in any
-order; upper and lower case, spaces, hyphens and underscores make no difference, so that no shell needs quotes.
+In: what a user writes, e.g. `table5 hellaswag mini_m accuracy`. Out: rows of the table. A word is a whole key or
+heading. Order, case, spaces, hyphens and underscores make no difference, so that no shell needs quotes.
 """
 
 from __future__ import annotations
@@ -9,43 +9,26 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
 from analysis.panel.panel import Scope
-from analysis.rendering.formats import format_fact
+from analysis.paper.numbers import displays
 from analysis.rendering.table import Sheet, Table
+from analysis.rendering.writers import fields, grid
+from analysis.report.page import NUMBERS
+from analysis.scores.metrics import read_metrics
+from analysis.tables.catalogue import MAKERS
+from analysis.tables.settings import MAKERS as SETTINGS
 from configs.errors import ConfigError
 from configs.layout import StudyFolder
 
 METRICS = "metrics"
 """The table of metrics.parquet: a row for each checkpoint, benchmark, metric and normalisation."""
 EMPTY = "empty"
-"""Stands for a key that a row lacks, e.g. the recipe of a pretraining."""
+"""Word for a key that a row lacks, e.g. the recipe of a pretraining."""
 LISTED = 12
 """Names that a message lists at most."""
-
-
-@dataclass(frozen=True)
-class Found:
-    table: Table | Sheet
-    rows: tuple[int, ...]
-    """Several where the words fit more, all of the same score files."""
-    column: str | None
-    """A heading of `column_names`; None: the whole row."""
-
-    def keys(self, row: int) -> dict[str, str]:
-        return dict(zip(key_names(self.table), row_keys(self.table)[row], strict=True))
-
-    def cells(self, row: int) -> dict[str, str]:
-        """Heading -> cell as it is shown, behind the keys; empty ones are left out."""
-        from analysis.rendering.writers import fields
-
-        if isinstance(self.table, Table):
-            shown = [field.text(self.table.rows[row]) for field in fields(self.table, brief=False)]
-        else:
-            shown = [format_fact(cell) for cell in self.table.rows[row]]
-        values = shown[len(key_names(self.table)) :]
-        return {name: cell for name, cell in zip(column_names(self.table), values, strict=True) if cell}
 
 
 def find_table(given: str) -> str:
@@ -53,11 +36,7 @@ def find_table(given: str) -> str:
 
     Raises ConfigError listing all.
     """
-    from analysis.report.page import NUMBERS
-    from analysis.tables.catalogue import makers
-    from analysis.tables.settings import MAKERS as SETTINGS
-
-    known = [*SETTINGS, *makers(), METRICS]
+    known = [*SETTINGS, *MAKERS, METRICS]
     by_name = {plain(name): NUMBERS.get(name, name) for name in (*known, *NUMBERS)}
     wanted = plain(f"table{given}" if given.isdigit() else given)
     if wanted not in by_name:
@@ -65,8 +44,10 @@ def find_table(given: str) -> str:
     return by_name[wanted]
 
 
-def find_rows(table: Table | Sheet, words: Sequence[str], scores: Sequence[str]) -> Found:
-    """scores: of each row, the fingerprint of its score files.
+def find_rows(table: Table | Sheet, words: Sequence[str], scores: Sequence[str]) -> tuple[list[int], str | None]:
+    """(rows that the words fit, the heading of one of `column_names` if they name it).
+
+    scores: the fingerprint of each row's score files; all rows found have the same.
 
     Raises ConfigError where no row has all words, or rows of different score files have.
     """
@@ -75,6 +56,7 @@ def find_rows(table: Table | Sheet, words: Sequence[str], scores: Sequence[str])
     headings = {plain(name): name for name in column_names(table)}
     rows, column = list(range(len(keys))), None
     for word in words:
+        # A key is tried before a heading: `accuracy` is a key of Table 5 and could be a column elsewhere.
         if fitting := [i for i in rows if plain(word) in keys[i]]:
             rows = fitting
         elif plain(word) in headings:
@@ -85,7 +67,7 @@ def find_rows(table: Table | Sheet, words: Sequence[str], scores: Sequence[str])
             raise ConfigError(f"no row of {table.name} has {word!r}{beside}", valid=_choices(table, rows))
     if len({scores[i] for i in rows}) > 1:
         raise ConfigError(f"{len(rows)} rows of {table.name} fit; add words of these", valid=_choices(table, rows))
-    return Found(table, tuple(rows), column)
+    return rows, column
 
 
 def plain(text: str) -> str:
@@ -109,11 +91,21 @@ def row_scope(table: Table | Sheet, row: int) -> Scope:
 
 def column_names(table: Table | Sheet) -> list[str]:
     """Headings behind the keys."""
-    from analysis.rendering.writers import fields
-
     if isinstance(table, Sheet):
         return [*table.header[table.keys :]]
     return [field.heading for field in fields(table, brief=False)][len(table.keys) :]
+
+
+def describe_row(table: Table | Sheet, row: int) -> dict[str, Any]:
+    """Keys by name, the cells behind them as they are shown, by heading, and the exact numbers of an estimate."""
+    single = replace(table, rows=table.rows[row : row + 1])  # type: ignore[arg-type]  # rows of the table's own kind
+    shown = grid(single, brief=False)
+    cells = dict(zip(shown.header[shown.keys :], shown.rows[0][shown.keys :], strict=True))
+    known = {"keys": dict(zip(key_names(table), row_keys(single)[0], strict=True)), "shown": cells}
+    if isinstance(table, Sheet):
+        return known
+    e = table.rows[row].estimate
+    return known | {"value": e.value, "low": e.low, "high": e.high, "n": e.n, "paper": table.rows[row].paper}
 
 
 def _choices(table: Table | Sheet, rows: Sequence[int]) -> str:
@@ -132,9 +124,6 @@ def _some(names: Sequence[str]) -> str:
 
 def metrics_sheet(study: StudyFolder) -> tuple[Sheet, list[str]]:
     """(metrics.parquet as a sheet, fingerprint of the score files of each of its rows)."""
-    from analysis.paper.numbers import displays
-    from analysis.scores.metrics import read_metrics
-
     frame = read_metrics(study)
     fingerprints = frame["fingerprint"].tolist()
     frame["benchmark"] = frame["benchmark"].replace(displays())

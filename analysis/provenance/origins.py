@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from analysis.panel.collect import CheckpointKey
+from analysis.scores.score_files import read_metadata, read_score_file, score_files
 from configs.artifacts import fingerprint, read_json, sha256_file
 from configs.errors import ArtifactError
-from configs.layout import StudyFolder
+from configs.layout import RunFolder, StudyFolder, stage_name
+from configs.metrics import KEYS
 from configs.runtime.versions import code_sha256
 from configs.workflow.records.records import read_record
 from configs.workflow.units import CODE
@@ -24,9 +26,7 @@ Facts = dict[str, Any]
 
 
 def score_files_behind(study: StudyFolder, cells: Collection[str]) -> list[Facts]:
-    """The score files of which a cell has one of these fingerprints: path, sha256, bytes, metadata, checkpoints."""
-    from analysis.scores.score_files import read_metadata, score_files
-
+    """Score files with a cell of one of these fingerprints: path, sha256, bytes, metadata and checkpoints of each."""
     files = {path: sha256_file(path) for path in score_files(study)}
     contents = {path: _contents(path) for path in files}
     behind: dict[tuple[Any, ...], list[Path]] = defaultdict(list)
@@ -34,6 +34,7 @@ def score_files_behind(study: StudyFolder, cells: Collection[str]) -> list[Facts
         for cell in found:
             behind[cell].append(path)
     wanted: set[Path] = set()
+    # Thousands of cells share a few sets of files: each set is hashed once.
     for paths in {tuple(paths) for paths in behind.values()}:
         if fingerprint(sorted(files[path] for path in paths)) in cells:
             wanted.update(paths)
@@ -51,51 +52,46 @@ def score_files_behind(study: StudyFolder, cells: Collection[str]) -> list[Facts
 
 def _contents(path: Path) -> tuple[list[tuple[Any, ...]], list[Facts]]:
     """(cells, checkpoints) of a score file."""
-    from analysis.scores.score_files import read_score_file
-    from configs.metrics import KEYS
-
     frame = read_score_file(path).table.select([*KEYS, "checkpoint"]).to_pandas().astype(object).drop_duplicates()
     places = [*CheckpointKey._fields, "tokens", "checkpoint"]
     checkpoints = frame[places].drop_duplicates().to_dict("records")
     return list(frame.itertuples(index=False, name=None)), [{str(k): v for k, v in one.items()} for one in checkpoints]
 
 
-def checkpoint_of(checkpoint: Facts) -> CheckpointKey:
-    return CheckpointKey(*(checkpoint[name] for name in CheckpointKey._fields))
+def checkpoints_in(files: Iterable[Facts]) -> list[CheckpointKey]:
+    return [_checkpoint(known) for file in files for known in file["checkpoints"]]
 
 
-def runs_behind(folder: Path, files: Iterable[Facts]) -> dict[str, Facts]:
-    """Name of each run below the study's folder, parents of fine-tuning too -> its facts; folder: <runs>/<study>."""
-    names: dict[str, Facts] = {}
-    for one in (checkpoint_of(checkpoint) for file in files for checkpoint in file["checkpoints"]):
-        if one.recipe:
-            names.setdefault(one._replace(stage="PT", recipe="").folder, {})
-        names.setdefault(one.folder, {})
-    return {name: _run(folder, name) for name in sorted(names)}
+def _checkpoint(known: Facts) -> CheckpointKey:
+    return CheckpointKey(*(known[name] for name in CheckpointKey._fields))
 
 
-def _run(folder: Path, name: str) -> Facts:
-    config = folder / name / "config.yaml"
-    origin, done = (_object(folder / name / file) for file in ("provenance.json", "DONE"))
+def runs_behind(study: StudyFolder, files: Iterable[Facts]) -> dict[str, Facts]:
+    """Name of each run below the study's folder, parents of fine-tuning too -> its facts."""
+    runs: set[RunFolder] = set()
+    for checkpoint in checkpoints_in(files):
+        run = RunFolder(study, *checkpoint.run)
+        runs |= {run, replace(run, stage=stage_name())}
+    return {run.name: _run(run) for run in sorted(runs, key=lambda run: run.name)}
+
+
+def _run(run: RunFolder) -> Facts:
+    config = run.path / "config.yaml"
+    origin = _object(run.provenance) or {}
+    pretraining = replace(run, stage=stage_name())
+    model = run.name.rpartition("/")[0]
     facts: Facts = {
-        "config": {"path": f"{name}/config.yaml", "sha256": sha256_file(config)} if config.is_file() else None,
-        "done": done,
-        "unit": _training_unit(name),
+        "config": {"path": f"{run.name}/config.yaml", "sha256": sha256_file(config)} if config.is_file() else None,
+        "done": _object(run.done),
+        "unit": f"finetune/{model}/{run.recipe}" if run.recipe else f"pretrain/{model}",
     }
     keys = ("command", "git_commit", "python", "packages", "hardware", "processes", "data", "manifests", "parent")
-    facts |= {key: (origin or {}).get(key) for key in keys}
+    facts |= {key: origin.get(key) for key in keys}
     if facts["parent"]:
-        before = _object(folder / name.rpartition("/")[0] / "pt" / "DONE") or {}
-        exports = before.get("export", {})
+        exports = (_object(pretraining.done) or {}).get("export", {})
         same = facts["parent"].get("sha256") in exports.values()
         facts["parent"] = facts["parent"] | {"is_export_of_pt": same if exports else None}
     return facts
-
-
-def _training_unit(run: str) -> str:
-    """`240m/V1P0/seed0/sft-mini` -> `finetune/240m/V1P0/seed0/mini`"""
-    model, _, stage = run.rpartition("/")
-    return f"pretrain/{model}" if stage == "pt" else f"finetune/{model}/{stage.removeprefix('sft-')}"
 
 
 def find_doubts(files: Iterable[Facts], runs: dict[str, Facts], units: dict[str, Facts | None]) -> list[str]:
@@ -115,16 +111,17 @@ def find_doubts(files: Iterable[Facts], runs: dict[str, Facts], units: dict[str,
 
 def _is_foreign(checkpoint: Facts, runs: dict[str, Facts]) -> bool:
     """Does its run say that it exported other weights at this step?"""
-    place = checkpoint_of(checkpoint)
-    exports = (runs[place.folder]["done"] or {}).get("export", {})
-    return str(place.step) in exports and exports[str(place.step)] != checkpoint["checkpoint"]
+    at = _checkpoint(checkpoint)
+    exports = (runs[at.folder]["done"] or {}).get("export", {})
+    return str(at.step) in exports and exports[str(at.step)] != checkpoint["checkpoint"]
 
 
 def units_behind(folder: Path, files: Iterable[Facts], runs: dict[str, Facts]) -> dict[str, Facts | None]:
     """Unit -> its record, None where there is none; in the order in which they were done."""
     scores = []
-    for place in (checkpoint_of(checkpoint) for file in files for checkpoint in file["checkpoints"]):
-        here = [f"score/{place.folder}/{step}" for step in (f"step-{place.step:07d}", "last")]
+    for at in checkpoints_in(files):
+        # The record of the last checkpoint is named `last`, whatever its step.
+        here = [f"score/{at.folder}/{step}" for step in (f"step-{at.step:07d}", "last")]
         scores.append(next((name for name in here if read_record(folder, name) is not None), here[-1]))
     trainings = sorted((run["unit"] for run in runs.values()), reverse=True)
     names = dict.fromkeys(["tokenize", *trainings, *scores, "analyse"])
@@ -140,7 +137,7 @@ def _unit(folder: Path, name: str) -> Facts | None:
 
 
 def _object(path: Path) -> Facts | None:
-    """Of a JSON file; None where there is none. Raises ArtifactError for something else."""
+    """Content of a JSON file, None where there is no file. Raises ArtifactError for anything but an object."""
     if not path.is_file():
         return None
     value = read_json(path)

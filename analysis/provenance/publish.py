@@ -36,9 +36,9 @@ from configs.workflow.records.records import read_record, states, units_dir
 from configs.workflow.units import Unit
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "scipy")
-"""Whose versions may change the last digits of a table."""
+"""Packages whose versions may change the last digits of a table."""
 RUN = "*/*/seed*/*"
-"""Below the study's folder: scale / mixture / seed / stage."""
+"""Pattern of run folders below the study's: scale / mixture / seed / stage."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """A zip knows no earlier time; all files have it."""
 STORED = (".parquet",)
@@ -95,7 +95,7 @@ def publish(
 
 
 def format_published(published: Published) -> str:
-    """What `study.py publish` prints."""
+    """The text that `study.py publish` prints."""
     rows = [(part, *sizes) for part, sizes in published.sizes.items()]
     rows.append(("all", *(sum(column) for column in zip(*published.sizes.values(), strict=True))))
     lines = [
@@ -148,7 +148,7 @@ def _redaction(folder: Path, data: Path | None) -> Redaction:
 
 
 def _stage(study: StudyFolder, copy: StudyFolder, redaction: Redaction, data: Path | None) -> None:
-    """Everything but metrics and report; score files are links to where they are."""
+    """Copy everything but metrics and report; score files become links, which saves their size."""
     folder, staged = study.path, copy.path
     staged.mkdir(parents=True)
     for path in sorted(study.scores.rglob("*.parquet")):
@@ -182,7 +182,7 @@ def _copy(path: Path, to: Path, redaction: Redaction) -> None:
 
 
 def _small(path: Path) -> Iterator[dict[str, Any]]:
-    """Enough of a metrics.jsonl for the report: its loss curve comes out the same."""
+    """Lines of a metrics.jsonl from which the report draws the same loss curve."""
     from analysis.figures.loss import binned
     from analysis.panel.held_out import read_lines
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ABSOLUTE = re.compile(r"""(?:file://|(?<![\w.~/<]))/[^\s/'",;:<>|{}]+(?:/[^\s/'",;:<>|{}]*)+""")
-"""Of two parts at least; no URL, no closing tag. `file://` goes with its path."""
+"""Matches absolute paths of two parts or more, but no URL and no closing tag. `file://` goes with its path."""
 
 
 class Redaction:
@@ -34,7 +34,7 @@ class Redaction:
         return outside
 
     def tree(self, value: Any) -> Any:
-        """Every string of a JSON tree, keys too."""
+        """A JSON tree with every string redacted, keys too."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):

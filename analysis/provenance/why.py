@@ -13,8 +13,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from analysis.provenance.lookup import METRICS, find_rows, find_table, metrics_sheet, row_scope
-from analysis.provenance.origins import Facts, checkpoint_of, find_doubts, runs_behind, score_files_behind, units_behind
+from analysis.panel.load import load_panel
+from analysis.provenance.lookup import METRICS, describe_row, find_rows, find_table, metrics_sheet, row_scope
+from analysis.provenance.origins import (
+    Facts,
+    checkpoints_in,
+    find_doubts,
+    runs_behind,
+    score_files_behind,
+    units_behind,
+)
+from analysis.rendering.table import Sheet, Table
+from analysis.scores.score_files import score_files
+from analysis.tables.catalogue import build_tables
+from analysis.tables.settings import MAKERS as SETTINGS
+from analysis.tables.settings import settings_tables
 from configs.artifacts import sha256_file
 from configs.clock import clock
 from configs.layout import StudyFolder, runs_root
@@ -33,13 +46,7 @@ def trace_number(
 
     Raises ConfigError where the words name no number.
     """
-    from analysis.panel.load import load_panel
-    from analysis.rendering.table import Sheet, Table
-    from analysis.tables.catalogue import build_tables
-    from analysis.tables.settings import MAKERS as SETTINGS
-    from analysis.tables.settings import settings_tables
-
-    name, folder = find_table(table), study.path
+    name = find_table(table)
     panel = load_panel(study, recipe)
     made: Table | Sheet
     if name == METRICS:
@@ -50,18 +57,18 @@ def trace_number(
     else:
         (made,) = build_tables(panel, [name])
         scores = [row.scores for row in made.rows]
-    found = find_rows(made, words, scores)
-    first = found.rows[0]
+    rows, column = find_rows(made, words, scores)
+    first = rows[0]
     cells = {scores[first]} if name == METRICS else set().union(*panel.cells_behind(row_scope(made, first)))
     files = score_files_behind(study, cells)
-    trained = runs_behind(folder, files)
-    units = units_behind(folder, files, trained) if files else {}
+    trained = runs_behind(study, files)
+    units = units_behind(study.path, files, trained) if files else {}
     return {
         "study": study.name,
         "synthetic": panel.synthetic,
         "table": {"name": made.name, "title": made.title},
-        "column": found.column,
-        "rows": [{"keys": found.keys(i), "shown": found.cells(i)} | _exactly(made, i) for i in found.rows],
+        "column": column,
+        "rows": [describe_row(made, row) for row in rows],
         "seeds": list(panel.seeds) if name == METRICS or panel.average_seeds else [panel.seeds[0]],
         "scores": {"fingerprint": scores[first], "files": files},
         "runs": trained,
@@ -72,19 +79,8 @@ def trace_number(
     }
 
 
-def _exactly(table: Any, row: int) -> Facts:
-    from analysis.rendering.table import Table
-
-    if not isinstance(table, Table):
-        return {}
-    estimate, paper = table.rows[row].estimate, table.rows[row].paper
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "paper": paper}
-
-
 def commands(study: StudyFolder, table: str, runs: Mapping[str, Facts], archive: str | None) -> list[tuple[str, str]]:
     """(command, what it makes), from the data to the number."""
-    from analysis.scores.score_files import score_files
-
     commits = Counter(str(run["git_commit"]) for run in runs.values() if run["git_commit"])
     lines = []
     if commits:
@@ -111,19 +107,10 @@ def commands(study: StudyFolder, table: str, runs: Mapping[str, Facts], archive:
 
 def format_trace(facts: Facts) -> str:
     """The answer in lines for a terminal."""
-    return "\n".join(
-        [
-            *_number(facts),
-            *_scores(facts),
-            *_trainings(facts),
-            *_data(facts),
-            *_units(facts),
-            *(["", "Doubts", *(f"  {line}" for line in facts["doubts"])] if facts["doubts"] else []),
-            "",
-            "Made again by",
-            *(f"  {command}   # {makes}" for command, makes in facts["commands"]),
-        ]
-    )
+    doubts = ["", "Doubts", *(f"  {line}" for line in facts["doubts"])] if facts["doubts"] else []
+    commands = [f"  {command}   # {makes}" for command, makes in facts["commands"]]
+    found = [*_number(facts), *_scores(facts), *_trainings(facts), *_data(facts), *_units(facts)]
+    return "\n".join([*found, *doubts, "", "Made again by", *commands])
 
 
 def _number(facts: Facts) -> list[str]:
@@ -140,60 +127,47 @@ def _number(facts: Facts) -> list[str]:
             shown = {facts["column"]: shown.get(facts["column"], "empty")}
         width = max(map(len, shown), default=LABEL)
         lines += ["", f"  {keys}", *(f"    {name:<{width}} {cell}" for name, cell in shown.items())]
-    if len(facts["rows"]) > SHOWN:
-        lines.append(f"  and {len(facts['rows']) - SHOWN} more rows of the same score files")
-    return lines
+    return lines + _count_rest(facts["rows"], "  and {} more rows of the same score files")
 
 
 def _scores(facts: Facts) -> list[str]:
+    """How the models were scored, as the score files and the units' records say."""
     files = facts["scores"]["files"]
     if not files:
         return ["", "Scores", "  no score files are here: the metrics were given, or published without them"]
-    places = {checkpoint_of(checkpoint) for file in files for checkpoint in file["checkpoints"]}
-    size = sum(file["bytes"] for file in files)
+    checkpoints, megabytes = set(checkpoints_in(files)), sum(file["bytes"] for file in files) / 1e6
     lines = [
         "",
-        f"Scores: {len(files)} files, {size / 1e6:,.1f} MB, {len(places)} checkpoints; "
+        f"Scores: {len(files)} files, {megabytes:,.1f} MB, {len(checkpoints)} checkpoints; "
         f"fingerprint {facts['scores']['fingerprint'][:16]}",
         *(f"  {file['sha256'][:16]}  {file['path']}" for file in files[:SHOWN]),
-        *([f"  and {len(files) - SHOWN} more (--json lists all)"] if len(files) > SHOWN else []),
+        *_count_rest(files, "  and {} more (--json lists all)"),
     ]
-    if others := sorted({place.seed for place in places} - {*facts["seeds"]}):
+    if others := sorted({checkpoint.seed for checkpoint in checkpoints} - {*facts["seeds"]}):
         shown, more = (", ".join(map(str, seeds)) for seeds in (facts["seeds"], others))
         lines.append(f"  the number is of seed {shown}, its reliability also of {more}")
-    return lines + _scoring(files, facts["units"])
-
-
-def _scoring(files: Sequence[Facts], units: Mapping[str, Facts | None]) -> list[str]:
-    """How the models were scored, as the score files and the units' records say."""
-    lines = []
-    for key in ("dtype", "plan_hash", "versions", "model"):
-        values = {file["path"]: file["metadata"].get(key) for file in files}
-        if key != "model" or any(values.values()):
-            lines += _shared(key.replace("_", " "), values)
-    made = {name: record for name, record in units.items() if name.startswith("score/") and record}
-    for key in ("git_commit", "hardware"):
-        lines += _shared(key.replace("_", " "), {name: record[key] for name, record in made.items()} or {"": None})
-    return lines
+    metadata = {file["path"]: file["metadata"] for file in files}
+    keys = ["dtype", "plan_hash", "versions"]
+    keys += ["model"] if any(known.get("model") for known in metadata.values()) else []
+    units = {name: unit for name, unit in facts["units"].items() if name.startswith("score/") and unit}
+    return [*lines, *_shared(keys, metadata), *_shared(("git_commit", "hardware"), units or {"": {}})]
 
 
 def _trainings(facts: Facts) -> list[str]:
     trained = {name: run for name, run in facts["runs"].items() if run["done"] or run["config"] or run["command"]}
     if not trained:
         return ["", "Training", "  no run folders are here: the scores came from elsewhere"]
-    lines = ["", f"Training: {len(trained)} runs"]
-    for key in ("command", "git_commit", "hardware", "processes", "python", "packages"):
-        lines += _shared(key.replace("_", " "), {name: run[key] for name, run in trained.items()})
-        if key == "git_commit" and any(str(run[key]).endswith("-dirty") for run in trained.values()):
-            lines.append(f"    -dirty: files differed from that commit; how is {UNKNOWN}")
-    lines += _shared("config", {n: run["config"] and "config.yaml in the folder of each" for n, run in trained.items()})
-    return lines + _parents([run["parent"] for run in trained.values() if run["parent"]])
-
-
-def _parents(parents: Sequence[Facts]) -> list[str]:
-    proven = sum(bool(parent["is_export_of_pt"]) for parent in parents)
-    words = f"{proven} of {len(parents)} fine-tunings began with an export of their own pt"
-    return [_line("parents", words)] if parents else []
+    lines = ["", f"Training: {len(trained)} runs", *_shared(("command", "git_commit"), trained)]
+    if any(str(run["git_commit"]).endswith("-dirty") for run in trained.values()):
+        lines.append(f"    -dirty: files differed from that commit; how is {UNKNOWN}")
+    lines += _shared(("hardware", "processes", "python", "packages"), trained)
+    configs = {name: {"config": run["config"] and "config.yaml in the folder of each"} for name, run in trained.items()}
+    lines += _shared(("config",), configs)
+    if parents := [run["parent"] for run in trained.values() if run["parent"]]:
+        proven = sum(bool(parent["is_export_of_pt"]) for parent in parents)
+        text = f"{proven} of {len(parents)} fine-tunings began with an export of their own pt"
+        lines.append(_line("parents", text))
+    return lines
 
 
 def _data(facts: Facts) -> list[str]:
@@ -202,18 +176,21 @@ def _data(facts: Facts) -> list[str]:
     tokenizers = {file["metadata"].get("tokenizer_sha256") for file in facts["scores"]["files"]}
     for run in facts["runs"].values():
         known = run["data"] or {}
+        tokenizers.add(known.get("tokenizer"))
         for source, sha in known.get("sources", {}).items():
             sources[source].add(sha)
-        for name in ("sft", "tokenizer"):
-            if known.get(name):
-                (tokenizers if name == "tokenizer" else sources["SFT set"]).add(known[name])
+        if known.get("sft"):
+            sources["SFT set"].add(known["sft"])
         for path, sha in (run["manifests"] or {}).items():
             manifests[path].add(sha)
-    lines = ["", "Data", _line("tokenizer", _hashes(tokenizers - {None}) or UNKNOWN)]
-    lines += [_line(name, f"tokens {_hashes(shas)}") for name, shas in sorted(sources.items())]
-    if not manifests:
-        return [*lines, _line("manifests", UNKNOWN)]
-    return [*lines, _line("manifests", "below the data folder"), *_listed(manifests)]
+    return [
+        "",
+        "Data",
+        _line("tokenizer", _hashes(tokenizers - {None, ""}) or UNKNOWN),
+        *(_line(name, f"tokens {_hashes(shas)}") for name, shas in sorted(sources.items())),
+        _line("manifests", "below the data folder" if manifests else UNKNOWN),
+        *(f"    {_hashes(shas)}  {path}" for path, shas in sorted(manifests.items())),
+    ]
 
 
 def _units(facts: Facts) -> list[str]:
@@ -241,27 +218,31 @@ def _describe_units(known: Mapping[str, Facts], unrecorded: int) -> str:
     return f"{len(known)} in {total} on {hosts}, begun {span} UTC{code}{rest}"
 
 
-def _line(label: str, words: str) -> str:
-    return f"  {label:<{LABEL}} {words}"
+def _line(label: str, text: str) -> str:
+    return f"  {label:<{LABEL}} {text}"
 
 
-def _listed(manifests: Mapping[str, set[str]]) -> list[str]:
-    return [f"    {_hashes(shas)}  {path}" for path, shas in sorted(manifests.items())]
+def _count_rest(listed: Sequence[Any], line: str) -> list[str]:
+    """The line below a list of which only `SHOWN` are shown; line: with {} for the number of the others."""
+    return [line.format(len(listed) - SHOWN)] if len(listed) > SHOWN else []
 
 
-def _shared(label: str, values: Mapping[str, Any]) -> list[str]:
-    """The commonest value once, then who has another."""
-    words = {name: _words(value) for name, value in values.items()}
-    (common, _), *others = Counter(words.values()).most_common()
-    lines = [_line(label, common)]
-    for value, _ in others[:SHOWN]:
-        names = [name for name, found in words.items() if found == value]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        lines.append(f"    but {', '.join(names[:3])}{more}: {value}")
-    return [*lines, *([f"    and {len(others) - SHOWN} other values"] if len(others) > SHOWN else [])]
+def _shared(keys: Iterable[str], records: Mapping[str, Facts]) -> list[str]:
+    """Lines with the commonest value of each key, then the records that have another."""
+    lines = []
+    for key in keys:
+        values = {name: _format_value(record.get(key)) for name, record in records.items()}
+        (common, _), *others = Counter(values.values()).most_common()
+        lines.append(_line(key.replace("_", " "), common))
+        for other, _ in others[:SHOWN]:
+            names = [name for name, value in values.items() if value == other]
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            lines.append(f"    but {', '.join(names[:3])}{more}: {other}")
+        lines += _count_rest(others, "    and {} other values")
+    return lines
 
 
-def _words(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None or value == "" or value == {}:
         return UNKNOWN
     if isinstance(value, str) and value.startswith("{"):

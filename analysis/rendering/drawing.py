@@ -7,14 +7,15 @@ Heatmap cells alone carry their own colour (cividis: its order survives colour b
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+
+from analysis.rendering.formats import format_tick, true_minus
 
 WIDTH = 1110  # of a figure, in px
 TEMPLATES = Path(__file__).parent / "templates"
@@ -55,16 +56,28 @@ class Scene:
     def text(
         self, x: float, y: float, words: object, cls: str = "", anchor: str = "start", fill: str = "", turn: float = 0
     ) -> None:
-        self._add("text", cls, "", x=x, y=y, words=str(words), anchor=anchor, fill=fill, turn=turn)
+        self._add("text", cls, "", x=x, y=y, words=true_minus(str(words)), anchor=anchor, fill=fill, turn=turn)
+
+    def value_axis(self, x: Axis, ticks: Sequence[float], top: float, bottom: float, *, signed: bool = False) -> None:
+        """Vertical lines at `ticks` with their numbers below. signed: correlations and differences, zero marked."""
+        for tick in ticks:
+            self.line(x(tick), top, x(tick), bottom, "zero" if signed and tick == 0 else "grid")
+            self.text(x(tick), bottom + 14, format_tick(tick) if signed else f"{tick:g}", "soft small", "middle")
+
+    def unit_square(self, x: Axis, y: Axis, *, below: bool, beside: bool, tip: str = "") -> None:
+        """A grid over [0, 1] twice, with its diagonal. below, beside: with numbers there; tip: of the diagonal."""
+        for tick in (0, 0.5, 1):
+            self.line(x(tick), y(0), x(tick), y(1), "grid")
+            self.line(x(0), y(tick), x(1), y(tick), "grid")
+            if below:
+                self.text(x(tick), y(0) + 15, f"{tick:g}", "soft small", "middle")
+            if beside:
+                self.text(x(0) - 6, y(tick) + 4, f"{tick:g}", "soft small", "end")
+        self.line(x(0), y(0), x(1), y(1), "dashed", tip)
 
     def svg(self, style: str = "") -> str:
         """The drawing as one <svg> element; `style` (CSS) makes it stand alone."""
         return environment().get_template("figure.svg.j2").render(scene=self, style=style).strip()
-
-
-def true_minus(words: str) -> str:
-    """Minus signs before numbers as typographers set them; hyphens and exponents stay."""
-    return re.sub(r"(?<!\w)-(?=[\d.])", "−", words)
 
 
 def _tenths(value: float | np.number[Any]) -> float:
@@ -106,6 +119,10 @@ class Axis:
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
+    def clip(self, value: float) -> float:
+        """The pixel of a value or, outside the range, of its nearer end."""
+        return self(min(max(value, self.low), self.high))
+
     def ticks(self, about: int = 5) -> list[float]:
         """Round numbers inside the range."""
         raw = (self.high - self.low) / about
@@ -113,6 +130,7 @@ class Axis:
         step = float(min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - raw)))
         first = np.ceil(self.low / step - 1e-9)
         last = np.floor(self.high / step + 1e-9)
+        # Rounding removes 0.30000000000000004; adding 0.0 turns -0.0 into 0.0.
         return [round(float(i * step), 10) + 0.0 for i in np.arange(first, last + 1)]
 
 

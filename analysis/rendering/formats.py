@@ -1,32 +1,49 @@
-"""Values as readers see them: rounding, signs and units are chosen here and nowhere else."""
+"""Values as readers see them: rounding, signs and units are chosen here and nowhere else.
+
+None, where a value may be missing, is written as an empty text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 from analysis.stats.association import Association
 from analysis.stats.estimates import Estimate
 
 
-def format_signed(value: float, digits: int = 2) -> str:
+def true_minus(text: str) -> str:
+    """Replace the hyphen before a number by a minus sign; hyphens in words and exponents stay."""
+    return re.sub(r"(?<!\w)-(?=[\d.])", "−", text)
+
+
+def format_signed(value: float | None, digits: int = 2) -> str:
     """A correlation or a difference, e.g. `−0.44`."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    return "" if value is None else true_minus(f"{value:+.{digits}f}")
 
 
-def format_interval(ends: tuple[float, float], digits: int = 2) -> str:
-    """An interval of signed numbers, e.g. `[+0.12, +0.70]`."""
-    return f"[{', '.join(format_signed(end, digits) for end in ends)}]"
+def format_tick(value: float) -> str:
+    """A number on a signed axis, e.g. `+0.5`; zero has no sign."""
+    return true_minus(f"{value:+g}") if value else "0"
+
+
+def format_interval(ends: tuple[float, float] | None, write: Callable[[float], str] = format_signed) -> str:
+    """An interval whose ends are written by `write`, e.g. `[+0.12, +0.70]`."""
+    return "" if ends is None else f"[{', '.join(map(write, ends))}]"
 
 
 def format_estimate(e: Estimate) -> str:
     """Value and interval, e.g. `+0.44 [+0.12, +0.70]`."""
-    if e.value is None:
-        return ""
-    return format_signed(e.value) + ("" if e.ends is None else f" {format_interval(e.ends)}")
+    return f"{format_signed(e.value)} {format_interval(e.ends)}".strip()
+
+
+def format_estimate_of(e: Estimate) -> str:
+    """Value, interval and number of points, e.g. `+0.44 [+0.12, +0.70], n 9`; the reason where there is no value."""
+    return e.reason if e.value is None else f"{format_estimate(e)}, n {e.n}"
 
 
 def format_p(p: float | None, digits: int = 2) -> str:
-    """A p- or q-value; empty where there is none."""
+    """A p- or q-value."""
     return "" if p is None else f"{p:.{digits}g}" if p >= 1e-4 else f"{p:.0e}"
 
 
@@ -43,13 +60,27 @@ def format_fact(value: str | int | float | None) -> str:
     return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
+def format_count(count: float) -> str:
+    """A large number in short, e.g. `1.5B`, `200k`."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:g}{unit}"
+    return f"{count:g}"
+
+
 def format_points(share: float) -> str:
     """A difference of accuracies in percentage points; adding 0.0 avoids `-0.0`."""
     return f"{round(100 * share, 1) + 0.0:.1f}"
 
 
 def format_points_interval(ends: tuple[float, float]) -> str:
-    return f"[{format_points(ends[0])}, {format_points(ends[1])}]"
+    """An interval of differences of accuracies, in percentage points."""
+    return format_interval(ends, format_points)
+
+
+def format_per_cent(ends: tuple[float, float] | None) -> str:
+    """An interval of shares, e.g. `[21, 79]`."""
+    return format_interval(ends, lambda share: f"{100 * share:.0f}")
 
 
 def join_names(names: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from analysis.rendering.stylesheet import Look, project_style
 from configs.artifacts import atomic_file
 
 POINTS = 72 / 96
-"""Of a px of CSS."""
+"""Points in a px of CSS: 72 and 96 make an inch."""
 FONT = "DejaVu Sans"
 """The one family of style.css that comes with matplotlib, is free to embed and has every sign that figures use."""
 ELEMENTS = {"dot": "circle"}  # a mark's name in SVG, where it differs
@@ -81,7 +81,7 @@ def _look(element: str, classes: str, fill: str = "") -> Look:
 
 
 def _outline(mark: dict[str, Any], grown: float) -> Outline:
-    """In px from the top left corner."""
+    """Outline of a shape, in px from the top left corner. grown: px added to the radius of a dot."""
     kind = mark["kind"]
     if kind == "dot":
         return Outline.circle((mark["x"], mark["y"]), mark["r"] + grown)
@@ -111,7 +111,7 @@ def _text(mark: dict[str, Any]) -> Text:
         verticalalignment="baseline",
         rotation=-mark["turn"],
         rotation_mode="anchor",
-        parse_math=False,
+        parse_math=False,  # a dollar sign is a dollar sign
     )
 
 

@@ -27,12 +27,12 @@ INITIAL = {  # of SVG 2
     "font-weight": "400",
 }
 OF_THE_PAGE = {"max-width", "height", "display", "background"}
-"""Say nothing about a mark inside a figure."""
+"""Properties of the <svg> as a box on a page, which do not change the marks in it."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """Of one mark; lengths in px."""
+    """How one mark is painted; lengths in px."""
 
     fill: str | None
     """Colour as #rgb or #rrggbb; None: not painted. So is `stroke`."""
@@ -41,7 +41,7 @@ class Look:
     dashes: tuple[float, ...]
     """Lengths on and off; empty: solid."""
     opacity: float
-    """Of fill and stroke together, as of one picture."""
+    """Opacity of fill and stroke together, as if they were one picture."""
     font_size: float
     bold: bool
 
@@ -69,7 +69,7 @@ class Stylesheet:
         return frozenset().union(*(rule.classes for rule in self.rules))
 
     def look(self, element: str, classes: str = "", fill: str = "") -> Look:
-        """Of an element of SVG with its `class`; fill: its attribute `fill`, which any rule overrides."""
+        """The look of an SVG element with these classes; fill: its attribute `fill`, which any rule overrides."""
         found = INITIAL | ({"fill": fill} if fill else {})
         for rule in self.rules:
             if rule.applies(element, set(classes.split())):
@@ -103,10 +103,8 @@ def parse(css: str) -> Stylesheet:
     for selectors, body in blocks:
         declared = dict(_resolved(body, variables))
         for selector in (part.strip() for part in selectors.split(",")):
-            if selector in (":root", "svg"):  # what a mark inherits
-                rules.append(Rule("", frozenset(), declared))
-                continue
-            found = SELECTOR.fullmatch(selector)
+            # A mark inherits what is declared for the page and the picture.
+            found = SELECTOR.fullmatch("" if selector in (":root", "svg") else selector)
             assert found, f"unknown selector {selector!r}"
             rules.append(Rule(found[1] or "", frozenset(found[2].split(".")[1:]), declared))
     rules.sort(key=lambda rule: (len(rule.classes), bool(rule.element)))
@@ -122,7 +120,7 @@ def _declarations(body: str) -> Iterator[tuple[str, str]]:
 
 
 def _resolved(body: Mapping[str, str], variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What concerns a mark, without variables; the shorthand `font` as its two parts."""
+    """Declarations that change a mark, variables replaced; the shorthand `font` becomes its two parts."""
     for name, value in body.items():
         if name.startswith("--") or name in OF_THE_PAGE:
             continue

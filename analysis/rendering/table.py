@@ -119,11 +119,11 @@ class Table:
     repeats_paper: bool = False
     """The paper's numbers in it stand in other tables, or follow from theirs."""
     caveats: tuple[Note, ...] = ()
-    """What the numbers alone would hide."""
+    """Warnings about facts that the numbers alone would hide."""
 
     @property
     def notes(self) -> list[str]:
-        """What points, intervals and nulls are, ranges where rows differ; then the caveats."""
+        """Lines that name the points, intervals and nulls, with ranges where rows differ; then the caveats."""
         known = [row.estimate for row in self.rows if row.estimate.value is not None]
         lines = []
         for field, label in (("points", "points"), ("interval", "95 % interval"), ("null", "null of p")):

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.rendering.formats import format_fact, format_p, format_signed
-from analysis.rendering.grid import Grid, align, align_once, below, filled, narrow, numeric
+from analysis.rendering.formats import format_fact, format_interval, format_p, format_signed, true_minus
+from analysis.rendering.grid import Grid, align, align_once, below, narrow
 from analysis.rendering.table import Row, RowVerdict, Sheet, Table
 from configs.artifacts import write_text
 
@@ -45,38 +45,31 @@ def fields(table: Table, *, brief: bool = True) -> list[Field]:
     """Columns of the rounded forms. brief: those for little room."""
 
     def number(value: float | None) -> str:
-        if value is None:
-            return ""
-        return (f"{value:+.{table.digits}f}" if table.signed else f"{value:.{table.digits}f}").replace("-", "−")
+        if table.signed or value is None:
+            return format_signed(value, table.digits)
+        return true_minus(f"{value:.{table.digits}f}")
 
-    def interval(row: Row) -> str:
-        ends = row.estimate.ends
-        return "" if ends is None else f"[{number(ends[0])}, {number(ends[1])}]"
+    def key_of(place: int) -> Callable[[Row], str]:
+        return lambda row: row.keys[place]
 
-    def difference(row: Row) -> str:
-        return "" if row.difference is None else format_signed(row.difference, table.digits)
+    def extra_of(place: int) -> Callable[[Row], str]:
+        return lambda row: table.texts(row)[place]
 
     extra = table.extra[: table.brief_extra] if brief else table.extra
     return [
-        *(Field(key.replace("_", " "), "key", _key(i)) for i, key in enumerate(table.keys)),
+        *(Field(key.replace("_", " "), "key", key_of(i)) for i, key in enumerate(table.keys)),
         Field("paper", "number", lambda row: number(row.paper)),
         Field("this run", "number", lambda row: number(row.estimate.value), lambda row: row.estimate.value, True),
-        Field("95 % interval", "number", interval),
-        Field("difference", "number", difference, lambda row: row.difference),
+        Field("95 % interval", "number", lambda row: format_interval(row.estimate.ends, number)),
+        Field(
+            "difference", "number", lambda row: format_signed(row.difference, table.digits), lambda row: row.difference
+        ),
         Field("verdict", "verdict", format_verdict),
         Field("n", "number", lambda row: str(row.estimate.n or "")),
         Field("p", "number", lambda row: format_p(row.estimate.p), lambda row: row.estimate.p),
         Field("q", "number", lambda row: format_p(row.q), lambda row: row.q),
-        *(Field(column.name, "number", _extra(table, i)) for i, column in enumerate(extra)),
+        *(Field(column.name, "number", extra_of(i)) for i, column in enumerate(extra)),
     ]
-
-
-def _key(place: int) -> Callable[[Row], str]:
-    return lambda row: row.keys[place]
-
-
-def _extra(table: Table, place: int) -> Callable[[Row], str]:
-    return lambda row: table.texts(row)[place]
 
 
 def format_verdict(row: Row) -> str:
@@ -88,34 +81,36 @@ def format_verdict(row: Row) -> str:
 
 
 def grid(table: Table | Sheet, *, brief: bool = True, on_terminal: bool = False) -> Grid:
-    """Every cell as text, empty columns left out. brief: columns for little room; on_terminal: brief rows too."""
+    """The table with every cell as text, less its empty columns.
+
+    brief: only the columns for little room; on_terminal: only the brief rows too.
+    """
     if isinstance(table, Sheet):
         header = [name.replace("_", " ") for name in table.header]
         body = [[format_fact(cell) for cell in row] for row in table.rows]
-        whole = Grid(table.title, header, body, table.keys, table.optional, table.weak, table.notes)
-        return whole.only(filled(header, body))
+        return Grid(table.title, header, body, table.keys, table.optional, table.weak, table.notes).filled()
     rows = [row for row in table.rows if row.brief or not on_terminal]
     columns = fields(table, brief=brief)
     header, body = [field.heading for field in columns], [[field.text(row) for field in columns] for row in rows]
     hidden = len(table.rows) - len(rows)
     notes = (*table.notes, *([f"{hidden} more rows are in the files"] if hidden else []))
+    # Number, interval and verdict stay: without them a row says nothing that can be trusted.
     optional = (*(column.name for column in reversed(table.extra)), "difference", "n", "q", "p")
     weak = frozenset(i for i, row in enumerate(rows) if row.verdict in (RowVerdict.MISSING, RowVerdict.NO_CLAIM))
-    whole = Grid(table.title, header, body, len(table.keys), optional, weak, notes)
-    return whole.only(filled(header, body))
+    return Grid(table.title, header, body, len(table.keys), optional, weak, notes).filled()
 
 
 # ---------------------------------------------------------------------------------------------- the terminal
 
 
 def as_text(table: Table | Sheet) -> str:
-    """For the terminal: brief rows, runs of equal keys shown once."""
+    """Plain text with the brief rows, in which runs of equal keys are shown once."""
     shown = grid(table, on_terminal=True)
     return "\n".join([shown.title, *align_once(shown), *(f"  {note}" for note in shown.notes)])
 
 
 def show(table: Table | Sheet, console: Console | None = None) -> None:
-    """On the terminal in its colours and width; elsewhere as `as_text`."""
+    """Print a table in the colours and width of the terminal; elsewhere as `as_text`."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
@@ -128,7 +123,7 @@ def show(table: Table | Sheet, console: Console | None = None) -> None:
     shown, grouped = narrow(grid(table, on_terminal=True), lambda grid: max(map(len, align_once(grid))) <= width)
     # Keys above their rows may come again, where others have changed: they are repeated, not left blank.
     rest = below(shown, grouped)
-    head, rule, *lines = align(rest.header, rest.rows) if grouped else align_once(shown)
+    head, rule, *lines = align(rest) if grouped else align_once(shown)
     console.print(Text(shown.title, "bold"))
     console.print(Text(head, "bold"), soft_wrap=True)
     console.print(Text(rule, "bright_black"), soft_wrap=True)
@@ -179,7 +174,7 @@ LINE = 108
 WRAPPED = 26
 """Characters of a column of words beyond which it is broken into lines."""
 EM = 0.5
-"""Of a character."""
+"""Width of a character."""
 NAMED = {"\\": "backslash", "^": "asciicircum", "~": "asciitilde", "<": "less", ">": "greater", "|": "bar"}
 ESCAPED = {sign: rf"\{sign}" for sign in "{}$&#%_"} | {sign: rf"\text{name}{{}}" for sign, name in NAMED.items()}
 SPECIAL = str.maketrans(ESCAPED | {"−": "$-$"})
@@ -188,26 +183,25 @@ SPECIAL = str.maketrans(ESCAPED | {"−": "$-$"})
 def as_latex(table: Table | Sheet) -> str:
     """A longtable of booktabs rules for a page of paper; needs the packages array, booktabs and longtable.
 
-    What a line cannot hold is left out, keys apart, and named in a comment: CSV has everything.
+    Columns that a line cannot hold are left out, keys apart, and named in a comment: CSV has everything.
     """
-    shown, grouped = narrow(grid(table), lambda grid: sum(_widths(grid)) + 2 * len(grid.header) <= LINE)
+    shown, grouped = narrow(grid(table), lambda grid: _room_left(grid) >= 0)
     rest = below(shown, grouped)
-    widths, columns = _widths(rest), len(rest.header)
-    sides = "".join(_sides(rest, widths))
     # LaTeX numbers tables itself.
     title = re.sub(r"^Table (\w+)\. (.*)", r"\2 (the paper's Table \1)", shown.title)
     lines = []
     for above, row in zip(shown.above(grouped), rest.rows, strict=True):
         if above:
-            lines.append(rf"\multicolumn{{{columns}}}{{l}}{{\textit{{{_tex(above)}}}}} \\*")
+            lines.append(rf"\multicolumn{{{len(rest.header)}}}{{l}}{{\textit{{{_tex(above)}}}}} \\*")
         lines.append(rf"{' & '.join(map(_tex, row))} \\")
+    columns = list(_tex_columns(rest))
     return "\n".join(
         [
             r"{\footnotesize\setlength{\tabcolsep}{3pt}\setlength{\LTcapwidth}{\linewidth}",
-            rf"\begin{{longtable}}{{{sides}}}",
+            rf"\begin{{longtable}}{{{''.join(declared for declared, _ in columns)}}}",
             rf"\caption{{{_tex(title)}}}\\",
             r"\toprule",
-            rf"{' & '.join(_head(rest, i, w) for i, w in enumerate(widths))} \\",
+            rf"{' & '.join(heading for _, heading in columns)} \\",
             r"\midrule",
             r"\endhead",
             *lines,
@@ -219,33 +213,36 @@ def as_latex(table: Table | Sheet) -> str:
     )
 
 
-def _widths(grid: Grid) -> list[int]:
-    """Characters of each column; headings are broken between words, and words in cells beyond `WRAPPED`."""
-    cells = [n if numeric(grid.rows, i) else min(n, WRAPPED) for i, n in enumerate(_longest(grid))]
-    return [max(cell, *map(len, heading.split())) for cell, heading in zip(cells, grid.header, strict=True)]
+def _widths(grid: Grid) -> list[tuple[int, int]]:
+    """(characters of the longest cell, characters allotted) of each column.
+
+    Headings are broken between words, and words in cells beyond `WRAPPED`.
+    """
+    found = []
+    for i, heading in enumerate(grid.header):
+        longest = max((len(row[i]) for row in grid.rows), default=0)
+        cell = longest if grid.numeric(i) else min(longest, WRAPPED)
+        found.append((longest, max(cell, *map(len, heading.split()))))
+    return found
 
 
-def _longest(grid: Grid) -> list[int]:
-    return [max((len(row[i]) for row in grid.rows), default=0) for i in range(len(grid.header))]
+def _room_left(grid: Grid) -> int:
+    """Characters of a line that the columns leave; below 0: they do not fit."""
+    return LINE - sum(width + 2 for _, width in _widths(grid))
 
 
-def _sides(grid: Grid, widths: Sequence[int]) -> Iterator[str]:
-    """What longtable is told of each column; broken ones share what room the line has left."""
-    long = [longest > width for longest, width in zip(_longest(grid), widths, strict=True)]
-    spare = max(LINE - sum(widths) - 2 * len(widths), 0) // max(sum(long), 1)
-    for i, (longest, width) in enumerate(zip(_longest(grid), widths, strict=True)):
-        if long[i] and longest > width + spare:
-            yield rf">{{\raggedright\arraybackslash}}p{{{EM * (width + spare):.1f}em}}"
-        else:
-            yield "r" if numeric(grid.rows, i) else "l"
-
-
-def _head(grid: Grid, column: int, width: int) -> str:
-    parts = [_tex(part) for part in textwrap.wrap(grid.header[column], width)]
-    if len(parts) == 1:
-        return parts[0]
-    side, stack = "r" if numeric(grid.rows, column) else "l", r" \\ ".join(parts)
-    return rf"\shortstack[{side}]{{{stack}}}"
+def _tex_columns(grid: Grid) -> Iterator[tuple[str, str]]:
+    """(its letter in longtable's argument, heading) of each column; broken ones share the room that is left."""
+    widths = _widths(grid)
+    spare = max(_room_left(grid), 0) // max(sum(longest > width for longest, width in widths), 1)
+    for i, (longest, width) in enumerate(widths):
+        side = "r" if grid.numeric(i) else "l"
+        parts = [_tex(part) for part in textwrap.wrap(grid.header[i], width)]
+        stack = r" \\ ".join(parts)
+        heading = rf"\shortstack[{side}]{{{stack}}}" if len(parts) > 1 else stack
+        if longest > width + spare:
+            side = rf">{{\raggedright\arraybackslash}}p{{{EM * (width + spare):.1f}em}}"
+        yield side, heading
 
 
 def _tex(text: str) -> str:
@@ -255,7 +252,7 @@ def _tex(text: str) -> str:
 
 
 FORMS: dict[str, Callable[[Table | Sheet], str]] = {"text": as_text, "csv": as_csv, "md": as_markdown, "tex": as_latex}
-"""By what a user calls them; all but text are the suffixes of files."""
+"""Name of a format on the command line -> its writer; all but `text` are suffixes of files too."""
 FILES = ("csv", "md", "tex")
 
 

@@ -7,10 +7,8 @@ templates/benchmark.html.j2 writes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-
-import numpy as np
 
 from analysis.figures.benchmarks import accuracy_figure, reliability_figure
 from analysis.panel.panel import STAGES, Panel
@@ -45,7 +43,7 @@ class BenchmarkPage:
     reliability: Figure | None
     """None: only published metrics are here."""
     tables: list[HtmlTable]
-    """What the tables say of this benchmark."""
+    """The rows of the tables that are about this benchmark."""
 
 
 def pages(panel: Panel, tables: Sequence[Table], found: dict[tuple[str, Protocol], Verdict]) -> list[BenchmarkPage]:
@@ -82,24 +80,28 @@ def _with_error(value: float, error: float) -> str:
 
 
 def _facts(panel: Panel, slug: str) -> Iterator[tuple[str, str]]:
-    """(term, text); what is not known is said or left out."""
+    """(term, text) of what is known of a benchmark; numbers that were not measured are named as such."""
+    spec = load_benchmark(slug) if slug in BENCHMARKS else None
     sides = [(scale, stage) for scale in panel.scales for stage in STAGES]
-    b, spec = panel.benchmarks.index(slug), load_benchmark(slug) if slug in BENCHMARKS else None
-    scored = {panel.answers_over_seeds(*side, slug).shape[-1] for side in sides} - {0}
-    counts = " or ".join(f"{n:,}" for n in sorted(scored)) or "number not known (published metrics only)"
-    yield "Examples", counts + (f"; {spec.examples:,} in the paper's Table 4" if spec and spec.examples else "")
-    chance = {f"{x:.3f}" for side in sides if math.isfinite(x := _mean(panel.matrix(*side, "chance", "")[:, b]))}
-    yield "Chance", " or ".join(sorted(chance)) or "not known"
+    b = panel.benchmarks.index(slug)
+    scored = {panel.answers_over_seeds(*side, slug).shape[-1] for side in sides}
+    yield "Examples", _format_examples(scored - {0}, spec)
+    chance = {side: float(mean_measured(panel.matrix(*side, "chance", "")[:, b])) for side in sides}
+    yield "Chance", " or ".join(sorted({text for _, text in _known(chance)})) or "not known"
     if spec:
         yield from _configured_facts(spec, panel.synthetic)
-    spreads = [(side, seed_spread(panel, *side, "accuracy")[b]) for side in sides]
-    yield "Seed noise", _format_spreads([(side, spread) for side, spread in spreads if math.isfinite(spread)])
+    spreads = ", ".join(" ".join(known) for known in _known({s: seed_spread(panel, *s, "accuracy")[b] for s in sides}))
+    yield "Seed noise", f"standard deviation {spreads}" if spreads else "not measured: no mixture has two seeds"
 
 
-def _format_spreads(known: Sequence[tuple[tuple[str, str], float]]) -> str:
-    if not known:
-        return "not measured: no mixture has two seeds"
-    return f"standard deviation {', '.join(f'{scale} {stage} {spread:.3f}' for (scale, stage), spread in known)}"
+def _format_examples(scored: Set[int], spec: BenchmarkConfig | None) -> str:
+    counts = " or ".join(f"{n:,}" for n in sorted(scored)) or "number not known (published metrics only)"
+    return counts + (f"; {spec.examples:,} in the paper's Table 4" if spec and spec.examples else "")
+
+
+def _known(numbers: Mapping[tuple[str, str], float]) -> list[tuple[str, str]]:
+    """(scale and stage, number as text) of those that were measured."""
+    return [(" ".join(side), f"{number:.3f}") for side, number in numbers.items() if math.isfinite(number)]
 
 
 def _configured_facts(spec: BenchmarkConfig, synthetic: bool) -> Iterator[tuple[str, str]]:
@@ -110,7 +112,3 @@ def _configured_facts(spec: BenchmarkConfig, synthetic: bool) -> Iterator[tuple[
         yield "Source", f"{form}{spec.hub}{f' ({spec.config})' if spec.config else ''}, split {spec.split}"
     if spec.departure and not synthetic:
         yield "Departure from lm-eval", spec.departure
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(mean_measured(values))

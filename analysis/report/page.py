@@ -10,20 +10,31 @@ read without JavaScript (templates/page.js), which adds sorting, filters, tips a
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from analysis.figures.catalogue import sections, write_figures
+from analysis.figures.loss import loss_curves, loss_figure
+from analysis.figures.overview import declared_order
+from analysis.panel.load import load_panel
+from analysis.panel.panel import STAGES, Panel
+from analysis.protocols import correlations
+from analysis.protocols.noise import ENOUGH_FREEDOM
+from analysis.rendering import drawing, formats
+from analysis.rendering.drawing import Figure
+from analysis.rendering.table import NoteKind, Sheet, Table
+from analysis.rendering.writers import write_tables
+from analysis.report import reproduction, summary
+from analysis.report.benchmarks import pages
+from analysis.report.tables import html_sheet, html_table
+from analysis.report.verdict import choices, verdicts
+from analysis.stats.estimates import Estimate
+from analysis.tables.catalogue import build_tables
+from analysis.tables.paper import describe_scales
+from analysis.tables.settings import settings_tables
 from configs.artifacts import read_json, write_text
 from configs.errors import ArtifactError
 from configs.layout import StudyFolder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from analysis.panel.panel import Panel
-    from analysis.rendering.drawing import Figure
-    from analysis.rendering.table import Sheet, Table
-    from analysis.stats.estimates import Estimate
 
 TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS = (
@@ -45,7 +56,7 @@ ABSENT = {
     "noise": "No mixture was run with two seeds: seed noise and reliability are not measured.",
     "loss": "The run folders are not here (published scores only).",
 }
-"""What stands in a section without figures."""
+"""Section -> the sentence that replaces its figures where there are none."""
 NUMBERS = {
     "figure1": "category_means",
     "figure5": "coherence",
@@ -69,19 +80,13 @@ def build_report(study: StudyFolder, average_seeds: bool = False) -> Path:
 
     Raises ArtifactError where scores are missing, damaged or incomplete.
     """
-    from analysis.figures.catalogue import sections, write_figures
-    from analysis.figures.loss import loss_curves, loss_figure
-    from analysis.panel.load import load_panel
-    from analysis.rendering.writers import write_tables
-    from analysis.tables.catalogue import build_tables
-    from analysis.tables.settings import settings_tables
-
     panel = load_panel(study, average_seeds=average_seeds)
     tables = build_tables(panel)
     loss = loss_figure(panel, loss_curves(panel))
     drawn = sections(panel, {table.name: table for table in tables}) | {"loss": [loss] if loss else []}
     folder = study.report
     settings = settings_tables(panel)
+    # Files come before the page, so that an index.html is never there without them.
     write_tables([*settings, *tables], folder / "tables")
     html, declared = compose(panel, tables, settings, drawn)
     write_figures([figure for figures in (declared, *drawn.values()) for figure in figures], folder / "figures")
@@ -96,16 +101,6 @@ def compose(
     drawn: dict[str, list[Figure]],
 ) -> tuple[str, list[Figure]]:
     """The page, and the figures that it alone has; drawn: by section."""
-    from analysis.figures.overview import declared_order
-    from analysis.protocols.noise import ENOUGH_FREEDOM
-    from analysis.rendering import drawing, formats
-    from analysis.rendering.table import NoteKind
-    from analysis.report import reproduction as provenance
-    from analysis.report import summary
-    from analysis.report.benchmarks import pages
-    from analysis.report.tables import html_sheet, html_table
-    from analysis.report.verdict import choices, verdicts
-
     by_name = {table.name: table for table in tables}
     declared = read_declared(panel)
     extra = [declared_order(panel, declared)] if declared else []
@@ -125,6 +120,7 @@ def compose(
             pages=pages(panel, tables, found),
             choices=choices(panel, by_name["decisions"]),
             cost_notes=[note.detail for note in by_name["decisions"].caveats],
+            describe_scales=describe_scales,
             enough_freedom=ENOUGH_FREEDOM,
             seed_notes=[note.detail for note in by_name["table5"].caveats if note.kind is NoteKind.SEED_NOISE],
             tiles=summary.tiles(panel, declared),
@@ -135,10 +131,10 @@ def compose(
             absent=ABSENT,
             numbers=_numbers(panel, by_name),
             tables=[*map(html_sheet, settings), *map(html_table, tables)],
-            missing=provenance.missing_cells(panel),
-            facts=provenance.facts(panel),
-            files=provenance.file_names(panel.study),
-            commands=provenance.commands(panel, list(by_name), bool(provenance.file_names(panel.study))),
+            missing=reproduction.missing_cells(panel),
+            facts=reproduction.facts(panel),
+            files=reproduction.file_names(panel.study),
+            commands=reproduction.commands(panel, list(by_name), bool(reproduction.file_names(panel.study))),
             study_yaml=yaml.read_text() if yaml.is_file() else "",
         )
     )
@@ -162,9 +158,6 @@ def _numbers(panel: Panel, tables: dict[str, Table]) -> dict[str, tuple[str, str
 
 def read_declared(panel: Panel) -> dict[tuple[str, str], dict[str, Estimate]]:
     """Spearman of declared.json ({"learnable": {slug: {mixture: dose}}}) by scale and stage; empty without it."""
-    from analysis.panel.panel import STAGES
-    from analysis.protocols.correlations import declared_order
-
     path = panel.study.declared
     if not path.is_file():
         return {}
@@ -174,4 +167,8 @@ def read_declared(panel: Panel) -> dict[tuple[str, str], dict[str, Estimate]]:
     if not learnable:
         return {}
     known = {slug: doses for slug, doses in learnable.items() if slug in panel.benchmarks}
-    return {(scale, stage): declared_order(panel, known, scale, stage) for scale in panel.scales for stage in STAGES}
+    return {
+        (scale, stage): correlations.declared_order(panel, known, scale, stage)
+        for scale in panel.scales
+        for stage in STAGES
+    }

@@ -52,7 +52,7 @@ def facts(panel: Panel) -> list[tuple[str, str]]:
 
 
 def file_names(study: StudyFolder) -> list[str]:
-    """Of the score files, below the study's folder."""
+    """Names of the score files, relative to the study's folder."""
     return [study.relative(path) for path in score_files(study)]
 
 

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
-from analysis.rendering.formats import format_estimate, format_signed
+from analysis.rendering.formats import format_estimate, format_per_cent, format_signed
 from analysis.rendering.table import COMPARED, Row, RowVerdict, Table
 from analysis.rendering.writers import format_verdict
-from analysis.report.verdict import DISCOVERED, HALF, Level, Verdict, above_chance, format_per_cent
+from analysis.report.verdict import DISCOVERED, HALF, Level, Verdict, above_chance
 from analysis.stats.estimates import Estimate
 from analysis.tables.transfer import MEAN
 
 MARKS = {Level.TRUST: "●", Level.WEAK: "◐", Level.NO: "○", Level.UNKNOWN: "–"}
-"""So that a verdict is not told by its colour alone."""
+"""A verdict has a sign of its own, so that it is not told by colour alone."""
 FEW = 4
 """Points on which an interval of a correlation is so wide that hardly anything lies outside: r 0.5 is [-0.89, 0.99]."""
 RANK = {Level.TRUST: 3, Level.WEAK: 2, Level.NO: 1}
-"""To sort by; what was not measured has none."""
+"""Numbers to sort verdicts by; a score that was not measured has none."""
 
 
 def short(protocol: Protocol) -> str:
@@ -49,7 +49,7 @@ class Tally:
 
 
 def tallies(panel: Panel, found: dict[tuple[str, Protocol], Verdict]) -> list[Tally]:
-    """Of every protocol."""
+    """The tally of every protocol."""
     return [
         Tally(
             short(protocol),
@@ -63,7 +63,7 @@ def tallies(panel: Panel, found: dict[tuple[str, Protocol], Verdict]) -> list[Ta
 
 
 def seeds_shown(panel: Panel) -> str:
-    """Which seeds the numbers are of, where there are several."""
+    """A sentence on the seeds behind the numbers."""
     if len(panel.seeds) < 2:
         return f"One seed of each mixture (seed {panel.seeds[0]})." if panel.seeds else "No seed was scored."
     if panel.average_seeds:
@@ -83,8 +83,9 @@ def format_share(e: Estimate) -> str:
     """Decision accuracy as a share of the pairs of mixtures, with its interval, e.g. `47 % [21, 79]`."""
     if e.value is None:
         return e.reason
-    ends = "no interval" if e.ends is None else format_per_cent(e.ends)
-    return f"{100 * e.value:.0f} % {ends}".replace(" ", "\u00a0")  # stays on one line
+    return f"{100 * e.value:.0f} % {format_per_cent(e.ends) or 'no interval'}".replace(
+        " ", "\u00a0"
+    )  # stays on one line
 
 
 def is_a_coin(e: Estimate) -> bool:
@@ -121,18 +122,6 @@ def sentences(table5: Table) -> Iterator[str]:
     )
 
 
-def beside_paper(panel: Panel) -> Iterator[str]:
-    """What stands for what."""
-    for scale in panel.scales:
-        paper = panel.paper_scale(scale)
-        if paper is None:
-            yield f"Scale {scale}: the paper has no counterpart."
-        elif paper.lower() == scale.lower():
-            yield f"Scale {scale} is the paper's {paper}."
-        else:
-            yield f"Scale {scale} stands beside the paper's {paper}; it is not that size."
-
-
 def paper_means(table5: Table) -> list[tuple[str, str, str, str, str]]:
     """(scale, metric, the paper's mean r, this run's, verdict)."""
     return [
@@ -154,9 +143,9 @@ class PaperComparison:
 
 
 def compare_with_paper(tables: dict[str, Table]) -> list[PaperComparison]:
-    """Of the tables that have a number of the paper; each number counts once.
+    """Comparisons of the tables that have a number of the paper; each number counts once.
 
-    Not where it stands beside a second reading of the same, nor in a table that repeats numbers of others.
+    A second reading of the same number does not count, nor does a table that repeats numbers of others.
     """
     found = []
     for table in tables.values():

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.rendering.drawing import diverging, true_minus
-from analysis.rendering.grid import filled
+from analysis.rendering.drawing import diverging
+from analysis.rendering.formats import true_minus
 from analysis.rendering.table import COMPARED, Row, Sheet, Table
 from analysis.rendering.writers import Field, fields, grid
 
@@ -77,14 +77,14 @@ def _content(
     table: Table, rows: Sequence[Row], without: Sequence[int] = (), *, exact: bool = True
 ) -> tuple[list[HtmlColumn], list[list[HtmlCell]]]:
     """without: places of columns; exact: with the numbers to sort by."""
-    every = fields(table)
+    every = [field for i, field in enumerate(fields(table)) if i not in without]
     body = [[field.text(row) for field in every] for row in rows]
-    places = [i for i in filled([field.heading for field in every], body) if i not in without]
-    columns = [HtmlColumn(every[i].heading, every[i].kind) for i in places]
+    filled = [i for i in range(len(every)) if not body or any(texts[i] for texts in body)]
+    columns = [HtmlColumn(every[i].heading, every[i].kind) for i in filled]
     if keys := [i for i, column in enumerate(columns) if column.kind == "key"]:
         columns[keys[-1]] = HtmlColumn(columns[keys[-1]].name, "name")
     cells = [
-        [_cell(table, row, every[i], texts[i], exact) for i in places] for row, texts in zip(rows, body, strict=True)
+        [_cell(table, row, every[i], texts[i], exact) for i in filled] for row, texts in zip(rows, body, strict=True)
     ]
     return columns, cells
 
@@ -96,5 +96,6 @@ def _cell(table: Table, row: Row, field: Field, text: str, exact: bool) -> HtmlC
         return HtmlCell(text)
     number = field.exact(row)
     value = row.estimate.value if field.tinted and table.signed else None
+    # Beyond 1 it is no correlation but, say, a difference in percentage points, for which there is no colour.
     tint = f"n {diverging(value)}" if value is not None and abs(value) <= 1 else "n"
     return HtmlCell(text, tint, f"{number:.5g}" if exact and number is not None else "")

@@ -29,7 +29,7 @@ import numpy as np
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
 from analysis.protocols.noise import FLOOR, Noise, format_reliability, noise
-from analysis.rendering.formats import format_estimate, format_points
+from analysis.rendering.formats import format_estimate, format_per_cent, format_points
 from analysis.rendering.table import Row, Table
 from analysis.stats.estimates import CONSTANT, Estimate, mean_measured
 from analysis.tables.decisions import BEST, FIRST, REGRET_INTERVALS, REGRETS, protocol_keys
@@ -42,7 +42,7 @@ HALF = 0.5
 """Share of the pairs of mixtures that a coin ranks alike."""
 
 ABOVE, REVERSED, NO_INTERVAL = "above", "reversed", "no interval"
-"""Where an interval may lie; the fourth place is that it includes what no relation would give."""
+"""Positions of an interval; the fourth is that it includes the value of no relation."""
 
 
 class Level(StrEnum):
@@ -54,7 +54,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Signal:
-    """What the tables say of one benchmark under one protocol."""
+    """Numbers of the tables on one benchmark under one protocol."""
 
     agreement: Estimate
     """Share of the pairs of mixtures that the early and the late score rank alike."""
@@ -88,7 +88,7 @@ class Verdict:
     reasons: tuple[Reason, ...]
     """The graver first; none for `Level.TRUST`."""
     numbers: tuple[str, ...]
-    """What was held against the rule, with its uncertainty; the one that decides first."""
+    """Numbers that the rule looked at, with their uncertainty; the one that decides comes first."""
 
     @property
     def brief(self) -> str:
@@ -100,28 +100,39 @@ class Verdict:
 
 
 def judge(signal: Signal, ends: tuple[str, str] = ("early", "late")) -> Verdict:
-    """The rule above; ends: what the early and the late score are called."""
+    """The rule above; ends: names of the early and the late score."""
     decides, q, null = (signal.agreement, signal.agreement_q, HALF) if signal.r is None else (signal.r, signal.r_q, 0.0)
-    refusals, doubts = [*_at_chance(signal, ends), *_unreliable(signal, ends)], list[Reason]()
+    refusals = [*_at_chance(signal, ends), *_unreliable(signal, ends)]
     if decides.value is None:
-        if decides.reason == CONSTANT:
-            refusals.append(Reason(CONSTANT, "all mixtures score alike"))
-        missing = Reason("no number", decides.reason or "not measured")
-        return Verdict(Level.NO, tuple(refusals), ()) if refusals else Verdict(Level.UNKNOWN, (missing,), ())
+        return _judge_without_number(decides.reason, refusals)
     numbers = [_format_number(decides, null)]
-    against, unsure = _reasons_of_interval(decides, q, null)
+    against, doubts = _reasons_of_interval(decides, q, null)
+    refusals += against
     if signal.r is not None and signal.agreement.value is not None:
         numbers.append(_format_number(signal.agreement, HALF))
-        weaker = Reason(_position(signal.agreement, HALF), numbers[-1])
+        position = _position(signal.agreement, HALF)
         # Beside a correlation the share of pairs refuses only where it points the other way.
-        if weaker.what != ABOVE:
-            (against if weaker.what == REVERSED else unsure).append(weaker)
-    refusals, doubts = [*refusals, *against], [*doubts, *unsure]
-    if unknown := [end for end, above in zip(ends, signal.clearance, strict=True) if math.isnan(above)]:
-        doubts.append(Reason("chance not known", ", ".join(unknown)))
-    doubts += [Reason("provisional", kind) for kind in signal.unmeasured]
+        if position != ABOVE:
+            (refusals if position == REVERSED else doubts).append(Reason(position, numbers[-1]))
+    doubts += _unknowns(signal, ends)
     level = Level.NO if refusals else Level.WEAK if doubts else Level.TRUST
     return Verdict(level, (*refusals, *doubts), tuple(numbers))
+
+
+def _judge_without_number(reason: str, refusals: list[Reason]) -> Verdict:
+    """A score may be refused for other reasons where the number that decides is missing."""
+    if reason == CONSTANT:
+        refusals = [*refusals, Reason(CONSTANT, "all mixtures score alike")]
+    if refusals:
+        return Verdict(Level.NO, tuple(refusals), ())
+    return Verdict(Level.UNKNOWN, (Reason("no number", reason or "not measured"),), ())
+
+
+def _unknowns(signal: Signal, ends: tuple[str, str]) -> Iterator[Reason]:
+    """Doubts that come from what is not known."""
+    if unknown := [end for end, above in zip(ends, signal.clearance, strict=True) if math.isnan(above)]:
+        yield Reason("chance not known", ", ".join(unknown))
+    yield from (Reason("provisional", kind) for kind in signal.unmeasured)
 
 
 def _reasons_of_interval(e: Estimate, q: float | None, null: float) -> tuple[list[Reason], list[Reason]]:
@@ -150,7 +161,7 @@ def _at_chance(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
 
 
 def _unreliable(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
-    """The lesser one, if it is below the floor."""
+    """The lower of the two reliabilities, if it is below the floor."""
     known = [(value, end) for value, end in zip(signal.reliability, ends, strict=True) if value < FLOOR]
     return [Reason("reliability", f"{format_reliability(value)}, {end}") for value, end in sorted(known)[:1]]
 
@@ -159,12 +170,7 @@ def _format_number(e: Estimate, null: float) -> str:
     if null != HALF:
         return f"r {format_estimate(e)}"
     assert e.value is not None
-    return f"{100 * e.value:.0f} % of pairs" + (f" {format_per_cent(e.ends)}" if e.ends else "")
-
-
-def format_per_cent(ends: tuple[float, float]) -> str:
-    """The ends of an interval of shares, e.g. `[21, 79]`."""
-    return f"[{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]"
+    return f"{100 * e.value:.0f} % of pairs {format_per_cent(e.ends)}".rstrip()
 
 
 # ---------------------------------------------------------------------------------------------- of a study
@@ -187,7 +193,7 @@ def above_chance(panel: Panel, scale: str, stage: str) -> list[str]:
 
 
 def verdicts(panel: Panel, table5: Table, decisions: Table) -> dict[tuple[str, Protocol], Verdict]:
-    """Of every benchmark (slug) and protocol."""
+    """Verdict on every benchmark (slug) under every protocol."""
     transfer = {(row.keys[0], row.keys[3]): row for row in table5.rows if row.keys[1] == "accuracy"}
     agreed = {row.keys: row for row in decisions.rows}
     ends = {end for protocol in protocols(panel) for end in (protocol.early, protocol.late)}
@@ -215,7 +221,7 @@ def verdicts(panel: Panel, table5: Table, decisions: Table) -> dict[tuple[str, P
 
 
 def _unmeasured(sides: tuple[Noise, Noise], b: int) -> Iterator[str]:
-    """Of one benchmark, what is not known of the noise at its worse end."""
+    """Kinds of noise of one benchmark that are not known, at the worse end."""
     few = [side.repeats[b] for side in sides if not side.repeats[b].enough]
     if any(np.isnan(side.seeds[b]) for side in sides):
         yield "seeds were not repeated"
@@ -227,12 +233,12 @@ def _unmeasured(sides: tuple[Noise, Noise], b: int) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What training on the mixture that an early score puts first would have meant."""
+    """Consequence of training on the mixture that an early score puts first."""
 
     early: str
     late: str
     score: str
-    """What is averaged, e.g. mean of 20 benchmarks."""
+    """Name of the score, e.g. mean of 20 benchmarks."""
     first: tuple[str, ...]
     """Mixtures that the early score puts first; several are tied."""
     best: tuple[str, ...]
@@ -258,7 +264,7 @@ class Choice:
 
 
 def choices(panel: Panel, decisions: Table) -> list[Choice]:
-    """By the mean over all benchmarks and over each category; what is paid for is SFT at the largest scale."""
+    """Choices by the mean over all benchmarks and over each category, paid for after SFT at the largest scale."""
     paid = (panel.scales[-1], "SFT")
     singles = set(panel.displays.values())
     found = []

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from analysis.panel.studies import SEEDS, SEEDS_HELP, choose_study, study_of_scores
-from analysis.tables.catalogue import build_tables, parse_table_names
 from configs.arguments import CommandParser
 from configs.errors import ConfigError, user_errors
 from configs.layout import StudyFolder, runs_root
@@ -59,7 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse(argv)
     with contextlib.ExitStack() as stack:
         runs = runs_root(args.runs)
-        aloud = sys.stdout if args.format == "text" else sys.stderr
+        # CSV, Markdown and LaTeX go into files by redirection: nothing else may stand in them.
+        notices = sys.stdout if args.format == "text" else sys.stderr
         study: StudyFolder | None
         if args.scores:
             study = stack.enter_context(study_of_scores(args.scores))
@@ -67,14 +67,14 @@ def main(argv: list[str] | None = None) -> None:
             from analysis.panel.archive import recompute_metrics, study_at
 
             study = stack.enter_context(study_at(args.study, runs))
-            print(f"{args.study}: every file is what its manifest says", file=aloud)
-            print(recompute_metrics(study), file=aloud)
+            print(f"{args.study}: every file is what its manifest says", file=notices)
+            print(recompute_metrics(study), file=notices)
         else:
-            study = None if args.paper else choose_study(runs, args.study, aloud)
+            study = None if args.paper else choose_study(runs, args.study, notices)
         if study is None:
             _print_paper(None if args.paper else runs, args)
         else:
-            _print_study(study, args, aloud)
+            _print_study(study, args, notices)
 
 
 def _print_paper(searched: Path | None, args: argparse.Namespace) -> None:
@@ -93,8 +93,9 @@ def _print_paper(searched: Path | None, args: argparse.Namespace) -> None:
     _deliver([sheet for name in names for sheet in sheets[name]], args)
 
 
-def _print_study(study: StudyFolder, args: argparse.Namespace, aloud: TextIO) -> None:
+def _print_study(study: StudyFolder, args: argparse.Namespace, notices: TextIO) -> None:
     from analysis.panel.load import load_panel
+    from analysis.tables.catalogue import build_tables, parse_table_names
     from analysis.tables.settings import MAKERS as SETTINGS
     from analysis.tables.settings import settings_tables
 
@@ -105,8 +106,9 @@ def _print_study(study: StudyFolder, args: argparse.Namespace, aloud: TextIO) ->
     if args.format == "text" and not args.out:
         print("\n".join(preamble(panel)), end="\n\n")
     made: list[Table | Sheet] = [*settings, *tables]
+    # The published tables are of the first recipe and the first seeds; others cannot equal them.
     if args.study and args.study.endswith(".zip") and args.recipe is None and args.seeds == "first":
-        print(f"{compare_tables(study, made)}\n", file=aloud)
+        print(f"{compare_tables(study, made)}\n", file=notices)
     _deliver(sorted(made, key=lambda table: names.index(table.name)) if names else made, args)
 
 
@@ -124,22 +126,16 @@ def _deliver(tables: Sequence[Table | Sheet], args: argparse.Namespace) -> None:
 
 
 def preamble(panel: Panel) -> list[str]:
-    """What is shown and what stands for what."""
+    """Lines above the tables: the study, its coverage, the paper's scales it stands for, and what is not shown."""
+    from analysis.tables.paper import describe_scales
+
+    rule = "═" * 100
+    synthetic = "SYNTHETIC microworld: the numbers show that the method works; they say nothing about real data."
+    lines = [rule, synthetic, rule] if panel.synthetic else []
     measured, planned = panel.coverage()
     counts = f"{measured} of {planned} evaluations of last checkpoints measured, {planned - measured} missing"
-    lines = [f"Study {panel.study.name}: {counts}"]
-    if panel.synthetic:
-        lines.insert(0, "═" * 100)
-        lines.insert(
-            1, "SYNTHETIC microworld: the numbers show that the method works; they say nothing about real data."
-        )
-        lines.insert(2, "═" * 100)
-    for scale in panel.scales:
-        paper = panel.paper_scale(scale)
-        if paper is None:
-            lines.append(f"scale {scale}: the paper has no counterpart")
-        elif paper.lower() != scale.lower():
-            lines.append(f"scale {scale} stands beside the paper's {paper}; it is not that size")
+    lines.append(f"Study {panel.study.name}: {counts}")
+    lines += describe_scales(panel)
     seeds = (
         "mean over each mixture's seeds" if panel.average_seeds else f"seed {panel.seeds[0]}" if panel.seeds else "none"
     )

@@ -28,7 +28,7 @@ GAINS = {
     "PT's temperature": ("nll_pt_scaled", "nll"),
     "PT's instead of its own": ("nll_pt_scaled", "nll_scaled"),
 }
-"""What changes, and against what it is held."""
+"""Name of a temperature -> the metrics after and before it."""
 
 
 def calibration_table(panel: Panel) -> Table:
@@ -52,7 +52,7 @@ def calibration_table(panel: Panel) -> Table:
 
 
 def temperature_table(panel: Panel) -> Table:
-    """What a temperature does to the likelihood of the true answers, nats an example; below 0 it helps."""
+    """Change of the likelihood of the true answers by a temperature, in nats an example; below 0 it helps."""
 
     def rows() -> Iterator[Row]:
         for scale in panel.scales:

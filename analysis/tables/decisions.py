@@ -14,7 +14,7 @@ from analysis.panel.panel import Panel, Scope
 from analysis.protocols.decision_noise import same_mixtures
 from analysis.protocols.decisions import TOP, Protocol, decide, decide_on_average, protocols, subsets
 from analysis.protocols.noise import draw
-from analysis.rendering.formats import format_points, format_points_interval, join_names
+from analysis.rendering.formats import format_interval, format_points, format_points_interval, join_names
 from analysis.rendering.table import Column, Note, NoteKind, Row, Table, with_q_values
 from analysis.stats.estimates import Estimate, absent, mean_over_benchmarks
 
@@ -36,12 +36,12 @@ SIGNALS = {
     "margin of the true answer": ("margin", "sum", 1),
     "NLL of the true answer": ("nll", "sum", -1),
 }
-"""What may be looked at early: metric, normalisation, and whether more or less of it is better."""
+"""Name of an early signal -> (metric, normalisation, 1 where more is better and -1 where less is)."""
 HELD_OUT = "loss on held-out documents"
 
 
 DECISIONS = (
-    Column(SAME_MIXTURES, lambda ends: f"[{ends[0]:.2f}, {ends[1]:.2f}]"),
+    Column(SAME_MIXTURES, lambda ends: format_interval(ends, "{:.2f}".format)),
     Column(REGRETS[0], format_points),
     Column(REGRET_INTERVALS[0], format_points_interval),
     *(Column(name, format_points) for name in REGRETS[1:]),
@@ -80,7 +80,7 @@ def decision_table(panel: Panel) -> Table:
 
 
 def signal_table(panel: Panel) -> Table:
-    """Which early metric ranks mixtures most as accuracy does later: decision accuracy, mean over benchmarks."""
+    """Decision accuracy of each early metric against later accuracy, mean over benchmarks."""
 
     def rows() -> Iterator[Row]:
         for protocol in protocols(panel):
@@ -110,6 +110,7 @@ def subset_table(panel: Panel) -> Table:
             early, late = (panel.matrix(*side) for side in (protocol.early, protocol.late))
             columns = np.flatnonzero(np.isfinite(early).any(axis=0) & np.isfinite(late).any(axis=0))
             early, late = early[:, columns], late[:, columns]
+            # A choice must see the same benchmarks for every mixture: those that lack one are left out.
             whole = np.isfinite(early).all(axis=1) & np.isfinite(late).all(axis=1)
             n, points = int(whole.sum()), "mixtures, each left out of the choice"
             if n < 4 or not len(columns):
@@ -156,7 +157,7 @@ def _groups(panel: Panel, there: np.ndarray) -> Iterator[tuple[str, list[int]]]:
 
 
 def _mean_of_draws(values: np.ndarray) -> np.ndarray:
-    """As `mean_over_benchmarks`, of each draw; values: [draws, mixtures, benchmarks]."""
+    """`mean_over_benchmarks` of each draw; values: [draws, mixtures, benchmarks]."""
     draws, mixtures, benchmarks = values.shape
     return mean_over_benchmarks(values.reshape(-1, benchmarks)).reshape(draws, mixtures)
 

@@ -23,6 +23,18 @@ PAPER_READINGS = ("averaged", "pooled")
 """Readings of equation 8 that the paper's numbers may be of; it does not say which. It adjusts nothing for chance."""
 
 
+def describe_scales(panel: Panel) -> Iterator[str]:
+    """Sentences on the paper's scales that this study's scales stand for."""
+    for scale in panel.scales:
+        paper = panel.paper_scale(scale)
+        if paper is None:
+            yield f"Scale {scale}: the paper has no counterpart."
+        elif paper.lower() == scale.lower():
+            yield f"Scale {scale} is the paper's {paper}."
+        else:
+            yield f"Scale {scale} stands beside the paper's {paper}; it is not that size."
+
+
 def category_accuracy(panel: Panel, scale: str, stage: str, category: str) -> np.ndarray:
     """Mean accuracy over the category's measured benchmarks, [mixtures]."""
     return st.mean_over_benchmarks(panel.matrix(scale, stage)[:, panel.members(category)])
@@ -94,7 +106,7 @@ def table10(panel: Panel) -> Table:
 
 
 def table11(panel: Panel) -> Table:
-    """Per cent; the paper gives the 1B model after SFT."""
+    """Mean accuracy in per cent by web source; the paper gives the 1B model after SFT."""
 
     def rows() -> Iterator[Row]:
         scale = panel.scales[-1]

@@ -11,7 +11,7 @@ from pathlib import Path
 from analysis.paper import published as pub
 from analysis.paper.numbers import CATEGORIES, SETUP_TITLES, TITLES, category_of, displays, frame, numbers
 from analysis.rendering.formats import format_interval, format_p, format_signed, join_names
-from analysis.rendering.grid import align
+from analysis.rendering.grid import Grid, align
 from analysis.rendering.table import Sheet
 from analysis.rendering.writers import as_text
 
@@ -51,7 +51,7 @@ def published_sheets() -> dict[str, list[Sheet]]:
 
 
 def worked_out() -> Iterator[str]:
-    """Everything that r and n give: by benchmark, means, counts, tiers."""
+    """Blocks of text with all that r and n give: by benchmark, means, counts, tiers."""
     for metric in ("accuracy", "confidence"):
         yield _by_benchmark(metric)
     yield _means()
@@ -67,7 +67,6 @@ def _by_benchmark(metric: str) -> str:
         row = [category_of()[slug], name]
         for estimates, q in columns:
             e = estimates[name]
-            assert e.value is not None and e.ends is not None  # the paper prints every r, over enough mixtures
             row += [format_signed(e.value), format_interval(e.ends), format_p(e.p), format_p(q[name], digits=3)]
         rows.append([*row, format_signed(changes[name].z), format_p(changes[name].q, digits=3)])
     parts = [heading for scale in pub.SCALES for heading in (f"r {scale}", "95 % interval", "p", "q")]
@@ -132,5 +131,5 @@ def _names(benchmarks: Sequence[str]) -> str:
     return join_names(benchmarks) or "none"
 
 
-def _block(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join([title, *align(header, rows)])
+def _block(title: str, header: list[str], rows: list[list[str]]) -> str:
+    return "\n".join([title, *align(Grid(title, header, rows))])

@@ -29,7 +29,7 @@ LABELS = {
 
 
 def in_paper(panel: Panel, scale: str, number: str, name: str) -> Cell:
-    """As the paper prints it, counts as counts; "" where it is silent, None where it has no such scale."""
+    """The paper's value of a setting, counts as counts; "" where it is silent, None where it has no such scale."""
     paper_scale = panel.paper_scale(scale)
     if paper_scale is None:
         return None

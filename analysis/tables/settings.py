@@ -36,7 +36,7 @@ from configs.load import (
 from configs.schema import TrainConfig
 
 PAPER_SFT = {"allenai/tulu-v2-sft-mixture": "tulu-v2-mix"}
-"""On the Hub -> in the paper."""
+"""Name of an SFT set on the Hub -> its name in the paper."""
 PRECISIONS = {"bf16": "bfloat16", "fp32": "float32"}
 Getter = Callable[[TrainConfig], Cell]
 MODEL: dict[str, Getter] = {  # Table 1, then what it leaves open
@@ -111,7 +111,7 @@ def table1(used: Used) -> Sheet:
 
 
 def table2(used: Used) -> Sheet:
-    """Both halves; the fine-tuning is of the recipe shown."""
+    """Both halves of Table 2; the fine-tuning is of the recipe shown."""
     rows = [
         setting_row((stage, scale, label(name)), in_paper(used.panel, scale, half, name), value, note)
         for stage, half in zip(STAGES, ("2a", "2b"), strict=True)
@@ -146,14 +146,14 @@ def _training(used: Used, scale: str, stage: str, half: str) -> Iterator[tuple[s
 
 
 def _planned(planned: int | None, scored: int | None, unit: str) -> tuple[int | None, str]:
-    """What was planned, else what the scores say; and a note where that is not the same."""
+    """The planned number, else the one in the scores, and a note where the two differ."""
     if planned is None:
         return scored, "" if scored is None else "as the scores say"
     return planned, "" if scored in (None, planned) else f"scored: {unit} {scored:,}"
 
 
 def _steps(used: Used, config: TrainConfig) -> int | None:
-    """None for epochs over a set whose size the configs do not know: one of the user's own."""
+    """Steps of a training; None for epochs over a user's own set, whose size the configs do not know."""
     if config.stage == "pt" or config.budget.epochs is None:
         return training_steps(config)
     study, known = used.panel.config, load_sources().sft
@@ -174,7 +174,7 @@ def _sft_set(used: Used, config: TrainConfig | None) -> tuple[str | None, str]:
 
 
 def table3(used: Used) -> Sheet:
-    """By group of sources; mixtures of configs/mixtures are known by their name, without study.yaml too."""
+    """Shares by group of sources. Mixtures of configs/mixtures are known by name even without study.yaml."""
     printed = {row["mixture"]: row for row in frame("table3").to_dict("records")}
     rows = []
     for mixture in used.panel.mixtures:

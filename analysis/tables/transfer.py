@@ -134,6 +134,7 @@ def _same_mixtures(
     found: list[tuple[Corrected | None, tuple[float, float] | None]] = []
     for b, without in enumerate(corrected(panel, scale, metric)):
         keep = np.isfinite(observed[0][:, b]) & np.isfinite(observed[1][:, b])
+        # Two points always correlate perfectly, whatever the draws are.
         ends = None
         if keep.sum() > 2:
             value = _each_r(observed[0][None, keep, b], observed[1][None, keep, b])[0]

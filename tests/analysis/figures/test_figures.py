@@ -12,8 +12,9 @@ import pytest
 
 from analysis.figures.__main__ import chosen_formats, main
 from analysis.figures.catalogue import TABLES, sections
+from analysis.figures.intervals import cross_stage
 from analysis.figures.matrices import matrix_figure
-from analysis.figures.overview import accuracy_heatmap, alignment_scatter, cross_stage, seed_noise
+from analysis.figures.overview import accuracy_heatmap, alignment_scatter, seed_noise
 from analysis.panel.panel import OWN_HUES, Panel
 from analysis.paper.numbers import CATEGORIES
 from analysis.rendering.drawing import Figure, style

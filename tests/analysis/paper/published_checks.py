@@ -1,20 +1,20 @@
 """The paper's tables held against each other and against its text: sizes, budgets, noise, balance, mixtures.
 
-In: Tables 1 to 4 and 6 to 11 (analysis/paper). Out: the numbers of docs/contradictions.md that do not come from Table 5
-(analysis/paper/published.py has those). Why: each of them says which of two printed statements can be right.
+In: the paper's tables (analysis/paper). Out: the numbers of docs/contradictions.md that are not in
+analysis/paper/published.py. Why: each of them says which of two printed statements can be right.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from analysis.paper.numbers import CATEGORIES, SCALES, WEB_SOURCES, category_of, displays, frame, numbers
-from analysis.paper.published import published
+from analysis.paper.published import correlations, mean, published
 from analysis.stats.estimates import Estimate, benjamini_hochberg
 from configs.cost.model import parameters
 from configs.load import load_train
@@ -33,6 +33,20 @@ def printed(table: str, row: str, scale: str) -> str:
     """One cell of Tables 1, 2a or 2b."""
     column = frame(table).set_index("hyperparameter")[scale]
     return str(column[row])
+
+
+# ---------------------------------------------------------------------------------------------- Table 5
+
+
+def category_means(metric: str, scale: str) -> dict[str, float]:
+    """Mean of a column of Table 5 over the benchmarks of each category."""
+    return {category: mean(metric, scale, category=category) for category in CATEGORIES}
+
+
+def share_above_half(without: Collection[str] = ()) -> float:
+    """Share of the benchmarks whose confidence at 240M has r > 0.5 (Finding 2)."""
+    chosen = [r for name, r in correlations("confidence", "240M").items() if name not in without]
+    return sum(r > 0.5 for r in chosen) / len(chosen)
 
 
 # ---------------------------------------------------------------------------------------------- sizes and budgets

@@ -87,7 +87,7 @@ def test_means_of_table_5_and_of_the_text() -> None:
     without = [pub.mean(*key, without=("MultiRC",)) for key in pub.COLUMNS]
     assert [round(value, 3) for value in without] == [0.507, 0.604, 0.676, 0.392]
     assert list(pub.means_in_text().values()) == [0.51, 0.60, 0.68, 0.39]
-    assert (pub.share_above_half(), pub.share_above_half(("MultiRC",))) == (15 / 20, 15 / 19)
+    assert (checks.share_above_half(), checks.share_above_half(("MultiRC",))) == (15 / 20, 15 / 19)
     assert round(15 / 19, 2) == in_text(quantity="share of benchmarks with r > 0.5") == 0.79
 
 
@@ -101,11 +101,11 @@ def test_only_leaving_out_multirc_gives_the_texts_means() -> None:
 
 
 def test_category_means() -> None:
-    confidence = {scale: pub.category_means("confidence", scale) for scale in SCALES}
+    confidence = {scale: checks.category_means("confidence", scale) for scale in SCALES}
     assert round(confidence["240M"]["Commonsense"], 3) == 0.871 and round(confidence["1B"]["Commonsense"], 3) == 0.400
     assert round(confidence["240M"]["Science"], 3) == 0.820 and round(confidence["1B"]["Science"], 3) == 0.485
     assert confidence["240M"]["NLI"] == pytest.approx(0.2075)
-    assert pub.category_means("accuracy", "240M")["NLI"] == pytest.approx(0.4275)
+    assert checks.category_means("accuracy", "240M")["NLI"] == pytest.approx(0.4275)
     for row in frame("values_in_text").to_dict("records"):
         if row["quantity"] == "mean confidence cross-stage" and row["category_or_benchmark"] in CATEGORIES:
             mine = confidence[row["scale"]][row["category_or_benchmark"]]

@@ -18,7 +18,8 @@ import pytest
 
 from analysis.panel.load import load_panel
 from analysis.protocols.decisions import protocols
-from analysis.rendering.drawing import TEMPLATES, Figure, true_minus
+from analysis.rendering.drawing import TEMPLATES, Figure
+from analysis.rendering.formats import true_minus
 from analysis.report import page as report
 from analysis.report.__main__ import main as report_main
 from analysis.report.summary import format_mixtures

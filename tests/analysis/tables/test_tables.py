@@ -23,7 +23,7 @@ from analysis.panel.studies import choose_study, study_of_scores
 from analysis.rendering.table import Row, Table
 from analysis.stats.estimates import Estimate
 from analysis.tables import __main__ as tables
-from analysis.tables.catalogue import makers, parse_table_names
+from analysis.tables.catalogue import MAKERS, parse_table_names
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import PROJECT_ROOT, StudyFolder
 
@@ -48,7 +48,7 @@ def test_analysis_needs_neither_torch_nor_megatron() -> None:
     code = "import sys, analysis.report.page, analysis.figures.catalogue, analysis.figures.loss\n"
     code += "import analysis.compare.comparison, analysis.planner.requirements, analysis.tidy.table\n"
     code += "import analysis.tables.catalogue, analysis.tables.settings, analysis.provenance.publish\n"
-    code += "import analysis.provenance.why; analysis.tables.catalogue.makers()\n"
+    code += "import analysis.provenance.why; analysis.tables.catalogue.MAKERS\n"
     code += "drawing = {'matplotlib'} & set(sys.modules)\nimport analysis.rendering.pdf\n"
     code += "others = {'torch', 'megatron', 'ray', 'mixtures', 'megatron_train', 'ray_eval'} & set(sys.modules)\n"
     code += "print(drawing | others)"
@@ -81,7 +81,7 @@ def test_tables_of_a_study(demo: Path, demo_panel: Panel, tmp_path: Path, capsys
     tables.main(["--runs", str(demo), "--out", str(folder)])
     assert capsys.readouterr().out == f"written: {folder}/*.csv, *.md, *.tex\n"
     names = {p.name for p in folder.iterdir()}
-    written = set(makers()) - {"early"}  # no checkpoints on the way were scored
+    written = set(MAKERS) - {"early"}  # no checkpoints on the way were scored
     written |= {"table2", "table3", "table4"}  # of the models, Table 1, nothing is known without study.yaml
     assert names == {f"{table}.{suffix}" for table in written for suffix in ("csv", "md", "tex")}
     assert len(names) > 3 * 12
