@@ -13,7 +13,7 @@ export UV_COMPILE_BYTECODE := 1
 # Python 3.11 keeps the oldest pair that is tested, with megatron-core 0.16.1; newer Pythons have the newest.
 TORCH_ON_3_11 := torch==2.13.0; python_version < '3.12'
 
-.PHONY: study test test-slow faults lint constraints clean help
+.PHONY: study test test-slow experiments faults lint constraints clean help
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -25,6 +25,9 @@ test: $(VENV)/.ready-dev  ## Fast tests
 
 test-slow: $(VENV)/.ready-dev  ## Tests that take minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu"
+
+experiments: $(VENV)/.ready-dev  ## List the measurements that take long, or run those of NAME at full size
+	@$(BIN)/python tests/perf/experiments.py $(NAME)
 
 faults: $(VENV)/.ready-dev  ## N studies (default: 50) under random faults, their outcomes as a table
 	$(BIN)/python tests/faults/faults.py --runs $(or $(N),50) --seed $(or $(SEED),0)
@@ -42,7 +45,8 @@ constraints:  ## Resolve constraints.txt anew: the newest versions, for every su
 clean:  ## Remove the environment and caches (runs and data stay; of a study: study.py clean)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
-# The first of PYTHON that suits. uv needs no venv module, and fetches an interpreter where none suits.
+# The first of PYTHON that suits. uv needs no venv module; it fetches an interpreter where none suits and none was named.
+FETCH := $(if $(filter file,$(origin PYTHON)),uv,false)
 define find_python
 suits='import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'; \
 for python in $(PYTHON); do \
@@ -52,7 +56,9 @@ for python in $(PYTHON); do \
   $$python -c 'import ensurepip' 2>/dev/null && $$python -m venv $(VENV) && exit; \
   echo "$$python has no venv module; on Debian and Ubuntu: apt install python3-venv"; exit 2; \
 done; \
-if command -v uv >/dev/null && uv venv --quiet --seed --python 3.13 $(VENV); then echo "using uv's Python 3.13"; exit; fi; \
+if command -v $(FETCH) >/dev/null && $(FETCH) venv --quiet --seed --python 3.13 $(VENV); then \
+  echo "using uv's Python 3.13"; exit; \
+fi; \
 echo "Python 3.11, 3.12 or 3.13 is needed; none of these is one: $(PYTHON)"; \
 echo "On Debian and Ubuntu: apt install python3 python3-venv; elsewhere: install uv, which fetches one"; exit 2
 endef

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from analysis.panel.load import load_panel
-from analysis.tables import __main__ as tables
+from analysis.tables.catalogue import build_tables
 from analysis.tidy.__main__ import main
 from analysis.tidy.table import write_tidy
 from configs.errors import ArtifactError
@@ -53,7 +53,7 @@ def test_the_protocols_see_the_numbers_given(suffix: str, tmp_path: Path) -> Non
     assert panel.displays["piqa"] == "PIQA" and panel.displays["mazes"] == "mazes"
     assert panel.scales == ("all",) and len(panel.mixtures) == 12
     assert panel.web_blocks() == tuple(m % 2 for m in range(12))
-    built = {table.name: table for table in tables.build_tables(panel, ("table5", "calibration"))}
+    built = {table.name: table for table in build_tables(panel, ("table5", "calibration"))}
     for slug in panel.benchmarks:
         wide = frame[frame["benchmark"] == slug].pivot(index="model", columns="stage", values="value")
         row = next(r for r in built["table5"].rows if r.keys[1] == "accuracy" and r.keys[3] == panel.displays[slug])
@@ -127,7 +127,7 @@ def test_the_worked_example_of_the_page(
     panel = load_panel(StudyFolder(tmp_path, "harmony"))
     assert len(panel.mixtures) == 61 and len(panel.benchmarks) == 27
     wide = pd.read_csv("train_before_test.csv")
-    built = {t.name: t for t in tables.build_tables(panel, ("table5", "decisions", "fewer_benchmarks"))}
+    built = {t.name: t for t in build_tables(panel, ("table5", "decisions", "fewer_benchmarks"))}
     rows = [row for row in built["table5"].rows if row.keys[1] == "accuracy" and row.estimate.value is not None]
     found = {row.keys[3]: row.estimate for row in rows}
     for task, part in wide.groupby("task"):
@@ -175,7 +175,7 @@ def test_the_example_of_two_sizes_of_the_page(
     wide = pd.read_csv("dclm.csv").pivot(index=["stage", "benchmark"], columns="model", values="value")
     early, late = wide.loc["PT"], wide.loc["SFT"]
     r = {task: stats.pearsonr(early.loc[task], late.loc[task]).statistic for task in early.index}
-    built = {t.name: t for t in tables.build_tables(panel, ("table5", "decisions"))}
+    built = {t.name: t for t in build_tables(panel, ("table5", "decisions"))}
     found = {row.keys[3]: row.estimate.value for row in built["table5"].rows if row.keys[1] == "accuracy"}
     assert all(found[panel.displays[task]] == pytest.approx(value) for task, value in r.items())
     assert f"mean r over the 53 tasks is {np.mean(list(r.values())):.2f}" in said

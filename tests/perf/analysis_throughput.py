@@ -19,14 +19,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +44,6 @@ from configs.layout import StudyFolder
 
 PROJECT = Path(__file__).resolve().parents[2]
 STUDY = "simulated"
-PACKAGES = ("numpy", "scipy", "pandas", "pyarrow")
 
 
 def timed(command: Sequence[str], bytecode: Path) -> dict[str, Any]:
@@ -120,11 +116,6 @@ def correlations(rounds: int, share: float) -> dict[str, Any]:
     return {"wall_s": walls, "loop_run_on_a_share_of": share, "ratio": round(ratio, 1)}
 
 
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
 @user_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -151,13 +142,7 @@ def main() -> None:
         print(f"  {name:<12} {times}  {step['peak_bytes'] / 1e9:.2f} GB peak")
     print(f"correlations: {found['correlations']['ratio']:.0f} times as fast as a scipy loop {found['correlations']}")
     if args.output:
-        facts = {
-            "command": "python tests/perf/analysis_throughput.py --output FILE",
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "hardware": {"cpu": _cpu(), "cpus": os.cpu_count(), "device": "CPU, one thread"},
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        }
-        write_json(args.output, facts | found)
+        write_json(args.output, found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long the index of a blend takes, beside megatron-core's own, and how far each strays from the weights.
 
-    python tests/perf/bench_blend.py --json tests/perf/results/blend.json
+    python tests/perf/bench_blend.py --output tests/perf/results/blend.json
 
 Simulated: 9 sources with 2 million documents and 12.3 billion tokens (log-normal lengths), blended into 12 billion
 tokens at context 4096. Rows that speak of 1,000 parts open real folders of shards, whose .idx files are whole and whose
@@ -12,15 +12,10 @@ wall clock; ratios are of CPU time, which a busy machine disturbs less.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -195,27 +190,9 @@ def measure(repeat: int) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cpus": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "megatron-core": version("megatron-core"),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python tests/perf/bench_blend.py " + " ".join(sys.argv[1:]),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the index of a blend.")
-    parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--output", type=Path, help="write the numbers here")
     parser.add_argument("--repeat", type=int, default=3, help="best of this many (default: 3)")
     arguments = parser.parse_args()
     found = measure(arguments.repeat)
@@ -227,9 +204,8 @@ def main() -> None:
         print(f"{name:<34} {value:8.2f}")
     for name, value in found["furthest_from_share_in_samples"].items():
         print(f"{'furthest from share, ' + name:<48} {value:.4f} samples")
-    if arguments.json:
-        write_json(arguments.json, found | {"machine": machine()})
-        print(json.dumps(machine()))
+    if arguments.output:
+        write_json(arguments.output, found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Items planted in real text: are all found, and how long does it take, beside sets of tuples in plain Python?
 
-    python tests/perf/bench_contamination.py --documents ../shared/data --json tests/perf/results/contamination.json
+    python tests/perf/bench_contamination.py --documents ../shared/data --output tests/perf/results/contamination.json
 
 Evaluation items of all 20 benchmarks are planted into a copy of the corpora, at random places of random documents:
 a third as they are, a third in other case, a third with other punctuation and white space. The whole copy is then
@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--documents", type=Path, required=True, metavar="DIR", help="as of a local study")
     parser.add_argument("--planted", type=int, default=3000, metavar="N", help="items to plant (default: 3000)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers here")
     arguments = parser.parse_args()
     documents = arguments.documents.resolve()
     items = [item for slug in BENCHMARKS for item in read_items(load_benchmark(slug), documents)]
@@ -177,11 +174,6 @@ def main() -> None:
         "limit_s": LIMIT_S,
         "met": max(whole["wall_s"], untouched["wall_s"]) < LIMIT_S and not any(n["missed"] for n in found.values()),
         "comparison": comparison,
-        "load_average": os.getloadavg(),
-        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "processor": processor()},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("numpy", "pyarrow")}},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python tests/perf/bench_contamination.py --documents ../shared/data",
     }
     for change, counts in found.items():
         print(f"planted, {change:<12} {counts['planted']:>6,}   missed {counts['missed']}")
@@ -194,14 +186,8 @@ def main() -> None:
         f"one process, index ready: {comparison['mb_per_cpu_s']:.1f} MB/s, plain Python "
         f"{comparison['plain_mb_per_cpu_s']:.1f} MB/s, ratio {comparison['ratio']:.1f}"
     )
-    if arguments.json:
-        write_json(arguments.json, result)
-
-
-def processor() -> str:
-    """The kernel's name for it; empty where it gives none."""
-    described = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in described if "model name" in line), "")
+    if arguments.output:
+        write_json(arguments.output, result)
 
 
 if __name__ == "__main__":

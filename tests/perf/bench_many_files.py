@@ -1,6 +1,6 @@
 """What it costs that a source lies in thousands of small files: one text in few and in many, with 1,024 descriptors.
 
-    python tests/perf/bench_many_files.py --json tests/perf/results/many_files.json
+    python tests/perf/bench_many_files.py --output tests/perf/results/many_files.json
 
 Every command runs as a user would run it, in a process that may have as many open files as `--descriptors` says, first
 on a source of `--few` files and then on the same documents in `--many`. The mixture is V1P0; its other sources have six
@@ -18,10 +18,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -164,23 +162,18 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=6)
     parser.add_argument("--many", type=int, default=6000)
     parser.add_argument("--descriptors", type=int, default=1024, help="open files of a process (ulimit -n)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers here, too")
     arguments = parser.parse_args()
     texts = corpus(arguments.documents, arguments.megabytes)
     print(f"{len(texts):,} documents, {sum(len(text.encode()) for text in texts) / 1e6:.1f} MB of text")
     cases = {f"{n} files": measure_case(texts, n, arguments.descriptors) for n in (arguments.few, arguments.many)}
-    if arguments.json:
-        options = [f"--{key} {getattr(arguments, key):g}" for key in ("megabytes", "few", "many", "descriptors")]
+    if arguments.output:
         facts = {
-            "date": datetime.date.today().isoformat(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}",
-            "python": platform.python_version(),
-            "command": " ".join(["python tests/perf/bench_many_files.py", *options]),
             "documents": len(texts),
             "megabytes": round(sum(len(text.encode()) for text in texts) / 1e6, 1),
             "descriptors": arguments.descriptors,
         }
-        write_json(arguments.json, facts | {"cases": cases})
+        write_json(arguments.output, facts | {"cases": cases})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast the pool is measured, on one core, beside its two dearest parts alone: the tokenizer and zlib.
 
-    python tests/perf/bench_statistics.py --documents ../shared/data --json tests/perf/results/statistics.json
+    python tests/perf/bench_statistics.py --documents ../shared/data --output tests/perf/results/statistics.json
 
 The tokenizer is a byte-level BPE of 8,192 entries, trained here on the same documents. Every piece is run on the same
 text, one after the other, and again; the best of the repetitions counts. Times are processor time of one process: other
@@ -10,15 +10,11 @@ processes of the machine slow them down, but do not count. `end to end` reads Pa
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--documents", type=Path, default=Path("../shared/data"), help="folder with corpora/")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--output", type=Path, help="write the results here")
     arguments = parser.parse_args()
     units = [Source(name, load_sources().sources[name], arguments.documents).units()[0] for name in SOURCES]
     texts = [document.text for unit in units for document in unit.documents()]
@@ -93,15 +89,10 @@ def main() -> None:
     print(f"{megabytes:.1f} MB of {', '.join(SOURCES)}; tokenizer: {tokenizer.engine}, {tokenizer.vocab_size} entries")
     for name, speed in speeds.items():
         print(f"{name:<24}{speed:>9.1f} MB/s{speed / speeds['tokenizer alone']:>8.2f} x the tokenizer alone")
-    if arguments.json:
+    if arguments.output:
         write_json(
-            arguments.json,
+            arguments.output,
             {
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": "python tests/perf/bench_statistics.py",
-                "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]},
-                "versions": {name: version(name) for name in ("numpy", "pyarrow", "tiktoken", "tokenizers")}
-                | {"python": platform.python_version()},
                 "megabytes": round(megabytes, 1),
                 "sources": SOURCES,
                 "vocabulary": tokenizer.vocab_size,

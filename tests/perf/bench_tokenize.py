@@ -1,6 +1,6 @@
 """How fast text becomes token shards, beside bare encoders and beside Megatron's own path, in one run.
 
-    python tests/perf/bench_tokenize.py --json tests/perf/results/tokenize.json
+    python tests/perf/bench_tokenize.py --output tests/perf/results/tokenize.json
 
 Every contender takes the same text in every round, in an order that turns from round to round, and the medians of the
 rounds are compared; so a machine that is busy or throttled slows them alike. MB are millions of bytes of UTF-8 text.
@@ -17,11 +17,9 @@ rounds are compared; so a machine that is busy or throttled slows them alike. MB
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import multiprocessing
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -48,7 +46,6 @@ from mixtures.tokens.parts import write_part
 from mixtures.tokens.tokenizer import Tokenizer
 
 GOALS = {"shards / tokenizers": 4.0, "shards / tiktoken": 0.85, "shards x 2 / shards": 1.8}
-PACKAGES = ("numpy", "pyarrow", "tiktoken", "tokenizers", "megatron-core")
 
 
 def corpus(documents: Path, megabytes: float) -> list[str]:
@@ -184,7 +181,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=40.0, help="of text")
     parser.add_argument("--vocab", type=int, default=32_000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers here, too")
     arguments = parser.parse_args()
     result = measure(arguments.documents, arguments.megabytes, arguments.vocab, arguments.rounds)
     speeds, ratios = result["mb_per_s"], result["ratios"]
@@ -195,24 +192,8 @@ def main() -> None:
     print(f"\n{'ratio':<22}{'found':>8}{'goal':>8}")
     for name, value in ratios.items():
         print(f"{name:<22}{value:>8.2f}{GOALS.get(name, float('nan')):>8.2f}".replace("nan", "  -"))
-    if arguments.json:
-        from importlib.metadata import version
-
-        where = {
-            "date": datetime.date.today().isoformat(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {_cpu()}",
-            "python": platform.python_version(),
-            "packages": {name: version(name) for name in PACKAGES},
-            "command": f"python tests/perf/bench_tokenize.py --megabytes {arguments.megabytes:g} "
-            f"--vocab {arguments.vocab} --rounds {arguments.rounds}",
-        }
-        write_json(arguments.json, where | result)
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    if arguments.output:
+        write_json(arguments.output, result)
 
 
 if __name__ == "__main__":

@@ -26,14 +26,11 @@ import argparse
 import dataclasses
 import io
 import os
-import platform
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +48,6 @@ from score_inputs import SHAPE, WORKLOADS, Inputs, Workload, prepare
 from configs.artifacts import write_json
 from configs.errors import user_errors
 
-PACKAGES = ("torch", "transformers", "lm-eval", "tokenizers", "tiktoken", "datasets", "numpy", "pyarrow")
 WARM_UP = Workload(WORKLOADS["suite"].benchmarks, 4, 8192)
 """Before any clock starts: what is imported at the first use is imported, and its bytecode is kept."""
 
@@ -154,25 +150,6 @@ def show(name: str, workload: Workload, result: dict[str, Any]) -> None:
         print(f"{contender:<34}{seconds}{compared}")
 
 
-def machine(options: argparse.Namespace) -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    folders = {"DATA": options.data_root, "WORK": options.work, "FILE": options.output}
-    names_of = {str(path): name for name, path in folders.items() if path}
-    arguments = [names_of.get(argument, argument) for argument in sys.argv[1:]]
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python tests/perf/score_throughput.py", *arguments]),
-        "hardware": {
-            "device": "CPU, one thread",
-            "cpu": names[0] if names else platform.processor(),
-            "cpus": os.cpu_count(),
-            "load_average": os.getloadavg()[0],
-        },
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
-    }
-
-
 def measure_all(options: argparse.Namespace, work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name of a workload, its numbers), one after another."""
     workloads = {name: WORKLOADS[name] for name in options.workloads}
@@ -226,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.rounds, options.batch_sizes = 1, options.batch_sizes[:1]
     torch.set_num_threads(1)
     model = SHAPE | {"dtype": "fp32", "weights": "random"}
-    found: dict[str, Any] = machine(options) | {"model": model, "workloads": {}}
+    found: dict[str, Any] = {"model": model, "workloads": {}}
     with tempfile.TemporaryDirectory() as temporary:
         for name, numbers in measure_all(options, (options.work or Path(temporary)).resolve()):
             found["workloads"][name] = numbers

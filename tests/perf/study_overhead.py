@@ -11,9 +11,7 @@ timed as whole processes, medians of some rounds.
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -99,15 +97,8 @@ def main() -> None:
     found |= overhead(args.study, args.work, args.workers, args.rounds)
     for name, value in found.items():
         print(f"{name:<18}{value:>10}" + (f"   goal: below {GOALS[name]}" if name in GOALS else ""))
-    about = {
-        "command": f"python tests/perf/study_overhead.py --study {args.study} --workers {args.workers}",
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "python": platform.python_version(),
-        "study": args.study,
-    }
     if args.output:
-        write_json(args.output, found | about)
+        write_json(args.output, found | {"study": args.study})
 
 
 if __name__ == "__main__":

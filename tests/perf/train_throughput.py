@@ -19,15 +19,12 @@ import functools
 import gc
 import itertools
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +49,6 @@ WARM_UP = 3
 """Steps before the clock starts; their losses are compared."""
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
 QUICK = {"model.layers": 1, "model.context_tokens": 32, "batch.sequences": 4, "batch.micro_sequences": 2}
-PACKAGES = ("torch", "megatron-core", "transformers", "numpy")
 
 
 @dataclass
@@ -219,20 +215,8 @@ def show(name: str, result: dict[str, Any]) -> None:
         )
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python tests/perf/train_throughput.py " + " ".join(sys.argv[1:]),
-        "hardware": {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, one thread",
-            "cpu": names[0] if names else platform.processor(),
-            "cpus": os.cpu_count(),
-            "load_average": os.getloadavg()[0],
-        },
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
-    }
+def describe(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, one thread"
 
 
 def compare(config: TrainConfig, options: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -267,7 +251,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
     print("\n".join(f"stand-in: {line}" for line in stand_ins), flush=True)
     configs: dict[str, Any] = {}
     measured = {"rounds": options.rounds, "steps": options.steps, "stand_ins": stand_ins, "configs": configs}
-    found = machine(device) | measured
+    found = {"device": describe(device), "torch": torch.__version__} | measured
 
     def keep(scale: str, result: dict[str, Any]) -> None:
         configs[scale] = result

@@ -1,6 +1,6 @@
 """How often 95 % intervals of a decision hold what is true: simulated over nine mixtures, not derived.
 
-    python tests/perf/decision_coverage.py --output tests/perf/results/decision_coverage.json
+    python tests/perf/coverage/decision_coverage.py --output tests/perf/results/decision_coverage.json
 
 In: nothing. Out: for each distribution of true scores (those of `interval_coverage`), true r and reliability of what is
 seen, how often `analysis.protocols.decision_noise` holds the true decision accuracy and the true cost of the choice,
@@ -14,11 +14,10 @@ import itertools
 import math
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import numpy as np
 from interval_coverage import DISTRIBUTIONS, POINTS
@@ -73,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         numbers += f"{100 * regret['coverage']:>10.1f} %{regret['mean_width']:>11.2f}"
         print(f"{name:<14}{r:>8.2f}{reliability:>13.1f}{numbers}", flush=True)
     if options.output:
-        about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "mixtures": POINTS, "nominal": 0.95}
+        about = {"mixtures": POINTS, "nominal": 0.95}
         write_json(options.output, about | {"studies": options.studies, "lines": found})
 
 

@@ -1,6 +1,6 @@
 """How far a correlation corrected for noise is from the true one, and what its bootstrap would cover: simulated.
 
-    python tests/perf/corrected_correlation.py
+    python tests/perf/coverage/corrected_correlation.py
 
 In: nothing. Out: the numbers of docs/statistics.md, "Corrected for noise". Studies of nine normal mixtures; the
 variance of the noise is known, as it nearly is from many examples, and the errors of the two stages are unrelated.
@@ -13,11 +13,12 @@ import math
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import numpy as np
 
 from analysis.protocols.noise import FLOOR
+from configs.artifacts import write_json
 
 POINTS = 9
 RELIABILITIES = (0.5, 0.7, 0.9)
@@ -30,21 +31,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=100_000)
     parser.add_argument("--resampled", type=int, default=400, help="studies whose mixtures are resampled")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers here, as JSON")
     args = parser.parse_args()
+    lines: list[dict[str, float]] = []
+    resampled: list[dict[str, float]] = []
     random = np.random.default_rng(0)
-    print("reliability  true r  shown %  mean r  corrected: mean  median  sd  beyond %  mean of the rest")
+    print("reliability, true r, share shown, mean r, corrected: mean, median, sd, share beyond 1, mean of the rest")
     for reliability in RELIABILITIES:
         noise = 1 / reliability - 1  # of a true variance of 1
         for rho in TRUE_R:
             x, y = studies(random, args.studies, noise, rho)
             r, corrected = both(x, y, noise, FLOOR)
             found = corrected[np.isfinite(corrected)]
-            print(
-                f"{reliability} {rho} {100 * len(found) / len(r):.0f} {r.mean():.2f} {found.mean():.2f} "
-                f"{np.median(found):.2f} {found.std():.2f} {100 * (abs(found) > 1).mean():.0f} "
-                f"{found[abs(found) <= 1].mean():.2f}"
-            )
-    print("reliability  resamples without a true variance %  percentile intervals that hold the true r %")
+            line = {
+                "reliability": reliability,
+                "true_r": rho,
+                "share_shown": len(found) / len(r),
+                "mean_r": r.mean(),
+                "corrected_mean": found.mean(),
+                "corrected_median": np.median(found),
+                "corrected_sd": found.std(),
+                "share_beyond_1": (abs(found) > 1).mean(),
+                "mean_of_the_rest": found[abs(found) <= 1].mean(),
+            }
+            lines.append({name: float(value) for name, value in line.items()})
+            print("  ".join(f"{value:.2f}" for value in line.values()), flush=True)
+    print("reliability, resamples without a true variance, percentile intervals that hold the true r")
     for reliability in RELIABILITIES:
         noise, undefined, held = 1 / reliability - 1, [], []
         for x, y in zip(*studies(random, args.resampled, noise, RESAMPLED), strict=True):
@@ -56,7 +68,11 @@ def main() -> None:
             if undefined[-1] < 0.5:
                 low, high = np.nanquantile(again, [0.025, 0.975])
                 held.append(low <= RESAMPLED <= high)
-        print(f"{reliability} {100 * np.mean(undefined):.0f} {100 * np.mean(held):.0f}")
+        shares = float(np.mean(undefined)), float(np.mean(held))
+        resampled.append(dict(zip(("reliability", "undefined", "coverage"), (reliability, *shares), strict=True)))
+        print(reliability, *(f"{share:.2f}" for share in shares), flush=True)
+    if args.output:
+        write_json(args.output, {"studies": args.studies, "lines": lines, "resampled": resampled})
 
 
 def studies(random: np.random.Generator, count: int, noise: float, rho: float) -> np.ndarray:

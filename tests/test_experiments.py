@@ -1,0 +1,47 @@
+"""The experiments that are run by hand: each one works at a tiny size, and its record says where it comes from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.artifacts import read_json
+from configs.layout import PROJECT_ROOT
+
+sys.path.insert(0, str(PROJECT_ROOT / "tests" / "perf"))
+from experiments import EXPERIMENTS, main, run
+
+FAST = ("corrected_correlation", "decision_coverage", "interval_coverage")
+NEED_REAL_DATA = ("many_files", "tokenize")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *FAST,
+        *(pytest.param(name, marks=(pytest.mark.slow, pytest.mark.shared_data)) for name in NEED_REAL_DATA),
+    ],
+)
+def test_a_tiny_run_leaves_a_record(name: str, tmp_path: Path) -> None:
+    run(name, results=tmp_path, tiny=True)
+    record = read_json(tmp_path / f"{name}.json")
+    assert record["experiment"] == name and record["measured"]
+    assert record["command"].startswith("python tests/perf/") and str(tmp_path) not in record["command"]
+    assert record["wall_s"] > 0 and record["versions"]["numpy"] and record["machine"]
+
+
+def test_every_script_is_there_and_has_a_tiny_run_or_a_test_of_its_own() -> None:
+    # Those without a tiny size: their own tests run the script, or they go over all of the real corpora.
+    elsewhere = {"analysis", "score_cpu", "study", "train_cpu"} | {"blend", "contamination", "statistics"}
+    for name, experiment in EXPERIMENTS.items():
+        assert experiment.tests or (PROJECT_ROOT / "tests" / "perf" / f"{experiment.script}.py").is_file(), name
+        assert (name in elsewhere) == (experiment.tiny is None), name
+
+
+def test_an_experiment_that_fails_leaves_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["decision_cover"])
+    assert ended.value.code == 2 and "no experiment 'decision_cover'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
