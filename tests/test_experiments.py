@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from configs.artifacts import read_json
+from configs.errors import ConfigError
 from configs.layout import PROJECT_ROOT
 
 sys.path.insert(0, str(PROJECT_ROOT / "tests" / "perf"))
@@ -40,8 +42,16 @@ def test_every_script_is_there_and_has_a_tiny_run_or_a_test_of_its_own() -> None
         assert (name in elsewhere) == (experiment.tiny is None), name
 
 
-def test_an_experiment_that_fails_leaves_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_experiment_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["decision_cover"])
-    assert ended.value.code == 2 and "no experiment 'decision_cover'" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert ended.value.code == 2 and "no experiment 'decision_cover'" in message and "decision_coverage" in message
+
+
+def test_an_experiment_that_fails_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = replace(EXPERIMENTS["decision_coverage"], tiny=("--no-such-option",))
+    monkeypatch.setitem(EXPERIMENTS, "decision_coverage", bad)
+    with pytest.raises(ConfigError, match="exit code 2"):
+        run("decision_coverage", results=tmp_path, tiny=True)
     assert list(tmp_path.iterdir()) == []

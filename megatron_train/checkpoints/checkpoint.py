@@ -154,8 +154,13 @@ class Checkpoints:
         try:
             dcp.load(state, storage_reader=SafeReader(folder), process_group=self.group)
         except dcp.CheckpointException as error:
+            # Newer releases of PyTorch read what older ones wrote, but not the other way round.
+            writer, reader = manifest.get("torch", "an older release"), torch.__version__
+            other = f"PyTorch {writer} wrote it, this is {reader}: use that or a newer one"
             raise ArtifactError(
-                f"cannot be read into this model: {next(iter(error.failures.values()))[0]}", where=folder
+                f"cannot be read into this model: {next(iter(error.failures.values()))[0]}",
+                where=folder,
+                hint=None if writer == reader else other,
             ) from None
         for kind, slot, host in restored:
             self.optimizer.restore(kind, slot, host)
@@ -226,7 +231,7 @@ class Checkpoints:
         files = self._describe(temporary)
         if self.ranks.is_main:
             manifest = {"version": VERSION, "step": step, "tokens": tokens, "inputs": self.inputs, "files": files}
-            write_json(temporary / MANIFEST, manifest, sealed=True)
+            write_json(temporary / MANIFEST, manifest | {"torch": str(torch.__version__)}, sealed=True)
             if folder.exists():
                 shutil.rmtree(folder)
             temporary.replace(folder)

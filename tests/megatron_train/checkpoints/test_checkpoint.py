@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from train_runs import TINY, TINY_SFT, read_metrics
 
 from configs.artifacts import read_json
-from configs.errors import ResourceError
+from configs.errors import ArtifactError, ResourceError
 from configs.schema import ModelShape, Optimizer
 from megatron_train import pretrain, sft
 from megatron_train.checkpoints import checkpoint
@@ -65,6 +66,26 @@ def test_a_background_write_keeps_the_step_it_was_asked_for(
     assert (manifest["step"], manifest["tokens"]) == (10, 1000)
     found = values(other)
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_checkpoint_of_a_newer_pytorch_is_refused_with_its_version(
+    shape: ModelShape, ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older release stumbles over a newer one's `.metadata`, here at the number of values in a tuple."""
+    optimizer = new_optimizer(shape, ranks, seed=1)
+    with monkeypatch.context() as newer, Checkpoints(tmp_path, optimizer, ranks, "inputs", (), 2) as checkpoints:
+        newer.setattr(torch, "__version__", "99.1")
+        checkpoints.save(10, 1000)
+    found = checkpoint.complete(tmp_path)
+    assert Checkpoints(tmp_path, optimizer, ranks, "inputs", (), 2).load_newest(found)["torch"] == "99.1"
+
+    def stumble(_: object) -> None:
+        raise ValueError("too many values to unpack")
+
+    monkeypatch.setattr(checkpoint._Unpickler, "load", stumble, raising=False)
+    with pytest.raises(ArtifactError, match=rf"PyTorch 99\.1 wrote it, this is {re.escape(torch.__version__)}"):
+        Checkpoints(tmp_path, optimizer, ranks, "inputs", (), 2).load_newest(found)
+    assert checkpoint.complete(tmp_path) == found
 
 
 @pytest.mark.parametrize("background", [False, True])
