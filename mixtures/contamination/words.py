@@ -70,7 +70,7 @@ def hashes(vocabulary: Sequence[str]) -> Hashes:
 
 
 def window_hashes(values: Hashes, lengths: Iterable[int]) -> Iterator[tuple[int, Hashes]]:
-    """Of every window of neighbouring values, for each length: uint64 [len(values) - length + 1], or empty.
+    """Hash every window of neighbouring values, for each length: uint64 [len(values) - length + 1], or empty.
 
     Equal windows have equal hashes.
     """

@@ -86,6 +86,10 @@ EXPERIMENTS = {
         "bench_many_files",
         tiny=("--megabytes", "0.5", "--few", "2", "--many", "20"),
     ),
+    "ray_kills": Experiment(
+        "ten actors, nodes and drivers of a Ray cluster killed while they score",
+        tests=("tests/ray_eval/workers/test_ray_faults.py",),
+    ),
     "score_cpu": Experiment("scoring beside lm-evaluation-harness", "score_throughput", ("--work", "{work}"), None),
     "statistics": Experiment("megabytes a second of the statistics of the pool", "bench_statistics", REAL, None),
     "study": Experiment("what the runner of a study costs", "study_overhead", ("--work", "{work}"), None),
@@ -93,6 +97,10 @@ EXPERIMENTS = {
         "tokenizing beside megatron-core's tool and the tokenizers alone",
         "bench_tokenize",
         tiny=("--megabytes", "3", "--vocab", "500", "--rounds", "1"),
+    ),
+    "tokenize_long": Experiment(
+        "tokenizing under twenty kills, over two gigabytes, and of documents of 50 MB",
+        tests=("tests/mixtures/test_tokenize_long.py",),
     ),
     "train_cpu": Experiment(
         "training beside megatron-core, PyTorch and transformers", "train_throughput", ("--end-to-end",), None

@@ -1,8 +1,6 @@
 """Processes of a real Ray cluster are killed while it scores: nothing is lost, nothing is scored from wrong weights.
 
-Each kind is killed at three seeded random moments; MAGIC_KILLS=10 in the environment makes it ten:
-
-    MAGIC_KILLS=10 python -m pytest tests/ray_eval/workers/test_ray_faults.py
+Each kind is killed at two seeded random moments, at ten with --full-size (`make experiments NAME=ray_kills`).
 """
 
 from __future__ import annotations
@@ -35,12 +33,18 @@ from ray_eval.workers.engine import Workload, score_on_ray
 from ray_eval.workers.worker import ScoreJob, Worker
 
 pytestmark = pytest.mark.slow
-KILLS = range(int(os.environ.get("MAGIC_KILLS", "3")))
+KILLS, KILLS_AT_FULL_SIZE = 2, 10
 NUM_CHECKPOINTS = 3
 SHAPE: dict[str, Any] = {"num_hidden_layers": 4, "hidden_size": 256}
 UNIT_WORK = 1e6
 """Operations: each batch is a unit of its own."""
 QUICK_TO_NOTICE = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 1000}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        kills = KILLS_AT_FULL_SIZE if metafunc.config.getoption("--full-size") else KILLS
+        metafunc.parametrize("seed", range(kills))
 
 
 class Together(Worker):
@@ -182,7 +186,6 @@ def until_hit(
     pytest.fail("no kill hit anything")
 
 
-@pytest.mark.parametrize("seed", KILLS)
 def test_a_killed_actor(
     seed: int,
     nodes: Nodes,
@@ -199,7 +202,6 @@ def test_a_killed_actor(
     assert files(runs) == undisturbed[1]
 
 
-@pytest.mark.parametrize("seed", KILLS)
 def test_a_killed_node(
     seed: int,
     nodes: Nodes,
@@ -218,7 +220,6 @@ def test_a_killed_node(
     assert files(runs) == undisturbed[1]
 
 
-@pytest.mark.parametrize("seed", KILLS)
 def test_a_killed_driver(
     seed: int,
     nodes: Nodes,
