@@ -30,9 +30,9 @@ SEAL = "seal"
 def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary sibling of `path` for writing; on success it is synced and renamed, on failure removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary, stream = _open_locked(path, mode)
     try:
-        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as stream:
+        with stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -40,6 +40,17 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _open_locked(path: Path, mode: str) -> tuple[Path, IO[Any]]:
+    """A temporary sibling of `path`, open and locked, so that `remove_abandoned` knows that someone writes it."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        stream = temporary.open(mode, encoding=None if "b" in mode else "utf-8")
+        # Before it was locked, another process may have taken it for abandoned.
+        if lock_file(stream.fileno()) and temporary.exists():
+            return temporary, stream
+        stream.close()
 
 
 @contextlib.contextmanager
@@ -131,16 +142,20 @@ def lock_file(descriptor: int) -> bool:
 
 
 def remove_abandoned(path: Path, pattern: str = "") -> None:
-    """Remove unfinished siblings of the folder `path` that no process holds locked.
+    """Remove unfinished siblings of the file or folder `path` that no process holds locked: killed processes left them.
 
-    Those are the temporary folders of `atomic_folder`, and those whose name after `.<name of path>.` fits `pattern`.
+    Those are the temporary files and folders of this module, and those whose name after `.<name of path>.` fits
+    `pattern`.
     """
     known = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{8}}(\.old)?\.tmp|{pattern or '(?!)'})")
     for sibling in list(path.parent.iterdir()):
         if known.fullmatch(sibling.name):
             with contextlib.suppress(OSError):
                 lock = lock_folder(sibling)
-                shutil.rmtree(sibling, ignore_errors=True)
+                if sibling.is_dir():
+                    shutil.rmtree(sibling, ignore_errors=True)
+                else:
+                    sibling.unlink(missing_ok=True)
                 os.close(lock)
 
 

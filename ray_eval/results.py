@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from configs.artifacts import atomic_file
+from configs.artifacts import atomic_file, remove_abandoned
 from configs.errors import ArtifactError
 from configs.runtime.versions import versions
 from configs.scores import SCHEMA, VERSION
@@ -119,7 +119,8 @@ def _lists(
 
 
 def write_scores(table: pa.Table, path: Path) -> None:
-    """Atomically, with page checksums."""
+    """Write a score file atomically, with page checksums; what a killed worker left of it is removed."""
+    remove_abandoned(path)
     with atomic_file(path) as stream:
         pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
 

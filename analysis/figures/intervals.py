@@ -33,8 +33,10 @@ class Place:
     """Class of the mark, its interval and the name of its line."""
     hollow: bool = False
     """The number supports no claim."""
+    quantity: str = ""
+    """What the number is, e.g. `r`, for what the mark says under the pointer."""
     note: str = ""
-    """Added to what the mark says under the pointer."""
+    """Added to that."""
 
 
 def interval_figure(
@@ -85,7 +87,8 @@ def _draw_mark(scene: Scene, x: Axis, y: float, place: Place, row: Row, series: 
     e, number = row.estimate, series.index(place.series)
     where = ", ".join(filter(None, (place.line, place.facet, place.series)))
     paper = "" if row.paper is None else f"paper {format_signed(row.paper)}"
-    tip = "; ".join(filter(None, (f"{where}: {format_estimate_of(e)}", paper, place.note)))
+    number_of = " ".join(filter(None, (place.quantity, format_estimate_of(e))))
+    tip = "; ".join(filter(None, (f"{where}: {number_of}", paper, place.note)))
     if e.ends:
         scene.line(x.clip(e.ends[0]), y, x.clip(e.ends[1]), y, f"whisker {place.hue}", tip)
     if row.paper is not None:
@@ -126,7 +129,7 @@ def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
             note = "; ".join(filter(None, (p, format_verdict(row))))
             line = f"Mean of {len(panel.benchmarks)}" if category == MEAN else name
             hue = "mean" if category == MEAN else panel.hue(category)
-            rows.append((Place(scale, line, hue=hue, hollow=bool(row.no_claim), note=note), row))
+            rows.append((Place(scale, line, hue=hue, hollow=bool(row.no_claim), quantity="r", note=note), row))
     return interval_figure(
         f"cross_stage_{metric}",
         f"{metric.capitalize()}: does the order of mixtures survive fine-tuning? (Figure {FIGURE_2[metric]})",

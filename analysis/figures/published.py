@@ -25,7 +25,8 @@ def published_intervals() -> Figure:
         q = q_values(METRIC, scale)
         heads[scale] = f"{scale}: {len(significant(METRIC, scale))} of {len(q)} with q < {LEVEL:g}"
         for name, estimate in estimates(METRIC, scale).items():
-            place = Place(scale, name, hue=category[name], hollow=q[name] >= LEVEL, note=f"q {q[name]:.2g}")
+            hollow, note = q[name] >= LEVEL, f"q {q[name]:.2g}"
+            place = Place(scale, name, hue=category[name], hollow=hollow, quantity="r", note=note)
             rows.append((place, Row((), estimate)))
     return interval_figure(
         "published_intervals",

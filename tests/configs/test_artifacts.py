@@ -24,6 +24,7 @@ from configs.artifacts import (
     known_hashes,
     read_json,
     remember_hashes,
+    remove_abandoned,
     sha256_file,
     sha256_files,
     sha256_unchanged,
@@ -33,6 +34,7 @@ from configs.artifacts import (
     write_text,
 )
 from configs.errors import ArtifactError
+from configs.layout import PROJECT_ROOT
 
 
 class Interrupted(BaseException):
@@ -53,6 +55,23 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
         raise Interrupted
     assert path.read_bytes() == b"whole"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_living_ones_stays(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom configs.artifacts import atomic_file\n"
+        "with atomic_file(Path(sys.argv[1])) as stream:\n    stream.write(b'half')\n    stream.flush()\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(path)], cwd=PROJECT_ROOT)
+    (left,) = tmp_path.iterdir()
+    assert killed.returncode == -9 and left.read_bytes() == b"half"
+    with atomic_file(path) as stream:
+        remove_abandoned(path)
+        assert not left.exists()
+        stream.write(b"whole")
+    assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_tips_by_mouse_and_escape(visit: Visit) -> None:
     assert not tip.is_visible()
     visit.page.locator("#figure-cross_stage_accuracy svg circle").first.hover()
     assert tip.is_visible()
-    assert f"HellaSwag: r {float(row['value']):+.2f}".replace("-", "−") in (tip.text_content() or "")
+    assert f"HellaSwag, {row['scale']}: r {float(row['value']):+.2f}".replace("-", "−") in (tip.text_content() or "")
     visit.page.keyboard.press("Escape")
     assert not tip.is_visible()
     assert visit.page.locator("svg title").count() == 0  # or two tips would show
@@ -179,8 +179,8 @@ def test_tips_by_keyboard_with_one_stop_a_figure(visit: Visit) -> None:
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "End", "Home"):
         visit.page.keyboard.press(key)
         seen.append(tip.text_content() or "")
-    names = [text.partition(":")[0] for text in seen]
-    assert names[:4] == ["HellaSwag", "PIQA", "COPA", "PIQA"] and names[-2:] == ["20 benchmarks", "HellaSwag"]
+    names = [text.partition(",")[0] for text in seen]
+    assert names[:4] == ["HellaSwag", "PIQA", "COPA", "PIQA"] and names[-2:] == ["Mean of 20", "HellaSwag"]
     assert names[4] != "PIQA" and seen[-1] == seen[0]
     box, mark = tip.bounding_box(), visit.page.locator("svg .here").bounding_box()
     assert box and mark and abs(box["y"] + box["height"] / 2 - mark["y"]) < 80 and box["y"] >= 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +30,7 @@ def test_all_contenders_train_alike(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = read_json(out)
-    assert found["versions"]["megatron-core"] == version("megatron-core") and "--quick" in found["command"]
+    assert (found["device"], found["torch"]) == ("CPU, one thread", torch.__version__)
     result = found["configs"]["mini_s"]
     rows = result["contenders"]
     assert set(rows) == {"ours", "megatron-core", "PyTorch", "transformers"}
