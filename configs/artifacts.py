@@ -148,7 +148,7 @@ def remove_abandoned(path: Path, pattern: str = "") -> None:
     `pattern`.
     """
     known = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{8}}(\.old)?\.tmp|{pattern or '(?!)'})")
-    for sibling in list(path.parent.iterdir()):
+    for sibling in list(path.parent.iterdir()) if path.parent.is_dir() else []:
         if known.fullmatch(sibling.name):
             with contextlib.suppress(OSError):
                 lock = lock_folder(sibling)
