@@ -51,11 +51,12 @@ define find_python
 suits='import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'; \
 for python in $(PYTHON); do \
   $$python -c "$$suits" 2>/dev/null || continue; \
-  echo "using $$($$python --version), $$(command -v $$python)"; \
-  if command -v uv >/dev/null; then uv venv --quiet --seed --python "$$(command -v $$python)" $(VENV) && exit; fi; \
-  $$python -c 'import ensurepip' 2>/dev/null && $$python -m venv $(VENV) && exit; \
-  echo "$$python has no venv module; on Debian and Ubuntu: apt install python3-venv"; exit 2; \
+  path=$$(command -v $$python); using="using $$($$python --version), $$path"; \
+  if command -v uv >/dev/null; then uv venv --quiet --seed --python "$$path" $(VENV) && echo "$$using" && exit; fi; \
+  $$python -c 'import ensurepip' 2>/dev/null && $$python -m venv $(VENV) && echo "$$using" && exit; \
+  bare="$$bare $$python"; \
 done; \
+[ -z "$$bare" ] || { echo "without the venv module:$$bare; on Debian and Ubuntu: apt install python3-venv"; exit 2; }; \
 if command -v $(FETCH) >/dev/null && $(FETCH) venv --quiet --seed --python 3.13 $(VENV); then \
   echo "using uv's Python 3.13"; exit; \
 fi; \

@@ -36,7 +36,7 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+            temporary.replace(path)  # while it is locked
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -47,8 +47,11 @@ def _open_locked(path: Path, mode: str) -> tuple[Path, IO[Any]]:
     while True:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         stream = temporary.open(mode, encoding=None if "b" in mode else "utf-8")
+        locked = True
+        with contextlib.suppress(OSError):  # on a filesystem without locks nobody takes it for abandoned
+            locked = lock_file(stream.fileno())
         # Before it was locked, another process may have taken it for abandoned.
-        if lock_file(stream.fileno()) and temporary.exists():
+        if locked and temporary.exists():
             return temporary, stream
         stream.close()
 

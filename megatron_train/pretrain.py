@@ -54,9 +54,10 @@ def run(
     # Here, so that --help and --dry-run need no torch.
     from megatron_train.pretraining import build_job
     from megatron_train.training.loop import train
-    from mixtures.blend.supply import check_supply
+    from mixtures.blend.supply import check_supply, supplies
 
-    check_supply(config, rows)
+    # The last shards may have come while the plan was shown without them.
+    check_supply(config, rows or supplies(config, measured_tokens(config, data)))
     job = build_job(config, study, data, resume)
     train(job)
     return job.folder.path

@@ -116,7 +116,8 @@ def run(
         check_run(config, origin)
     dataset = show_plan(config, data, hardware)
     cli.check_can_start(config, data)
-    assert dataset is not None, "nothing is missing"
+    if dataset is None:  # it has come while the plan was shown without it
+        dataset = open_sft_set(config, data)
     # Here, so that --help needs no torch.
     from megatron_train.finetuning import build_job, show_examples, show_longer_context
     from megatron_train.training.loop import train
@@ -128,14 +129,16 @@ def run(
     return job.folder.path
 
 
-def show_plan(config: TrainConfig, data: Path, hardware: Hardware | None = None) -> SftDataset | None:
-    """Print the plan, with the examples counted where the SFT set exists; returns that set, cut to the context."""
+def open_sft_set(config: TrainConfig, data: Path) -> SftDataset:
+    """The config's SFT set, cut to its context."""
     from mixtures.tokens.sft import SftDataset
 
-    dataset = None
-    if not cli.missing_data(config, data):
-        folder = sft_dir(data, config.data.tokenizer, config.data.sft_set)
-        dataset = SftDataset.open(folder, config.model.context_tokens)
+    return SftDataset.open(sft_dir(data, config.data.tokenizer, config.data.sft_set), config.model.context_tokens)
+
+
+def show_plan(config: TrainConfig, data: Path, hardware: Hardware | None = None) -> SftDataset | None:
+    """Print the plan, with the examples counted where the SFT set exists; returns that set."""
+    dataset = None if cli.missing_data(config, data) else open_sft_set(config, data)
     cli.show_plan(plan_run(config, sft_examples=None if dataset is None else len(dataset), hardware=hardware))
     return dataset
 

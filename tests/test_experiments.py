@@ -35,7 +35,7 @@ def test_a_tiny_run_leaves_a_record(name: str, tmp_path: Path) -> None:
 
 
 def test_every_script_is_there_and_has_a_tiny_run_or_a_test_of_its_own() -> None:
-    # Those without a tiny size: their own tests run the script, or they go over all of the real corpora.
+    # Those without a tiny size: their own tests run the script, or nothing does.
     elsewhere = {"analysis", "score_cpu", "study", "train_cpu"} | {"blend", "contamination", "statistics"}
     for name, experiment in EXPERIMENTS.items():
         assert experiment.tests or (PROJECT_ROOT / "tests" / "perf" / f"{experiment.script}.py").is_file(), name

@@ -22,6 +22,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from packaging.version import Version
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.device_mesh import DeviceMesh
@@ -155,12 +156,14 @@ class Checkpoints:
             dcp.load(state, storage_reader=SafeReader(folder), process_group=self.group)
         except dcp.CheckpointException as error:
             # Newer releases of PyTorch read what older ones wrote, but not the other way round.
-            writer, reader = manifest.get("torch", "an older release"), torch.__version__
-            other = f"PyTorch {writer} wrote it, this is {reader}: use that or a newer one"
+            writer, reader = manifest.get("torch", "0"), torch.__version__
+            hint = None
+            if Version(writer).release > Version(reader).release:
+                hint = f"PyTorch {writer} wrote it, this is {reader}: use that or a newer one"
             raise ArtifactError(
                 f"cannot be read into this model: {next(iter(error.failures.values()))[0]}",
                 where=folder,
-                hint=None if writer == reader else other,
+                hint=hint,
             ) from None
         for kind, slot, host in restored:
             self.optimizer.restore(kind, slot, host)

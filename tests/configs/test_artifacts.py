@@ -58,6 +58,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_removed_and_a_living_ones_stays(tmp_path: Path) -> None:
+    remove_abandoned(tmp_path / "not there yet" / "scores.parquet")
     path = tmp_path / "scores.parquet"
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom configs.artifacts import atomic_file\n"

@@ -5,7 +5,8 @@
     make experiments NAME="blend tokenize"        several
 
 In: an experiment's name. Out: tests/perf/results/NAME.json with the command, the commit, the machine, the versions, the
-wall time and what was measured, to be committed. Tests run each of them at a tiny size, so that it works on the day.
+wall time and what was measured, to be committed. Tests run those that have a tiny size, so that they work on the day;
+`blend`, `contamination` and `statistics` have none.
 """
 
 from __future__ import annotations
