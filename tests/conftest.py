@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hub_branches import Branches
+from hypothesis import settings
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED_DATA = PROJECT.parent / "shared" / "data"
@@ -22,6 +23,9 @@ os.environ.update(
     RAY_USAGE_STATS_REPORT_URL="http://127.0.0.1:9",
     OMP_NUM_THREADS="1",
 )
+# No property is one of time: on a busy machine a single write may take a second.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job; what it starts would ignore it too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
