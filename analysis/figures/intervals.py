@@ -34,9 +34,9 @@ class Place:
     hollow: bool = False
     """The number supports no claim."""
     quantity: str = ""
-    """What the number is, e.g. `r`, for what the mark says under the pointer."""
+    """Name of the number, e.g. `r`, shown under the pointer."""
     note: str = ""
-    """Added to that."""
+    """Further text shown under the pointer."""
 
 
 def interval_figure(

@@ -5,8 +5,8 @@ the loop, which always goes on from the newest whole checkpoint, goes on from th
 (and a finished run is skipped); a step or `never` starts a finished run again. What was made from other inputs (another
 config, other data, another parent) is never gone on from, and only `never` removes it.
 
-Versions of Python and of packages are not inputs: weights and moments are plain tensors in fp32, which every release
-reads. A run goes on with other versions, says which they are, and provenance.json keeps those of its earlier starts.
+Versions of Python and of packages are not inputs: weights and moments are plain tensors in fp32, which the same or a
+newer PyTorch reads. A run goes on with other versions, says which they are, and provenance.json keeps those of its earlier starts.
 """
 
 from __future__ import annotations

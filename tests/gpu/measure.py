@@ -36,10 +36,10 @@ WHEELS = {
 }
 """Module -> package: what an image with PyTorch, transformers and the usual libraries does not have."""
 LINES_KEPT = 60
-"""Of what a step prints, in its file."""
+"""Last lines of a step's output that its file keeps."""
 LINES_SHOWN = 25
 TINY_LIMIT_S = 300
-"""Of each step with --tiny, for machines that have other work."""
+"""Limit of each step with --tiny; it is generous, for machines that have other work."""
 GRACE_S = 5
 """Between the request to end and the end."""
 
@@ -82,7 +82,7 @@ STEPS = {
         ["tests/gpu/scoring_times.py", "--tiny", "--output", "{file}"],
     ),
 }
-"""In the order of their worth: the limits sum to five minutes, and a machine may be taken away before."""
+"""Steps in the order of their worth: the limits sum to five minutes, and a machine may be taken away before."""
 
 
 def run(name: str, step: Step, out: Path, *, tiny: bool) -> bool:

@@ -42,7 +42,7 @@ class Experiment:
     """A script of tests/perf that takes --output FILE, or slow tests that know a full size."""
 
     asks: str
-    """What it finds out, in a line of the list."""
+    """Its question, shown in the list."""
     script: str = ""
     full: Sequence[str] = ()
     """Arguments at full size; `{work}` is an empty folder."""

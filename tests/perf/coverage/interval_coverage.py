@@ -29,7 +29,7 @@ from configs.errors import user_errors
 POINTS = 9
 TRUE_R = (0.0, 0.5, 0.9)
 DRAWS = 2_000
-"""Of the 10,000 that an interval takes: a fifth of the time, and the quantiles move little."""
+"""Bootstrap draws: the first of the 10,000 that an interval takes, for a fifth of the time."""
 AT_ONCE = 500
 """Studies whose bootstrap draws are held at the same time."""
 Intervals = dict[str, tuple[np.ndarray, np.ndarray]]
