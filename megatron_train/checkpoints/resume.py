@@ -6,7 +6,8 @@ the loop, which always goes on from the newest whole checkpoint, goes on from th
 config, other data, another parent) is never gone on from, and only `never` removes it.
 
 Versions of Python and of packages are not inputs: weights and moments are plain tensors in fp32, which the same or a
-newer PyTorch reads. A run goes on with other versions, says which they are, and provenance.json keeps those of its earlier starts.
+newer PyTorch reads. A run goes on with other versions, says which they are, and provenance.json keeps those of its
+earlier starts.
 """
 
 from __future__ import annotations

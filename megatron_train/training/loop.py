@@ -119,7 +119,7 @@ def _train(job: TrainJob, ranks: Ranks, tracking: Tracking) -> None:
 
 @dataclass
 class _Loop:
-    """What one step consists of, in the order in which `_train` calls it."""
+    """The parts of a step, in the order in which `_train` calls them."""
 
     job: TrainJob
     ranks: Ranks

@@ -72,7 +72,7 @@ def find_models(paths: Sequence[Path]) -> tuple[dict[str, list[SampleFile]], lis
 
 
 def identify(models: dict[str, list[SampleFile]], given: argparse.Namespace) -> dict[str, Identity]:
-    """What each model is, from --models or the command line. Raises ConfigError where that is not said for all."""
+    """Describe each model, from --models or the command line. Raises ConfigError where that is not said for all."""
     keys = ("scale", "mixture", "stage", "recipe", "seed", "step", "tokens")
     if given.models is None:
         if len(models) > 1:
