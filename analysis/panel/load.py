@@ -208,9 +208,9 @@ def _cube(metrics: pd.DataFrame, column: str, axes: _Axes) -> Cube:
     wanted = np.all([place >= 0 for place in places], axis=0)  # a study may have scored what it no longer lists
     number = metrics[column].to_numpy(dtype=float)
     cube: Cube = {}
-    for group, rows in metrics.groupby(["scale", "stage", "metric", "normalisation"]).indices.items():
+    for group, positions in metrics.groupby(["scale", "stage", "metric", "normalisation"]).indices.items():
         key = cast(tuple[str, str, str, str], group)
-        rows = rows[wanted[rows]]
+        rows = np.asarray(positions)[wanted[positions]]
         cube[key] = np.full([len(axis) for axis in axes], np.nan)
         cube[key][tuple(place[rows] for place in places)] = number[rows]
     return cube
