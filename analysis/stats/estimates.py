@@ -17,6 +17,8 @@ from scipy.special import stdtrit
 from analysis.stats.resampling import TOLERANCE
 
 Z95 = 1.959963984540054
+FALSE_DISCOVERIES = 0.05
+"""Rate of false discoveries that q-values up to it keep."""
 CONSTANT = "no variation"
 """Reason of a number that is missing because all points are alike, and not because one was not measured."""
 
@@ -169,3 +171,19 @@ def benjamini_hochberg(p: Sequence[float | None]) -> list[float | None]:
     q[rank] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     present = iter(q.tolist())
     return [None if value is None else next(present) for value in p]
+
+
+def benjamini_bogomolov(families: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+    """q-values of families of tests: those below `FALSE_DISCOVERIES` are discovered (Benjamini and Bogomolov, 2014).
+
+    R of the A families that have a test are discovered by their Simes p with Benjamini-Hochberg. Inside a family the
+    q-value of Benjamini-Hochberg is multiplied by A / R, so that picking the families is paid for. One
+    Benjamini-Hochberg over all tests would lend the discoveries of one family to another without any. Missing p-values
+    stay missing, uncounted.
+    """
+    inside = [benjamini_hochberg(family) for family in families]
+    # The smallest q-value of a family is its Simes p.
+    simes = [min((q for q in family if q is not None), default=None) for family in inside]
+    discovered = sum(q is not None and q <= FALSE_DISCOVERIES for q in benjamini_hochberg(simes))
+    price = sum(p is not None for p in simes) / max(discovered, 1)
+    return [[None if q is None else min(price * q, 1.0) for q in family] for family in inside]

@@ -103,6 +103,11 @@ EXPERIMENTS = {
         "tokenizing under twenty kills, over two gigabytes, and of documents of 50 MB",
         tests=("tests/mixtures/test_tokenize_long.py",),
     ),
+    "trust_rule": Experiment(
+        'error rate and power of the verdict "trust"',
+        "coverage/trust_rule",
+        tiny=("--studies", "10", "--settings", "6"),
+    ),
     "train_cpu": Experiment(
         "training beside megatron-core, PyTorch and transformers", "train_throughput", ("--end-to-end",), None
     ),

@@ -108,3 +108,30 @@ def test_an_interval_is_no_forecast_of_another_study(r: float, percent: float) -
     inside = [low <= other <= high for (low, high), other in zip(ends, second, strict=True) if low and high]
     assert 100 * np.mean(inside) == pytest.approx(percent, abs=1.5)
     assert np.mean([low <= r <= high for low, high in ends if low and high]) == pytest.approx(0.95, abs=0.01)
+
+
+def test_benjamini_bogomolov_by_hand() -> None:
+    """Two of three families are discovered, so that inside each the limit is .05 * 2 / 3."""
+    families = [[0.0001, 0.03, 0.9], [0.02, None, 0.001], [0.3, 0.2, 0.6], [None, None, None]]
+    q = st.benjamini_bogomolov(families)
+    for family, values in zip(families[:3], q[:3], strict=True):
+        inside = stats.false_discovery_control([p for p in family if p is not None])
+        expected = np.minimum(inside * 3 / 2, 1.0)
+        assert [value for value in values if value is not None] == pytest.approx(expected.tolist())
+    assert q[1][1] is None and q[3] == [None, None, None]
+
+
+def test_benjamini_bogomolov_lends_nothing_to_a_family_without_effect() -> None:
+    """One Benjamini-Hochberg over all tests would discover a p of .02 because another family is full of effects."""
+    sure, null = [0.0001] * 20, [0.02] + [0.5] * 19
+    assert st.benjamini_hochberg([*sure, *null])[20] == pytest.approx(0.02 * 40 / 21)  # below .05
+    assert st.benjamini_bogomolov([sure, null])[1][0] == pytest.approx(0.02 * 20 * 2)
+    assert st.benjamini_bogomolov([null])[0][0] == st.benjamini_hochberg(null)[0]
+
+
+@given(hs.lists(hs.lists(hs.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=6))
+def test_benjamini_bogomolov_against_scipy(families: list[list[float]]) -> None:
+    inside = [stats.false_discovery_control(family) for family in families]
+    discovered = sum(stats.false_discovery_control([min(q) for q in inside]) <= st.FALSE_DISCOVERIES)
+    for q, found in zip(inside, st.benjamini_bogomolov(families), strict=True):
+        assert found == pytest.approx(np.minimum(q * len(families) / max(discovered, 1), 1.0).tolist(), abs=1e-12)
