@@ -11,7 +11,6 @@ number of mixtures, since mixtures repeat the same benchmarks.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +23,6 @@ from analysis.stats.association import (
     Association,
     correlate,
     correlate_one,
-    every_pair,
     pearson,
     pearson_matrix,
     ranks,
@@ -43,19 +41,6 @@ def cross_stage(panel: Panel, scale: str, metric: str) -> list[Association]:
     """Equations 1 (accuracy) and 2 (confidence): PT against SFT over mixtures, one association a benchmark."""
     pt, sft = (panel.matrix(scale, stage, metric).T for stage in STAGES)
     return correlate(pt, sft, "mixtures", panel.web_blocks())
-
-
-def across_seeds(panel: Panel, scale: str, metric: str) -> np.ndarray:
-    """r over mixtures between PT of one seed and SFT of another, which share no run, [benchmarks].
-
-    Mean over the ordered pairs of different seeds that more than half of the mixtures have; NaN where there is none.
-    """
-    pt, sft = (panel.over_seeds(scale, stage, metric) for stage in STAGES)
-    found = []
-    for first, second in itertools.permutations(range(len(panel.seeds)), 2):
-        r, n = every_pair(pt[first].T, sft[second].T)
-        found.append(np.where(2 * n > len(panel.mixtures), r, math.nan).diagonal())
-    return mean_measured(np.array(found).reshape(-1, len(panel.benchmarks)))
 
 
 def mean_cross_stage(panel: Panel, scale: str, metric: str) -> Estimate:

@@ -24,7 +24,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,19 +82,44 @@ def replicate(early: np.ndarray, late: np.ndarray, draws: int = resampling.DRAWS
 
     draws: of the permutations, the first of the `resampling.DRAWS`.
     """
+    untested = Replication(absent(ONE_SEED, points="mixtures", missing=early.shape[1]))
+    found = [untested] * early.shape[2]
+    for columns, block in _blocks(early, late):
+        for b, replication in zip(columns, _replicate_block(early, late, columns, block, draws), strict=True):
+            found[b] = replication
+    return found
+
+
+def r_between_seeds(early: np.ndarray, late: np.ndarray) -> np.ndarray:
+    """The mean r of `replicate` alone, [benchmarks]; NaN where there is none."""
+    found = np.full(early.shape[2], np.nan)
+    for columns, block in _blocks(early, late):
+        found[columns] = _mean_r(*_cut(early, late, columns, block), block)
+    return found
+
+
+def _blocks(early: np.ndarray, late: np.ndarray) -> Iterator[tuple[list[int], Block]]:
+    """Benchmarks that have the same gaps, and their block; those without one are left out."""
     measured = np.isfinite(early), np.isfinite(late)
     gaps: dict[bytes, list[int]] = {}
     for b in range(early.shape[2]):
         gaps.setdefault(b"".join(side[:, :, b].tobytes() for side in measured), []).append(b)
-    found: dict[int, Replication] = {}
     for columns in gaps.values():
-        block = largest_block(*(side[:, :, columns[0]] for side in measured))
-        if block is None:
-            some = [Replication(absent(ONE_SEED, points="mixtures", missing=early.shape[1]))] * len(columns)
-        else:
-            some = _replicate_block(early[:, :, columns], late[:, :, columns], block, draws)
-        found.update(zip(columns, some, strict=True))
-    return [found[b] for b in range(early.shape[2])]
+        if block := largest_block(*(side[:, :, columns[0]] for side in measured)):
+            yield columns, block
+
+
+def _cut(early: np.ndarray, late: np.ndarray, columns: list[int], block: Block) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of a block, [its seeds, its mixtures, columns] each."""
+    runs = ((early, block.early), (late, block.late))
+    first, second = (side[:, :, columns][np.ix_(seeds, block.mixtures)] for side, seeds in runs)
+    return first, second
+
+
+def _mean_r(early: np.ndarray, late: np.ndarray, block: Block) -> np.ndarray:
+    """Mean over the pairs of seeds of Pearson's r over mixtures, [benchmarks]; NaN where any pair has none."""
+    ones = np.ones((1, len(block.mixtures)))
+    return np.asarray(np.mean([pearson(early[i].T, late[j].T, ones)[0] for i, j in block.pairs], axis=0))
 
 
 def largest_block(early: np.ndarray, late: np.ndarray) -> Block | None:
@@ -114,45 +141,44 @@ def largest_block(early: np.ndarray, late: np.ndarray) -> Block | None:
     return max(blocks, key=lambda block: block.worth, default=None)
 
 
-def _replicate_block(early: np.ndarray, late: np.ndarray, block: Block, draws: int) -> list[Replication]:
+def _replicate_block(
+    early: np.ndarray, late: np.ndarray, columns: list[int], block: Block, draws: int
+) -> Iterator[Replication]:
     """`replicate` for benchmarks that have the same gaps."""
-    x, y = (_unit(side[np.ix_(seeds, block.mixtures)]) for side, seeds in ((early, block.early), (late, block.late)))
-    m, benchmarks = x.shape[1:]
-    # products[s, s']: cell (m, n) is the product of the early score of mixture m with the late one of mixture n.
+    x, y = _cut(early, late, columns, block)
+    r, p = _mean_r(x, y, block), _p_values(_unit(x), _unit(y), block, draws)
+    m = len(block.mixtures)
+    known: dict[str, Any] = {"n": m, "points": f"mixtures, {len(block.pairs)} pairs of seeds"}
+    known["missing"] = early.shape[1] - m
+    for value, moved in zip(r.tolist(), p.T.tolist(), strict=True):
+        if math.isnan(value):
+            yield Replication(absent(CONSTANT, **known))
+        else:
+            test: dict[str, Any] = {"null": f"{NULL} ({draws:,} draws)", "smallest_p": 1 / (draws + 1)}
+            yield Replication(Estimate(value, p=max(moved), **test, **known), *moved)
+
+
+def _p_values(x: np.ndarray, y: np.ndarray, block: Block, draws: int) -> np.ndarray:
+    """p of both nulls, [2, benchmarks]; x, y: early and late scores, centred, [seeds, mixtures, benchmarks]."""
     seeds = sorted({*block.early.tolist(), *block.late.tolist()})
+    order = resampling.independent_orders(x.shape[1], len(seeds))[:draws]
+    # products[s, s']: cell (m, n) is the product of one score of mixture m with the other score of mixture n.
     products: dict[tuple[int, int], np.ndarray] = {}
     for i, j in block.pairs:
         cells = np.einsum("mb,nb->mnb", x[i], y[j])
         first, second = seeds.index(block.early[i]), seeds.index(block.late[j])
-        if first > second:  # the same pair of seeds the other way round takes the same two orders
+        if first > second:  # the same two seeds the other way round are put into the same two orders
             first, second, cells = second, first, cells.swapaxes(0, 1)
         products[first, second] = products.get((first, second), 0.0) + cells
-    together = np.einsum("pmb,pnb->mnb", x[[i for i, _ in block.pairs]], y[[j for _, j in block.pairs]])
+    early, late = ([pair[side] for pair in block.pairs] for side in (0, 1))
+    together = np.einsum("pmb,pnb->mnb", x[early], y[late])
     observed = np.einsum("mmb->b", together)
-    order = resampling.independent_orders(m, len(seeds))[:draws]
-    nulls = (
-        _sums(together, np.broadcast_to(np.arange(m), order[:, 0].shape), order[:, 0]),
-        sum(_sums(cells, order[:, first], order[:, second]) for (first, second), cells in products.items()),
-    )
-    p = [((null >= observed - resampling.TOLERANCE).sum(axis=0) + 1) / (len(order) + 1) for null in nulls]
-    ones = np.ones((1, m))
-    r = np.mean([pearson(x[i].T, y[j].T, ones)[0] for i, j in block.pairs], axis=0)
-    found = []
-    known = {"n": m, "points": f"mixtures, {len(block.pairs)} pairs of seeds", "missing": early.shape[1] - m}
-    for b in range(benchmarks):
-        if math.isnan(r[b]):
-            found.append(Replication(absent(CONSTANT, **known)))
-            continue
-        own = [float(side[b]) for side in p]
-        estimate = Estimate(
-            float(r[b]),
-            p=max(own),
-            null=f"{NULL} ({len(order):,} draws)",
-            smallest_p=1 / (len(order) + 1),
-            **known,
-        )
-        found.append(Replication(estimate, *own))
-    return found
+    unmoved = np.broadcast_to(np.arange(x.shape[1]), order[:, 0].shape)
+    late_moved = _sums(together, unmoved, order[:, 0])
+    runs_moved = np.sum([_sums(c, order[:, s], order[:, t]) for (s, t), c in products.items()], axis=0)
+    # The observed arrangement counts as one more draw (Phipson and Smyth, 2010).
+    extreme = [(null >= observed - resampling.TOLERANCE).sum(axis=0) for null in (late_moved, runs_moved)]
+    return (np.array(extreme) + 1) / (draws + 1)
 
 
 def _unit(scores: np.ndarray) -> np.ndarray:

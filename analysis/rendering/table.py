@@ -6,13 +6,14 @@ last, for the terminal, files and the report (`analysis.rendering.writers`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from analysis.stats.estimates import Estimate, benjamini_hochberg
+from analysis.stats.estimates import Estimate, benjamini_bogomolov
 
 if TYPE_CHECKING:
     from analysis.panel.panel import Scope
@@ -183,11 +184,27 @@ def _format_range(low: float | Decimal, high: float | Decimal, spec: str) -> str
 
 
 def with_q_values(
-    name: str, title: str, keys: str, rows: Iterable[Row], extra: tuple[Column, ...] = (), **form: Any
+    name: str,
+    title: str,
+    keys: str,
+    rows: Iterable[Row],
+    extra: tuple[Column, ...] = (),
+    *,
+    family_keys: int = 0,
+    **form: Any,
 ) -> Table:
-    """A table whose rows carry Benjamini-Hochberg q-values over all their p-values; form: other fields of `Table`."""
+    """A table whose rows carry q-values: Benjamini-Hochberg's over all their p-values.
+
+    family_keys: number of leading keys that name a family of tests; with any, Benjamini and Bogomolov's over families.
+    form: other fields of `Table`.
+    """
     listed = list(rows)
     assert all(len(row.extra) == len(extra) or not row.extra for row in listed), name
-    q = benjamini_hochberg([row.estimate.p for row in listed])
-    done = tuple(replace(row, q=value) for row, value in zip(listed, q, strict=True))
+    families: dict[tuple[str, ...], list[int]] = {}
+    for place, row in enumerate(listed):
+        families.setdefault(row.keys[:family_keys], []).append(place)
+    # Of a single family, Benjamini and Bogomolov's q-values are Benjamini-Hochberg's.
+    q = benjamini_bogomolov([[listed[place].estimate.p for place in family] for family in families.values()])
+    by_place = dict(zip(itertools.chain(*families.values()), itertools.chain(*q), strict=True))
+    done = tuple(replace(row, q=by_place[place]) for place, row in enumerate(listed))
     return Table(name, title, tuple(keys.split()), extra, done, **form)

@@ -104,7 +104,7 @@ def compose(
     by_name = {table.name: table for table in tables}
     declared = read_declared(panel)
     extra = [declared_order(panel, declared)] if declared else []
-    found = verdicts(panel, by_name["table5"], by_name["decisions"])
+    found = verdicts(panel, by_name["table5"], by_name["decisions"], by_name["replication"])
     yaml = panel.study.config
     parts = [(name, title, drawn[name]) for name, title in SECTIONS]
     html = (
@@ -124,7 +124,7 @@ def compose(
             enough_freedom=ENOUGH_FREEDOM,
             seed_notes=[note.detail for note in by_name["table5"].caveats if note.kind is NoteKind.SEED_NOISE],
             tiles=summary.tiles(panel, declared),
-            sentences=summary.sentences(by_name["table5"]),
+            sentences=summary.sentences(by_name["table5"], by_name["replication"]),
             comparisons=summary.compare_with_paper(by_name) if panel.beside_paper else [],
             paper_means=summary.paper_means(by_name["table5"]),
             parts=[("declared", "Declared and measured order", extra), *parts] if extra else parts,

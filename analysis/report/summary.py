@@ -14,8 +14,8 @@ from analysis.protocols.decisions import Protocol, protocols
 from analysis.rendering.formats import format_estimate, format_per_cent, format_signed
 from analysis.rendering.table import COMPARED, Row, RowVerdict, Table
 from analysis.rendering.writers import format_verdict
-from analysis.report.verdict import DISCOVERED, HALF, Level, Verdict, above_chance
-from analysis.stats.estimates import Estimate
+from analysis.report.verdict import HALF, Level, Verdict, above_chance
+from analysis.stats.estimates import FALSE_DISCOVERIES, Estimate
 from analysis.tables.transfer import MEAN
 
 MARKS = {Level.TRUST: "●", Level.WEAK: "◐", Level.NO: "○", Level.UNKNOWN: "–"}
@@ -111,12 +111,19 @@ def tiles(panel: Panel, declared: dict[tuple[str, str], dict[str, Estimate]]) ->
             yield format_signed(sum(values) / len(values)), what
 
 
-def sentences(table5: Table) -> Iterator[str]:
+def sentences(table5: Table, replication: Table) -> Iterator[str]:
+    """Sentences on how many correlations replicate, and on what Table 5 rests."""
+    tested = [row.q for row in replication.rows if row.q is not None]
+    yield (
+        f"{sum(q <= FALSE_DISCOVERIES for q in tested)} of {len(tested)} correlations of an early with a late accuracy "
+        f"replicate between different seeds (q at most {FALSE_DISCOVERIES:g})."
+        if tested
+        else "No correlation is tested between different seeds: too few mixtures have a second one."
+    )
     rows = [row for row in table5.rows if row.keys[2] != MEAN]
-    significant = sum(row.q is not None and row.q < DISCOVERED for row in rows)
     unsupported, unknown = sum(bool(row.no_claim) for row in rows), sum(row.provisional for row in rows)
     yield (
-        f"Of {len(rows)} cross-stage correlations (accuracy and confidence) {significant} have q < {DISCOVERED:g}; "
+        f"Of {len(rows)} cross-stage correlations (accuracy and confidence) "
         f"{unsupported} rest on benchmarks on which mixtures differ by little more than noise; for {unknown} part of "
         "the noise is not measured, or that of seeds on too few."
     )

@@ -1,19 +1,25 @@
 """May an early score be trusted, and what would it have decided? One rule over numbers that the tables already hold.
 
-In: `Panel`, Table 5 and the table of decisions. Out: a `Verdict` for every benchmark and protocol (which score is seen
-early, which is paid for late), and the `Choice`s of a mixture that an early score leads to. No statistic is made here.
+In: `Panel`, Table 5, the table of decisions and that of replication. Out: a `Verdict` for every benchmark and protocol
+(which score is seen early, which is paid for late), and the `Choice`s of a mixture that an early score leads to. No
+statistic is made here.
 
-The rule, of one benchmark and protocol. The number that decides is the correlation of the early with the late score
-over mixtures (Table 5) or, between scales, where no table has one, the share of the pairs of mixtures that both scores
-rank alike (decisions). Beside a correlation that share can weaken a verdict and not better it.
+"Trust" says that the true correlation of the early with the late score over mixtures is above 0, not how far. It rests
+on different seeds, which share no luck: their r (the table of replication) has a q-value of at most 0.05. Where no
+effect is true, at most 5 % of studies trust anything; where some are, at most 5 % of what is trusted is false on
+average (tests/perf/coverage/trust_rule.py).
+
+The rule, of one benchmark and protocol. Beside the replication stands the number of the shown runs: their r over
+mixtures (Table 5) or, between scales, where no table has one, the share of the pairs of mixtures that both scores rank
+alike (decisions).
 
     do not trust    a score that is not clearly above chance, at either end; or a reliability below `noise.FLOOR`; or
-                    mixtures that are all alike; or an interval of the number that decides which holds what no relation
-                    would give (r 0, half of the pairs); or an interval wholly below that
+                    mixtures that are all alike; or an interval of the shown runs' number wholly below what no relation
+                    would give (r 0, half of the pairs), or, without replication, one that holds it
     not measured    none of that, but cells are missing, so that there is no such number
-    weak            none of that, but its q-value is 0.05 or more, the interval of the share holds a half, or something
-                    is not known (provisional): an interval, a test, chance, the noise of examples, or that of seeds,
-                    which few seeds of few mixtures do not tell (`noise.Repeats`)
+    weak            none of that, but it does not replicate (q above 0.05, or no second seed); or something is not known
+                    (provisional): chance, the noise of examples, or that of seeds, which few seeds of few mixtures do
+                    not tell (`noise.Repeats`)
     trust           none of that
 """
 
@@ -31,13 +37,11 @@ from analysis.protocols.decisions import Protocol, protocols
 from analysis.protocols.noise import FLOOR, Noise, format_reliability, noise
 from analysis.rendering.formats import format_estimate, format_per_cent, format_points
 from analysis.rendering.table import Row, Table
-from analysis.stats.estimates import CONSTANT, Estimate, mean_measured
+from analysis.stats.estimates import CONSTANT, FALSE_DISCOVERIES, Estimate, mean_measured
 from analysis.tables.decisions import BEST, FIRST, REGRET_INTERVALS, REGRETS, protocol_keys
 
 CLEAR = 3.0
 """Standard errors above chance."""
-DISCOVERED = 0.05
-"""q-values below it count."""
 HALF = 0.5
 """Share of the pairs of mixtures that a coin ranks alike."""
 
@@ -58,16 +62,22 @@ class Signal:
 
     agreement: Estimate
     """Share of the pairs of mixtures that the early and the late score rank alike."""
-    agreement_q: float | None
     clearance: tuple[float, float]
     """Standard errors above chance, early and late; NaN: not known."""
     reliability: tuple[float, float]
     """Early and late; NaN: no noise is measured."""
+    replication: Estimate
+    """r over mixtures between different seeds, with its test."""
+    q: float | None
+    """Of `replication`; None without a test."""
     unmeasured: tuple[str, ...] = ()
     """Kinds of noise that are not known, or on too few seeds."""
     r: Estimate | None = None
-    """Early with late over mixtures; None: no table has it."""
-    r_q: float | None = None
+    """Early with late over mixtures, of the runs that are shown; None: no table has it."""
+
+    @property
+    def replicates(self) -> bool:
+        return self.q is not None and self.q <= FALSE_DISCOVERIES
 
 
 @dataclass(frozen=True)
@@ -101,20 +111,22 @@ class Verdict:
 
 def judge(signal: Signal, ends: tuple[str, str] = ("early", "late")) -> Verdict:
     """The rule above; ends: names of the early and the late score."""
-    decides, q, null = (signal.agreement, signal.agreement_q, HALF) if signal.r is None else (signal.r, signal.r_q, 0.0)
-    refusals = [*_at_chance(signal, ends), *_unreliable(signal, ends)]
-    if decides.value is None:
-        return _judge_without_number(decides.reason, refusals)
-    numbers = [_format_number(decides, null)]
-    against, doubts = _reasons_of_interval(decides, q, null)
-    refusals += against
-    if signal.r is not None and signal.agreement.value is not None:
-        numbers.append(_format_number(signal.agreement, HALF))
-        position = _position(signal.agreement, HALF)
-        # Beside a correlation the share of pairs refuses only where it points the other way.
-        if position != ABOVE:
-            (refusals if position == REVERSED else doubts).append(Reason(position, numbers[-1]))
-    doubts += _unknowns(signal, ends)
+    shown = signal.agreement if signal.r is None else signal.r
+    refusals: list[Reason] = [*_at_chance(signal, ends), *_unreliable(signal, ends)]
+    doubts: list[Reason] = []
+    if shown.value is None:
+        return _judge_without_number(shown.reason, refusals)
+    numbers = [] if signal.replication.value is None else [_format_replication(signal)]
+    for number, null in ((signal.r, 0.0), (signal.agreement, HALF)):
+        if number is None or number.value is None:
+            continue
+        reason = Reason(_position(number, null), _format_number(number, null))
+        numbers.append(reason.detail)
+        if reason.what == REVERSED:
+            refusals.append(reason)
+        elif reason.what != ABOVE and number is shown and not signal.replicates:
+            (doubts if reason.what == NO_INTERVAL else refusals).append(reason)
+    doubts += [*_not_replicated(signal), *_unknowns(signal, ends)]
     level = Level.NO if refusals else Level.WEAK if doubts else Level.TRUST
     return Verdict(level, (*refusals, *doubts), tuple(numbers))
 
@@ -135,16 +147,12 @@ def _unknowns(signal: Signal, ends: tuple[str, str]) -> Iterator[Reason]:
     yield from (Reason("provisional", kind) for kind in signal.unmeasured)
 
 
-def _reasons_of_interval(e: Estimate, q: float | None, null: float) -> tuple[list[Reason], list[Reason]]:
-    """(refusals, doubts) that the interval of the deciding number and its q-value give."""
-    number, position = _format_number(e, null), _position(e, null)
-    if position == NO_INTERVAL:
-        return [], [Reason(position, number)]
-    if position != ABOVE:
-        return [Reason(position, number)], []
-    if q is None or q >= DISCOVERED:
-        return [], [Reason("no test" if q is None else f"q {q:.2g}", number)]
-    return [], []
+def _not_replicated(signal: Signal) -> Iterator[Reason]:
+    """The doubt of a correlation that different seeds do not show."""
+    if signal.q is None:
+        yield Reason("not replicated", signal.replication.reason or "no test")
+    elif not signal.replicates:
+        yield Reason("not replicated", _format_replication(signal))
 
 
 def _position(e: Estimate, null: float) -> str:
@@ -164,6 +172,11 @@ def _unreliable(signal: Signal, ends: tuple[str, str]) -> list[Reason]:
     """The lower of the two reliabilities, if it is below the floor."""
     known = [(value, end) for value, end in zip(signal.reliability, ends, strict=True) if value < FLOOR]
     return [Reason("reliability", f"{format_reliability(value)}, {end}") for value, end in sorted(known)[:1]]
+
+
+def _format_replication(signal: Signal) -> str:
+    q = "" if signal.q is None else f", q {signal.q:.2g}"
+    return f"other seeds: r {format_estimate(signal.replication)}{q}"
 
 
 def _format_number(e: Estimate, null: float) -> str:
@@ -192,8 +205,9 @@ def above_chance(panel: Panel, scale: str, stage: str) -> list[str]:
     return [slug for slug, above in zip(panel.benchmarks, clearance(panel, scale, stage), strict=True) if above > CLEAR]
 
 
-def verdicts(panel: Panel, table5: Table, decisions: Table) -> dict[tuple[str, Protocol], Verdict]:
+def verdicts(panel: Panel, table5: Table, decisions: Table, replication: Table) -> dict[tuple[str, Protocol], Verdict]:
     """Verdict on every benchmark (slug) under every protocol."""
+    repeated = {row.keys: row for row in replication.rows}
     transfer = {(row.keys[0], row.keys[3]): row for row in table5.rows if row.keys[1] == "accuracy"}
     agreed = {row.keys: row for row in decisions.rows}
     ends = {end for protocol in protocols(panel) for end in (protocol.early, protocol.late)}
@@ -204,17 +218,17 @@ def verdicts(panel: Panel, table5: Table, decisions: Table) -> dict[tuple[str, P
         early, late = protocol.early, protocol.late
         names = " ".join(early), " ".join(late)
         for b, slug in enumerate(panel.benchmarks):
-            agreement = agreed[*protocol_keys(protocol), panel.displays[slug]]
+            keys = (*protocol_keys(protocol), panel.displays[slug])
             row: Row | None = transfer[early[0], panel.displays[slug]] if early[0] == late[0] else None
             sides = noises[early], noises[late]
             signal = Signal(
-                agreement.estimate,
-                agreement.q,
-                (float(above[early][b]), float(above[late][b])),
-                (float(sides[0].reliability[b]), float(sides[1].reliability[b])),
-                tuple(_unmeasured(sides, b)),
-                row.estimate if row else None,
-                row.q if row else None,
+                agreement=agreed[keys].estimate,
+                clearance=(float(above[early][b]), float(above[late][b])),
+                reliability=(float(sides[0].reliability[b]), float(sides[1].reliability[b])),
+                replication=repeated[keys].estimate,
+                q=repeated[keys].q,
+                unmeasured=tuple(_unmeasured(sides, b)),
+                r=row.estimate if row else None,
             )
             found[slug, protocol] = judge(signal, names)
     return found

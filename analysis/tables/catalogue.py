@@ -12,13 +12,14 @@ from dataclasses import replace
 from analysis.claims import multiverse
 from analysis.panel.panel import Panel, Scope
 from analysis.rendering.table import Table
-from analysis.tables import calibration, decisions, early, paper, protocols, settings, tiers
+from analysis.tables import calibration, decisions, early, paper, protocols, replication, settings, tiers
 from configs.errors import ConfigError
 
 MAKERS: dict[str, Callable[[Panel], Table]] = {
     **paper.MAKERS,
     **protocols.MAKERS,
     **tiers.MAKERS,
+    **replication.MAKERS,
     **decisions.MAKERS,
     **early.MAKERS,
     **calibration.MAKERS,

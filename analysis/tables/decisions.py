@@ -75,7 +75,7 @@ def decision_table(panel: Panel) -> Table:
     title = "Decisions: does the early score rank two mixtures as the late one does, and what does its choice cost?"
     brief = len(DECISIONS) - len(REGRET_INTERVALS[1:])
     caveats = (Note(drawn.meaning, NoteKind.SAME_MIXTURES),) if drawn else ()
-    form = {"signed": False, "brief_extra": brief, "caveats": caveats}
+    form: dict[str, Any] = {"signed": False, "brief_extra": brief, "caveats": caveats}
     return with_q_values("decisions", title, "early late score", rows(), DECISIONS, **form)
 
 

@@ -27,6 +27,7 @@ from analysis.protocols.noise import (
     format_reliability,
     noise,
 )
+from analysis.protocols.replication import r_between_seeds
 from analysis.rendering.formats import format_interval, format_p_within, format_signed
 from analysis.rendering.table import Column, Note, NoteKind, Row, Table, with_q_values
 from analysis.stats.association import pearson
@@ -90,7 +91,8 @@ def transfer_table(panel: Panel) -> Table:
                 trust = np.minimum(*(s.reliability for s in sides))
                 known, settled = np.all([s.measured for s in sides], axis=0), np.all([s.settled for s in sides], axis=0)
                 repeated.update({some: None for s in sides for some in s.repeats if some.freedom})
-                same, others = _same_mixtures(panel, drawn, scale, metric), co.across_seeds(panel, scale, metric)
+                same = _same_mixtures(panel, drawn, scale, metric)
+                others = r_between_seeds(*(panel.over_seeds(scale, stage, metric) for stage in STAGES))
                 for b, association in enumerate(co.cross_stage(panel, scale, metric)):
                     slug = panel.benchmarks[b]
                     yield Row(

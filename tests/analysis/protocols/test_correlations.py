@@ -173,34 +173,6 @@ def test_low_reliability_makes_no_claim_and_unmeasured_is_said(demo_panel: Panel
     assert PROVISIONAL in few and "seed noise from 1 of 9 mixtures, 2 degrees of freedom" in few
 
 
-def test_seeds_that_share_no_run_are_paired() -> None:
-    """Against scipy, pair by pair; where only one mixture has other seeds there is no such number."""
-    rng = np.random.default_rng(6)
-    cube = {(s, "accuracy"): rng.random((3, 9, 4)) for s in ("PT", "SFT")}
-    cube["PT", "accuracy"][2, :4] = np.nan  # five of nine mixtures
-    cube["SFT", "accuracy"][1, :5] = np.nan  # four of nine: too few
-    found = co.across_seeds(panel_of(cube), "240m", "accuracy")
-    for b in range(4):
-        pt, sft = (cube[s, "accuracy"][:, :, b] for s in ("PT", "SFT"))
-        pairs = [(pt[1], sft[0]), (pt[0], sft[2]), (pt[1], sft[2]), (pt[2, 4:], sft[0, 4:])]
-        assert found[b] == pytest.approx(np.mean([stats.pearsonr(x, y).statistic for x, y in pairs]))
-    for side in cube.values():
-        side[1:, 1:] = np.nan
-    assert np.isnan(co.across_seeds(panel_of(cube), "240m", "accuracy")).all()
-
-
-def test_other_seeds_do_not_keep_what_a_run_does_to_both_stages() -> None:
-    rng = np.random.default_rng(7)
-    luck = rng.normal(size=(4, 60, 4))
-    truth = rng.normal(size=(2, 1, 60, 4))
-    panel = panel_of(
-        {("PT", "accuracy"): truth[0] + 2 * luck, ("SFT", "accuracy"): truth[1] + 2 * luck},
-        mixtures=tuple(map(str, range(60))),
-    )
-    same = np.mean([found.estimate.value or 0 for found in co.cross_stage(panel, "240m", "accuracy")])
-    assert same > 0.7 and abs(co.across_seeds(panel, "240m", "accuracy").mean()) < 0.1
-
-
 def test_declared_order_is_spearman() -> None:
     rng = np.random.default_rng(4)
     panel = panel_of({("PT", "accuracy"): rng.random((3, 9, 4))})

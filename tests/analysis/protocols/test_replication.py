@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.protocols.replication import FEWEST, ONE_SEED, Block, largest_block, replicate
+from analysis.protocols.replication import FEWEST, ONE_SEED, Block, largest_block, r_between_seeds, replicate
 from analysis.stats.resampling import DRAWS
 
 
@@ -110,3 +110,23 @@ def test_worth_prefers_mixtures_to_a_third_seed() -> None:
     nine_by_two, five_by_three = (Block(np.arange(m), np.arange(s), np.arange(s)) for m, s in ((9, 2), (5, 3)))
     assert nine_by_two.worth > five_by_three.worth
     assert Block(np.arange(FEWEST), np.arange(2), np.arange(2)).worth > 0
+
+
+def test_r_between_seeds_is_that_of_the_test() -> None:
+    early, late = np.random.default_rng(6).normal(size=(2, 3, 9, 4))
+    early[2, :4, 1] = np.nan
+    late[1:, 1:, 2] = np.nan
+    found = r_between_seeds(early, late)
+    for value, replication in zip(found, replicate(early, late), strict=True):
+        assert value == pytest.approx(replication.estimate.value)
+    late[1:, 1:] = np.nan
+    early[1:, 1:] = np.nan
+    assert np.isnan(r_between_seeds(early, late)).all()
+
+
+def test_other_seeds_do_not_keep_what_a_run_does_to_both_stages() -> None:
+    random = np.random.default_rng(7)
+    luck, truth = random.normal(size=(4, 60, 4)), random.normal(size=(2, 1, 60, 4))
+    early, late = truth + 2 * luck
+    same_run = [stats.pearsonr(early[0, :, b], late[0, :, b]).statistic for b in range(4)]
+    assert np.mean(same_run) > 0.7 and abs(r_between_seeds(early, late).mean()) < 0.1

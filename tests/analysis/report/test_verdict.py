@@ -12,32 +12,35 @@ from panels import panel_of
 
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
+from analysis.protocols.replication import ONE_SEED
 from analysis.rendering.table import Table
 from analysis.report.verdict import Level, Signal, above_chance, choices, judge, verdicts
 from analysis.stats.estimates import CONSTANT, Estimate, absent
 from analysis.tables.catalogue import build_tables
 from analysis.tables.decisions import decision_table
+from analysis.tables.replication import replication_table
 from analysis.tables.transfer import transfer_table
 from configs.layout import PROJECT_ROOT
 from configs.load import BENCHMARKS, PAPER_MIXTURES
 
 SURE = Signal(
     agreement=Estimate(0.9, n=9, low=0.75, high=1.0, p=0.001),
-    agreement_q=0.01,
     clearance=(12.0, 15.0),
     reliability=(0.8, 0.9),
+    replication=Estimate(0.85, n=9, p=0.0005),
+    q=0.01,
     r=Estimate(0.92, n=9, low=0.66, high=0.98, p=0.001),
-    r_q=0.01,
 )
 NAN = math.nan
+TABLES = ("table5", "decisions", "replication")
+OTHER_SEEDS = "other seeds: r +0.85, q 0.01"
 
 
 def test_nothing_against_it_is_trust() -> None:
     verdict = judge(SURE)
     assert verdict.level is Level.TRUST and verdict.reasons == ()
-    assert (
-        verdict.numbers == ("r +0.92 [+0.66, +0.98]", "90 % of pairs [75, 100]") and verdict.brief == verdict.numbers[0]
-    )
+    assert verdict.numbers == (OTHER_SEEDS, "r +0.92 [+0.66, +0.98]", "90 % of pairs [75, 100]")
+    assert verdict.brief == verdict.numbers[0]
 
 
 @pytest.mark.parametrize(
@@ -47,13 +50,10 @@ def test_nothing_against_it_is_trust() -> None:
         ({"clearance": (2.0, -1.0)}, Level.NO, "at chance", "early, late"),
         ({"reliability": (0.8, 0.199)}, Level.NO, "reliability", "0.20, late"),
         ({"reliability": (-0.4, 0.1)}, Level.NO, "reliability", "below 0, early"),
-        ({"r": Estimate(0.6, low=-0.1, high=0.9)}, Level.NO, "includes 0", "r +0.60 [−0.10, +0.90]"),
         ({"r": Estimate(-0.9, low=-0.98, high=-0.5)}, Level.NO, "reversed", "r −0.90 [−0.98, −0.50]"),
         ({"agreement": Estimate(0.2, low=0.1, high=0.4)}, Level.NO, "reversed", "20 % of pairs [10, 40]"),
-        ({"r_q": 0.05}, Level.WEAK, "q 0.05", "r +0.92 [+0.66, +0.98]"),
-        ({"r_q": None}, Level.WEAK, "no test", "r +0.92 [+0.66, +0.98]"),
-        ({"r": Estimate(0.9)}, Level.WEAK, "no interval", "r +0.90"),
-        ({"agreement": Estimate(0.7, low=0.5, high=0.9)}, Level.WEAK, "includes 50", "70 % of pairs [50, 90]"),
+        ({"q": 0.051}, Level.WEAK, "not replicated", "other seeds: r +0.85, q 0.051"),
+        ({"q": None, "replication": absent(ONE_SEED)}, Level.WEAK, "not replicated", ONE_SEED),
         ({"clearance": (NAN, 15.0)}, Level.WEAK, "chance not known", "early"),
         ({"unmeasured": ("seeds were not repeated",)}, Level.WEAK, "provisional", "seeds were not repeated"),
         ({"r": absent("only 2 mixtures")}, Level.UNKNOWN, "no number", "only 2 mixtures"),
@@ -68,24 +68,47 @@ def test_each_objection_alone(change: dict[str, object], level: Level, what: str
     assert [(reason.what, reason.detail) for reason in verdict.reasons] == [(what, detail)]
 
 
+NO_EVIDENCE = Estimate(0.6, low=-0.1, high=0.9)
+NO_ENDS = Estimate(0.9)
+
+
+@pytest.mark.parametrize(
+    ("change", "levels", "what"),
+    [
+        ({"r": NO_EVIDENCE}, (Level.TRUST, Level.NO), "includes 0"),
+        ({"r": NO_ENDS}, (Level.TRUST, Level.WEAK), "no interval"),
+        ({"agreement": Estimate(0.7, low=0.5, high=0.9)}, (Level.TRUST, Level.WEAK), "not replicated"),
+    ],
+)
+def test_the_interval_of_the_shown_runs_counts_where_nothing_replicates(
+    change: dict[str, object], levels: tuple[Level, Level], what: str
+) -> None:
+    """One run may hide a correlation that three seeds of all mixtures show."""
+    replicated, alone = (judge(replace(SURE, q=q, **change)) for q in (0.01, 0.2))  # type: ignore[arg-type]
+    assert (replicated.level, alone.level) == levels
+    assert alone.reasons[0].what == what
+
+
 @pytest.mark.parametrize(
     ("agreement", "q", "level"),
     [
         (Estimate(0.9, low=0.75, high=1.0), 0.01, Level.TRUST),
         (Estimate(0.9, low=0.75, high=1.0), 0.2, Level.WEAK),
-        (Estimate(0.6, low=0.4, high=0.8), 0.01, Level.NO),
+        (Estimate(0.6, low=0.4, high=0.8), 0.01, Level.TRUST),
+        (Estimate(0.6, low=0.4, high=0.8), 0.2, Level.NO),
+        (Estimate(0.2, low=0.1, high=0.4), 0.01, Level.NO),
         (absent("only 2 mixtures"), None, Level.UNKNOWN),
     ],
 )
-def test_between_scales_the_pairs_decide(agreement: Estimate, q: float | None, level: Level) -> None:
-    assert judge(replace(SURE, r=None, r_q=None, agreement=agreement, agreement_q=q)).level is level
+def test_between_scales_the_share_of_pairs_stands_for_r(agreement: Estimate, q: float | None, level: Level) -> None:
+    assert judge(replace(SURE, r=None, agreement=agreement, q=q)).level is level
 
 
 def test_a_refusal_outweighs_every_doubt() -> None:
-    verdict = judge(replace(SURE, r_q=0.5, clearance=(0.0, 9.0), unmeasured=("seeds were not repeated",)))
+    verdict = judge(replace(SURE, q=0.5, clearance=(0.0, 9.0), unmeasured=("seeds were not repeated",)))
     assert verdict.level is Level.NO and [reason.what for reason in verdict.reasons] == [
         "at chance",
-        "q 0.5",
+        "not replicated",
         "provisional",
     ]
 
@@ -116,7 +139,7 @@ def test_above_chance_is_three_standard_errors_of_one_checkpoint(panel: Panel) -
 
 
 def test_verdicts_follow_the_tables(panel: Panel, tables: dict[str, Table]) -> None:
-    found = verdicts(panel, tables["table5"], tables["decisions"])
+    found = verdicts(panel, *(tables[name] for name in TABLES))
     assert set(found) == {(slug, protocol) for slug in panel.benchmarks for protocol in protocols(panel)}
     refused = {
         (row.keys[0], row.keys[3]) for row in tables["table5"].rows if row.no_claim and row.keys[1] == "accuracy"
@@ -136,10 +159,9 @@ def test_verdicts_follow_the_tables(panel: Panel, tables: dict[str, Table]) -> N
 def test_without_answers_and_seeds_nothing_is_trusted(panel: Panel) -> None:
     alone = replace(panel, items=None, seeds=(0,), values={key: cube[:1] for key, cube in panel.values.items()})
     alone = replace(alone, stderrs={key: cube[:1] for key, cube in panel.stderrs.items()})
-    table5, decisions = build_tables(alone, ["table5", "decisions"])
-    for verdict in verdicts(alone, table5, decisions).values():
+    for verdict in verdicts(alone, *build_tables(alone, TABLES)).values():
         details = {reason.detail for reason in verdict.reasons if reason.what == "provisional"}
-        assert verdict.level is not Level.TRUST
+        assert verdict.level is not Level.TRUST and ONE_SEED in {reason.detail for reason in verdict.reasons}
         assert details == {"seeds were not repeated", "single answers are not here"}
 
 
@@ -162,7 +184,9 @@ def test_one_mixture_s_seeds_do_not_speak_for_nine() -> None:
         first = {(scale, stage, metric): cube[0] for (scale, stage, metric, _), cube in cubes.items()}
         panel = panel_of(first, BENCHMARKS, scales=("mini_s", "mini_m"), seeds=(0, 1, 2), values=cubes)
         table5 = transfer_table(panel)
-        verdict = verdicts(panel, table5, decision_table(panel))["copa", Protocol(("mini_m", "PT"), ("mini_m", "SFT"))]
+        verdict = verdicts(panel, table5, decision_table(panel), replication_table(panel))[
+            "copa", Protocol(("mini_m", "PT"), ("mini_m", "SFT"))
+        ]
         provisional[len(seeded)] = {r.detail for r in verdict.reasons if r.what == "provisional"}
         (row,) = (row for row in table5.rows if row.keys[0] == "mini_m" and row.keys[3] == "COPA")
         texts = table5.texts(row)

@@ -1,0 +1,48 @@
+"""Replication: does the early score of one run rank mixtures as the late score of another run does?
+
+In: `Panel` with several seeds. Out: `Table`; the report's verdict "trust" rests on it. Without a second seed its rows
+say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from analysis.panel.panel import Panel, Scope
+from analysis.protocols.decisions import protocols
+from analysis.protocols.replication import replicate
+from analysis.rendering.table import Column, Note, Row, Table, with_q_values
+from analysis.tables.decisions import protocol_keys
+
+MEANING = (
+    "only different seeds are compared, so that the luck that the checkpoints of one run share does not count; p is "
+    "one-sided: a small one says that the true correlation is above 0, not how far"
+)
+CORRECTION = "q: Benjamini and Bogomolov, over the pairs of early and late score and over the benchmarks of each"
+
+
+def replication_table(panel: Panel) -> Table:
+    """r between the early score of one seed and the late score of another, and its test."""
+
+    def rows() -> Iterator[Row]:
+        for protocol in protocols(panel):
+            scales, stages = zip(protocol.early, protocol.late, strict=True)
+            pairs = replicate(panel.over_seeds(*protocol.early), panel.over_seeds(*protocol.late))
+            for slug, found in zip(panel.benchmarks, pairs, strict=True):
+                keys = (*protocol_keys(protocol), panel.displays[slug])
+                extra = (found.p_late_moved, found.p_runs_moved)
+                yield Row(keys, found.estimate, extra=extra, scope=Scope(scales, stages))
+
+    return with_q_values(
+        "replication",
+        "Replication: r over mixtures between the early score of one seed and the late score of another",
+        "early late benchmark",
+        rows(),
+        (Column("p, late scores moved", "{:.2g}".format), Column("p, runs moved", "{:.2g}".format)),
+        family_keys=2,
+        brief_extra=2,
+        caveats=(Note(MEANING), Note(CORRECTION)),
+    )
+
+
+MAKERS: dict[str, Callable[[Panel], Table]] = {"replication": replication_table}
