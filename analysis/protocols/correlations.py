@@ -28,7 +28,15 @@ from analysis.stats.association import (
     ranks,
     unit,
 )
-from analysis.stats.estimates import CONSTANT, Estimate, absent, fisher_interval, mean_measured, tested_estimate
+from analysis.stats.estimates import (
+    CONSTANT,
+    Estimate,
+    absent,
+    correlation_interval,
+    jackknife_interval,
+    mean_measured,
+    tested_estimate,
+)
 
 PROTOCOLS = ("PT", "SFT", "cross")
 READINGS = ("averaged", "pooled", "chance-adjusted")
@@ -51,7 +59,8 @@ def mean_cross_stage(panel: Panel, scale: str, metric: str) -> Estimate:
 def mean_correlation(early: np.ndarray, late: np.ndarray) -> Estimate:
     """Mean over benchmarks of the correlations of two matrices [mixtures, benchmarks]; gaps leave a benchmark out.
 
-    Interval: mixtures resampled for all benchmarks together. Null: the late mixtures shuffled alike for all benchmarks.
+    Interval: jackknife over mixtures, each left out of all benchmarks together. Null: the late mixtures shuffled alike
+    for all benchmarks.
     """
     first, second = early.T, late.T
     whole = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
@@ -63,12 +72,12 @@ def mean_correlation(early: np.ndarray, late: np.ndarray) -> Estimate:
         return absent("no benchmark has a correlation", missing=missing, points="mixtures", n=m)
     value = np.array((u * v).sum(axis=1).mean())
     orders = resampling.all_orders(m)
-    drawn = mean_measured(pearson(x, y, resampling.bootstrap_counts(m)), axis=1)
+    left_out = mean_measured(pearson(x, y, resampling.without_one(m)), axis=1)
     return tested_estimate(
         value,
-        resampling.percentile_interval(drawn),
+        jackknife_interval(value, left_out),
         orders.p_value(value, orders.sums((u[:, :, None] * v[:, None]).mean(axis=0))),
-        interval="percentile bootstrap over mixtures",
+        interval="jackknife of Fisher z over mixtures",
         null=f"mixtures shuffled, alike for all benchmarks ({orders.words})",
         arrangements=math.factorial(m),
         n=m,
@@ -177,7 +186,7 @@ def alignment(
     """Equation 8 for a group of mixtures (default: all), in one of `READINGS`.
 
     averaged: r of each mixture, then the mean. pooled: one r over all (mixture, benchmark) points. chance-adjusted: as
-    averaged, after (x - 1/K) / (1 - 1/K). The interval is Fisher's for as many points as there are benchmarks.
+    averaged, after (x - 1/K) / (1 - 1/K). The interval is of as many points as there are benchmarks.
     """
     names = panel.mixtures if mixtures is None else tuple(mixtures)
     rows = [panel.mixtures.index(name) for name in names]
@@ -201,15 +210,25 @@ def alignment(
         return absent(CONSTANT, **known)
     value = np.clip(value, -1.0, 1.0)
     orders = resampling.all_orders(b)
+    ends, method = correlation_interval(float(value), _without_a_benchmark(a, c, reading), "benchmarks")
     return tested_estimate(
         value,
-        fisher_interval(float(value), b),
+        ends,
         orders.p_value(value, orders.sums(cells)),
-        interval="Fisher z over benchmarks",
+        interval=method,
         null=f"benchmarks shuffled, alike for all mixtures ({orders.words})",
         arrangements=math.factorial(b),
         **known,
     )
+
+
+def _without_a_benchmark(accuracy: np.ndarray, confidence: np.ndarray, reading: str) -> np.ndarray:
+    """Alignment without each of the benchmarks, [benchmarks]; accuracy, confidence: [mixtures, benchmarks]."""
+    left_out = resampling.without_one(accuracy.shape[1])
+    if reading == "pooled":
+        every = np.tile(left_out, len(accuracy))
+        return pearson(accuracy.reshape(1, -1), confidence.reshape(1, -1), every)[:, 0]
+    return mean_measured(pearson(accuracy, confidence, left_out), axis=1)
 
 
 def persistence(panel: Panel, scale: str, category: str) -> Estimate:

@@ -8,15 +8,14 @@ ten thousand resamples of nine points are a few small matrix products.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from analysis.stats import resampling
-from analysis.stats.estimates import CONSTANT, Estimate, absent, fisher_interval, tested_estimate
+from analysis.stats.estimates import CONSTANT, Estimate, absent, correlation_interval, tested_estimate
 
 DUST = 1e-12
 """Share of the largest square below which a variance is rounding, not spread."""
@@ -119,7 +118,7 @@ class Association:
     """One correlation with every measure of its uncertainty."""
 
     estimate: Estimate
-    """Pearson's r, Fisher's interval, the permutation p over all orders."""
+    """Pearson's r, Fisher's or the jackknife's interval, the permutation p over all orders."""
     spearman: float | None = None
     kendall: float | None = None
     bca: tuple[float, float] | None = None
@@ -129,13 +128,17 @@ class Association:
     arrangements_within: int | None = None
     smallest_p_within: float | None = None
     without: tuple[float, ...] = ()
-    """r without each point, in the order of the points measured; NaN where it is not defined."""
+    """r without each point; NaN without a point that was not measured, and where r is not defined."""
 
     @property
-    def influence(self) -> float | None:
-        """The largest change of r when one point is left out; None where it is not defined."""
-        changes = [abs(r - self.estimate.value) for r in self.without if self.estimate.value is not None]
-        return max(changes) if changes and not any(map(math.isnan, changes)) else None
+    def influence(self) -> tuple[float, int] | None:
+        """The largest change of r when one point is left out, and which point; None where it is not defined."""
+        if self.estimate.value is None:
+            return None
+        changes = np.abs(np.array(self.without) - self.estimate.value)
+        if np.isfinite(changes).sum() < self.estimate.n:
+            return None
+        return float(np.nanmax(changes)), int(np.nanargmax(changes))
 
 
 def correlate(x: np.ndarray, y: np.ndarray, points: str, blocks: Sequence[int] | None = None) -> list[Association]:
@@ -151,7 +154,9 @@ def correlate(x: np.ndarray, y: np.ndarray, points: str, blocks: Sequence[int] |
         mine = None if blocks is None else tuple(int(b) for b in np.asarray(blocks)[kept])
         some = _correlate_complete(x[rows][:, kept], y[rows][:, kept], points, int((~kept).sum()), mine)
         for row, association in zip(rows, some, strict=True):
-            found[row] = association
+            without = np.full(x.shape[1], np.nan)
+            without[kept] = association.without or np.nan
+            found[row] = replace(association, without=tuple(without.tolist()))
     return [association for association in found if association is not None]
 
 
@@ -179,11 +184,12 @@ def _correlate_complete(
         if np.isnan(r[i]):
             out.append(Association(absent(CONSTANT, **known)))
             continue
+        ends, method = correlation_interval(float(r[i]), without[:, i], points)
         estimate = tested_estimate(
             r[i],
-            fisher_interval(float(r[i]), n),
+            ends,
             (p[i], smallest[i]),
-            interval=f"Fisher z over {points}",
+            interval=method,
             null=f"{points} shuffled ({every.words})",
             arrangements=resampling.distinct_arrangements(y[i]),
             **known,

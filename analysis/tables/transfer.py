@@ -30,7 +30,7 @@ from analysis.protocols.noise import (
 from analysis.protocols.replication import r_between_seeds
 from analysis.rendering.formats import format_interval, format_p_within, format_signed
 from analysis.rendering.table import Column, Note, NoteKind, Row, Table, with_q_values
-from analysis.stats.association import pearson
+from analysis.stats.association import Association, pearson
 
 PROVISIONAL = (
     "provisional: noise of seeds, or of examples, is not measured, or that of seeds on fewer than half of the mixtures "
@@ -75,7 +75,7 @@ EXTRA = (
     Column("Kendall", format_signed),
     Column("BCa interval", format_interval),
     Column("p within web sources", format_p_within),
-    Column("largest change without one mixture", "{:.2f}".format),
+    Column("largest change without one mixture", lambda change: "{:.2f} ({})".format(*change)),
 )
 
 
@@ -104,7 +104,7 @@ def transfer_table(panel: Panel) -> Table:
                             *same[b],
                             None if math.isnan(others[b]) else float(others[b]),
                             *(association.spearman, association.kendall, association.bca),
-                            *(association, association.influence),
+                            *(association, _influence(panel, association)),
                         ),
                         f"reliability {format_reliability(trust[b])}" if trust[b] < FLOOR else "",
                         provisional=not settled[b],
@@ -143,6 +143,11 @@ def _same_mixtures(
             ends = drawn.interval(value, _each_r(pt[:, keep, b], sft[:, keep, b]))
         found.append((without, ends))
     return found
+
+
+def _influence(panel: Panel, association: Association) -> tuple[float, str] | None:
+    """The largest change of r without one mixture, and the name of that mixture."""
+    return association.influence and (association.influence[0], panel.mixtures[association.influence[1]])
 
 
 def _each_r(x: np.ndarray, y: np.ndarray) -> np.ndarray:

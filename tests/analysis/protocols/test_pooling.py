@@ -13,8 +13,9 @@ from panels import panel_of, random_cube
 
 from analysis.panel.panel import Panel
 from analysis.protocols import correlations as co
-from analysis.protocols.pooling import category_means, dersimonian_laird, fisher_z, partial_pooling
+from analysis.protocols.pooling import category_means, dersimonian_laird, partial_pooling
 from analysis.stats import resampling as rs
+from analysis.stats.estimates import fisher_z
 
 # Cases and others of 13 trials of the BCG vaccine, vaccinated and not (Colditz et al. 1994, JAMA 271, 698-702).
 BCG = """4 119 11 128  6 300 29 274  3 228 11 209  62 13536 248 12619  33 5036 47 5761  180 1361 372 1079

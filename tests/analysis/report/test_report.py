@@ -112,8 +112,8 @@ def test_what_the_page_says(reader: Reader) -> None:
 
 def test_the_verdict_comes_first(full: Path, page: str) -> None:
     panel = load_panel(StudyFolder(full, "demo"))
-    table5, decisions = build_tables(panel, ["table5", "decisions"])
-    found = verdicts(panel, table5, decisions)
+    table5, decisions, replication = build_tables(panel, ["table5", "decisions", "replication"])
+    found = verdicts(panel, table5, decisions, replication)
     matrix = page[page.index('class="grid matrix"') : page.index("How a verdict is made")]
     assert page.index("<h1>") < page.index('id="verdict"') < page.index('id="decision"') < page.index("<svg")
     levels = re.findall(r'data-level="([^"]+)"', matrix)
@@ -140,7 +140,7 @@ def test_a_cost_that_noise_might_make_is_not_said_to_be_one() -> None:
 
 def test_the_same_study_gives_the_same_page(full: Path, page: str) -> None:
     panel = load_panel(StudyFolder(full, "demo"))
-    tables = build_tables(panel, ["table5", "decisions", "calibration"])
+    tables = build_tables(panel, ["table5", "decisions", "replication", "calibration"])
     drawn: dict[str, list[Figure]] = {name: [] for name, _ in report.SECTIONS}
     first, second = (report.compose(panel, tables, settings_tables(panel), drawn)[0] for _ in range(2))
     assert first == second and first != page

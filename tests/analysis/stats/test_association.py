@@ -182,8 +182,8 @@ def test_no_interval_from_resamples_without_variation() -> None:
     x, y = pairs(1)
     y[0] = [0, 0, 0, 0, 0, 0, 0, 0, 1.0]  # a third of the resamples lack the last, all but it are one value
     (found,) = correlate(x, y, "mixtures")
-    assert found.bca is None and found.estimate.low is not None and math.isnan(found.without[8])
-    assert found.influence is None
+    # Without the last mixture there is no r: it alone carries the number, and no interval says how sure it is.
+    assert found.bca is found.estimate.ends is found.influence is None and math.isnan(found.without[8])
 
 
 # ---------------------------------------------------------------------------------------------- together
@@ -203,8 +203,8 @@ def test_everything_that_is_said_of_a_correlation() -> None:
             kept = np.arange(9) != left_out
             expected = stats.pearsonr(x[i][kept], y[i][kept]).statistic
             assert association.without[left_out] == pytest.approx(expected)
-        largest = max(abs(r - estimate.value) for r in association.without)
-        assert association.influence == pytest.approx(largest)
+        changes = [abs(r - estimate.value) for r in association.without]
+        assert association.influence == (pytest.approx(max(changes)), changes.index(max(changes)))
 
 
 def test_what_was_not_measured_is_left_out_and_counted() -> None:
@@ -219,3 +219,15 @@ def test_what_was_not_measured_is_left_out_and_counted() -> None:
     assert found[0].arrangements_within == math.factorial(2) * 36
     assert found[2].estimate.reason == "only 2 mixtures" and found[3].estimate.reason == "no variation"
     assert found[2].bca is found[3].bca is found[3].influence is None
+    assert [math.isnan(r) for r in found[1].without] == [place in (5, 6) for place in range(9)]
+
+
+def test_one_mixture_that_carries_r_widens_the_interval() -> None:
+    x, y = pairs(1, rho=0.0)
+    x[0, 4] = y[0, 4] = 100.0
+    (found,) = correlate(x, y, "mixtures")
+    assert found.estimate.value is not None and found.estimate.value > 0.99
+    assert found.influence is not None and found.influence[1] == 4
+    # Fisher's would be [+0.99, +1.00].
+    assert found.estimate.low is not None and found.estimate.low < 0.5
+    assert found.estimate.interval == "jackknife of Fisher z over mixtures, where one of them carries much of r"
