@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as hs
 from scipy import stats
 
@@ -172,6 +172,8 @@ def test_benjamini_bogomolov_lends_nothing_to_a_family_without_effect() -> None:
 @given(hs.lists(hs.lists(hs.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=6))
 def test_benjamini_bogomolov_against_scipy(families: list[list[float]]) -> None:
     inside = [stats.false_discovery_control(family) for family in families]
-    discovered = sum(stats.false_discovery_control([min(q) for q in inside]) <= st.FALSE_DISCOVERIES)
+    simes = stats.false_discovery_control([min(q) for q in inside])
+    assume(np.abs(simes - st.FALSE_DISCOVERIES).min() > 1e-9)  # rounding decides there
+    discovered = sum(simes <= st.FALSE_DISCOVERIES)
     for q, found in zip(inside, st.benjamini_bogomolov(families), strict=True):
         assert found == pytest.approx(np.minimum(q * len(families) / max(discovered, 1), 1.0).tolist(), abs=1e-12)
