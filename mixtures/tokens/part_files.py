@@ -92,7 +92,8 @@ class PartFiles(contextlib.AbstractContextManager["PartFiles"]):
         if self._bin is not None:
             rows = io.BytesIO()
             np.save(rows, np.concatenate(self._rows))
-            contents = (None, index_bytes(lengths, self._dtype), rows.getbuffer())
+            # Not getbuffer(): Python 3.12.1 crashes when it collects such a buffer, as after an error in this frame.
+            contents = (None, index_bytes(lengths, self._dtype), rows.getvalue())
             for kind, content in zip(KINDS, contents, strict=True):
                 path = self._path.with_suffix(kind)
                 if content is None:
