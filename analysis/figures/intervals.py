@@ -127,7 +127,7 @@ def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
         if measured == metric:
             p = "" if row.estimate.p is None else f"p {format_p(row.estimate.p)}"
             note = "; ".join(filter(None, (p, format_verdict(row))))
-            line = f"Mean of {len(panel.benchmarks)}" if category == MEAN else name
+            line = f"Mean of {name}" if category == MEAN else name
             hue = "mean" if category == MEAN else panel.hue(category)
             rows.append((Place(scale, line, hue=hue, hollow=bool(row.no_claim), quantity="r", note=note), row))
     return interval_figure(

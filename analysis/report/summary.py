@@ -129,10 +129,17 @@ def sentences(table5: Table, replication: Table) -> Iterator[str]:
     )
 
 
-def paper_means(table5: Table) -> list[tuple[str, str, str, str, str]]:
-    """(scale, metric, the paper's mean r, this run's, verdict)."""
+def paper_means(table5: Table) -> list[tuple[str, ...]]:
+    """(scale, metric, benchmarks, the paper's mean r over the same benchmarks, this run's, verdict)."""
     return [
-        (row.keys[0], row.keys[1], format_signed(row.paper), format_estimate(row.estimate), format_verdict(row))
+        (
+            row.keys[0],
+            row.keys[1],
+            row.keys[3],
+            format_signed(row.paper),
+            format_estimate(row.estimate),
+            format_verdict(row),
+        )
         for row in table5.rows
         if row.keys[2] == MEAN and row.paper is not None
     ]

@@ -7,7 +7,7 @@ mislead: what the nine mixtures cannot tell apart, and what a p-value does not s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from analysis.rendering.formats import format_estimate, format_p_within, format_
 from analysis.rendering.table import Column, Note, Row, Table, with_q_values
 from analysis.stats.estimates import mean_over_benchmarks
 from analysis.tables.paper import category_accuracy
+from analysis.tables.transfer import paper_mean
 
 # ---------------------------------------------------------------------------------------------- Findings 2, 3, 7
 
@@ -68,7 +69,7 @@ def category_means_table(panel: Panel) -> Table:
         for metric, scale in itertools.product(METRICS, panel.scales):
             for category, pooled in category_means(panel, scale, metric).items():
                 members = range(len(panel.benchmarks)) if category == "all" else panel.members(category)
-                paper, extra = _paper_mean(panel, metric, scale, members), (pooled.weight, pooled.spread)
+                paper, extra = paper_mean(panel, metric, scale, members), (pooled.weight, pooled.spread)
                 yield Row((scale, metric, category, "mean of r"), pooled.plain, paper)
                 yield Row((scale, metric, category, "partial pooling"), pooled.shrunken, extra=extra)
 
@@ -104,7 +105,7 @@ def scale_table(panel: Panel) -> Table:
             for small, large in itertools.combinations(panel.scales, 2):
                 found = scale_differences(panel, small, large, metric, groups)
                 for name, group, difference in zip(names, groups, found, strict=True):
-                    before, after = (_paper_mean(panel, metric, scale, group) for scale in (small, large))
+                    before, after = (paper_mean(panel, metric, scale, group) for scale in (small, large))
                     paper = None if before is None or after is None else after - before
                     keys, scope = (f"{small} to {large}", metric, *name), Scope((small, large))
                     extra = (difference.small, difference.large)
@@ -233,13 +234,6 @@ def _category_scores(panel: Panel) -> Iterator[tuple[tuple[str, str, str, str], 
 
 
 # ---------------------------------------------------------------------------------------------- the paper's numbers
-
-
-def _paper_mean(panel: Panel, metric: str, scale: str, columns: Sequence[int]) -> float | None:
-    """Mean over the rows of its Table 5 of these benchmarks."""
-    found = [panel.paper_number(scale, "5", metric, "{}", panel.benchmarks[b]) for b in columns]
-    known = [value for value in found if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _paper_web(panel: Panel, keys: tuple[str, str, str, str], web: str) -> float | None:

@@ -8,7 +8,7 @@ Fisher's over mixtures (the true correlations that these mixtures are compatible
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +41,11 @@ SAME_RUN = (
     "examples does to both is in them, and lifts r"
 )
 MEAN = "Mean"
-"""The key in place of a category, of the row that is the mean over all benchmarks."""
+"""The key in place of a category, of the row that is the mean over benchmarks."""
+MEAN_MEANING = (
+    'Mean: over the benchmarks that have r and are not marked "no claim", named by their number; the paper\'s number '
+    "beside it is the mean of its rows for the same benchmarks"
+)
 
 
 class Reliability(NamedTuple):
@@ -93,7 +97,8 @@ def transfer_table(panel: Panel) -> Table:
                 repeated.update({some: None for s in sides for some in s.repeats if some.freedom})
                 same = _same_mixtures(panel, drawn, scale, metric)
                 others = r_between_seeds(*(panel.over_seeds(scale, stage, metric) for stage in STAGES))
-                for b, association in enumerate(co.cross_stage(panel, scale, metric)):
+                associations = co.cross_stage(panel, scale, metric)
+                for b, association in enumerate(associations):
                     slug = panel.benchmarks[b]
                     yield Row(
                         (scale, metric, panel.category_of[slug], panel.displays[slug]),
@@ -109,20 +114,31 @@ def transfer_table(panel: Panel) -> Table:
                         f"reliability {format_reliability(trust[b])}" if trust[b] < FLOOR else "",
                         provisional=not settled[b],
                     )
+                # NaN, where no noise is measured, is not below the floor.
+                usable = [
+                    b for b, a in enumerate(associations) if a.estimate.value is not None and not trust[b] < FLOOR
+                ]
                 yield Row(
-                    (scale, metric, MEAN, f"{len(panel.benchmarks)} benchmarks"),
-                    co.mean_cross_stage(panel, scale, metric),
-                    panel.paper_number(scale, "5", metric, "{}", "mean"),
+                    (scale, metric, MEAN, f"{len(usable)} of {len(panel.benchmarks)} benchmarks"),
+                    co.mean_correlation(*(panel.matrix(scale, stage, metric)[:, usable] for stage in STAGES)),
+                    paper_mean(panel, metric, scale, usable),
                 )
 
     made = list(rows())
-    caveats = [Note(SAME_RUN), *(Note(some.counts, NoteKind.SEED_NOISE) for some in repeated)]
+    caveats = [Note(SAME_RUN), Note(MEAN_MEANING), *(Note(some.counts, NoteKind.SEED_NOISE) for some in repeated)]
     if any(row.provisional for row in made):
         caveats.append(Note(PROVISIONAL))
     if drawn:
         caveats.append(Note(drawn.meaning, NoteKind.SAME_MIXTURES))
     title, keys = f"Table 5. {TITLES[5]}", "scale metric category benchmark"
     return with_q_values("table5", title, keys, made, EXTRA, caveats=tuple(caveats))
+
+
+def paper_mean(panel: Panel, metric: str, scale: str, columns: Sequence[int]) -> float | None:
+    """Mean over the rows of the paper's Table 5 of these benchmarks; None where it has none of them."""
+    found = [panel.paper_number(scale, "5", metric, "{}", panel.benchmarks[b]) for b in columns]
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _same_mixtures(
