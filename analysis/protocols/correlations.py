@@ -115,12 +115,12 @@ def coherence(panel: Panel, scale: str, category: str, protocol: str, metric: st
     value = float(mean_over_pairs(u @ v.T, weight))
     order, rows = resampling.independent_orders(m, b), np.arange(b)[:, None]
     null = np.einsum("dim,djm,ij->d", u[rows, order], v[rows, order], weight, optimize=True) / weight.sum()
-    drawn = pearson_matrix(x, y, resampling.bootstrap_counts(m))
+    left_out = mean_over_pairs(pearson_matrix(x, y, resampling.without_one(m)), weight)
     return tested_estimate(
         value,
-        resampling.percentile_interval(mean_over_pairs(drawn, weight)),
+        jackknife_interval(value, left_out),
         resampling.Orders(order, False, "").p_value(np.array(value), [null]),
-        interval="percentile bootstrap over mixtures",
+        interval="jackknife of Fisher z over mixtures",
         null=f"mixtures of each benchmark shuffled on their own ({resampling.DRAWS:,} draws)",
         arrangements=math.factorial(m) ** (b - 1),
         **known,

@@ -87,6 +87,11 @@ EXPERIMENTS = {
         "bench_many_files",
         tiny=("--megabytes", "0.5", "--few", "2", "--many", "20"),
     ),
+    "printed_numbers": Experiment(
+        "coverage of the printed intervals, and how often the printed p-values reject",
+        "coverage/printed_numbers",
+        tiny=("--studies", "2"),
+    ),
     "ray_kills": Experiment(
         "ten actors, nodes and drivers of a Ray cluster killed while they score",
         tests=("tests/ray_eval/workers/test_ray_faults.py",),
