@@ -7,7 +7,8 @@ of at most .05. All come from the functions that make the tables, on simulated p
 and two scales. A p-value has a level only where its null is true; elsewhere the share is its power.
 
 The mixtures are drawn from a population, in which PT and SFT of a benchmark correlate by r at both scales, and the
-benchmarks of a stage by 0.3. Over benchmarks, accuracy and confidence correlate by r too.
+benchmarks of a stage by 0.3. Over benchmarks, accuracy and confidence correlate by r too. Numbers whose uncertainty is
+of seeds and examples have mixtures, three seeds and 300 examples of their own.
 """
 
 from __future__ import annotations
@@ -26,11 +27,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "analysis"))
 import numpy as np
 from panels import panel_of
 
-from analysis.panel.panel import Panel
+from analysis.compare.comparison import Pair, comparison_table
+from analysis.panel.items import Items
+from analysis.panel.panel import STAGES, Panel
 from analysis.protocols import correlations as co
 from analysis.protocols.decisions import decide, decide_on_average
+from analysis.protocols.matrices import similarity, unrelated_similarity
+from analysis.protocols.replication import replicate
 from analysis.protocols.scale import scale_differences
 from analysis.stats.estimates import Estimate, paired_difference
+from analysis.tables.transfer import transfer_table
 from configs.artifacts import write_json
 from configs.errors import user_errors
 
@@ -38,6 +44,7 @@ MIXTURES, BENCHMARKS = 9, 20
 SHARED = 0.3
 """Correlation of two benchmarks over mixtures."""
 TRUE_R = (0.0, 0.5, 0.8, 0.95)
+SEEDS, EXAMPLES = 3, 300
 SCALES = ("240m", "1b")
 LEVEL = 0.05
 Shown = tuple[str, Estimate, float]
@@ -83,6 +90,43 @@ def shown(random: np.random.Generator, r: float) -> Iterator[Shown]:
     for name, change in zip(("a benchmark", "the mean"), changes, strict=True):
         yield f"change of r between scales, {name}", change.estimate, 0.0
     yield "difference of two web sources", paired_difference(pt[:3, 0] - pt[3:6, 0], "pairs"), 0.0
+    for name, estimate in (("Mantel", similarity), ("unrelated benchmarks", unrelated_similarity)):
+        tested = estimate(study, scale, "accuracy")
+        yield f"similarity of matrices, p ({name})", Estimate(None, p=tested.p), math.nan
+    yield from runs_and_examples(random, r)
+
+
+def runs_and_examples(random: np.random.Generator, r: float) -> Iterator[Shown]:
+    """Numbers whose uncertainty is of seeds and examples: mixtures are what they are."""
+    true = random.normal(size=(2, MIXTURES))
+    true[1] = r * true[0] + math.sqrt(1 - r**2) * true[1]
+    luck = random.normal(size=(SEEDS, MIXTURES))
+    (repeated,) = replicate((true[0] + luck)[:, :, None], (true[1] + luck)[:, :, None])
+    yield "r between different seeds, p", Estimate(None, p=repeated.estimate.p), math.nan
+    # An example has EXAMPLES / 4 of the variance that mixtures have, so that a mean over all has a quarter.
+    answers = true[:, :, None] + math.sqrt(EXAMPLES / 4) * random.normal(size=(2, MIXTURES, EXAMPLES))
+    # What other examples give on average is less than the true r: noise lowers it.
+    others = true + 0.5 * random.normal(size=(2_000, 2, MIXTURES))
+    expected = float(np.mean([np.corrcoef(side)[0, 1] for side in others]))
+    for low, high in filter(None, [same_mixtures_interval(answers)]):
+        yield "r that other examples give, same mixtures", Estimate(expected, low=low, high=high), expected
+    hard = random.random(EXAMPLES)
+    a, b = (random.random((2, EXAMPLES)) < hard).astype(float)
+    compared = comparison_table([Pair("piqa", a, b, 0)], "A", "B").rows[0].estimate
+    yield "difference of two checkpoints, percentage points", compared, 0.0
+
+
+def same_mixtures_interval(answers: np.ndarray) -> tuple[float, float] | None:
+    """The interval of Table 5 for these same mixtures; answers: PT and SFT [2, mixtures, examples]."""
+    cube = {
+        (SCALES[0], stage, "accuracy"): side.mean(axis=1)[:, None] for stage, side in zip(STAGES, answers, strict=True)
+    }
+    places = [(SCALES[0], stage, "piqa") for stage in STAGES]
+    values = {(*place, "accuracy"): side[None].astype(np.float32) for place, side in zip(places, answers, strict=True)}
+    study = panel_of(cube, ("piqa",), items=Items(values, dict.fromkeys(places, "same")))
+    table = transfer_table(study)
+    found: tuple[float, float] | None = table.values(table.rows[0])["interval, same mixtures"]
+    return found
 
 
 def measure(r: float, studies: int) -> dict[str, dict[str, float]]:
@@ -97,18 +141,20 @@ def measure(r: float, studies: int) -> dict[str, dict[str, float]]:
 def _rates(found: list[Shown]) -> dict[str, float]:
     ends = [(*estimate.ends, true) for _, estimate, true in found if estimate.ends is not None]
     p = [estimate.p for _, estimate, _ in found if estimate.p is not None]
-    return {
-        "coverage": round(float(np.mean([low - 1e-9 <= true <= high + 1e-9 for low, high, true in ends])), 3),
-        "mean_width": round(float(np.mean([high - low for low, high, _ in ends])), 3),
-        "without_interval": round(1 - len(ends) / len(found), 3),
-        "rejected": round(float(np.mean([value <= LEVEL for value in p])), 3),
-    }
+    rates: dict[str, float] = {}
+    if ends:
+        rates["coverage"] = float(np.mean([low - 1e-9 <= true <= high + 1e-9 for low, high, true in ends]))
+        rates["mean_width"] = float(np.mean([high - low for low, high, _ in ends]))
+        rates["without_interval"] = 1 - len(ends) / len(found)
+    if p:
+        rates["rejected"] = float(np.mean([value <= LEVEL for value in p]))
+    return {name: round(rate, 3) for name, rate in rates.items()}
 
 
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=1_000, help="simulated for each true r (default: 1,000)")
+    parser.add_argument("--studies", type=int, default=500, help="simulated for each true r (default: 500)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers here, as JSON")
     options = parser.parse_args(argv)
     found: dict[str, Any] = {}
