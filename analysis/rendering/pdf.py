@@ -1,7 +1,7 @@
 """A figure as vector PDF, for a journal: typst draws the figure's SVG in its light theme.
 
-In: a `Figure`; looks from templates/style.css. Out: one page of the scene's size (96 px an inch), fonts embedded as
-TrueType, equal bytes for equal figures. What a mark says under the pointer is left out.
+In: a `Figure`; its looks come from configs/drawing/style.css. Out: one page of the scene's size (96 px an inch), fonts
+embedded as TrueType, equal bytes for equal figures. What a mark says under the pointer is left out.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import re
 from pathlib import Path
 from typing import Literal
 
-import matplotlib
 import typst
 
-from analysis.rendering.drawing import Figure, style
 from configs.artifacts import atomic_file
+from configs.drawing.scene import Figure, style
 
 # Without a date, equal figures are equal bytes. The page is as large as the picture.
 DOCUMENT = b"""#set document(title: sys.inputs.title, date: none)
 #set page(width: auto, height: auto, margin: 0pt)
 #image(bytes(sys.inputs.svg), format: "svg")"""
+FONTS = Path(__file__).parent / "fonts"
+"""DejaVu Sans of style.css, which is free to embed: letters are the same on every machine."""
 DARK = re.compile(r"@media \(prefers-color-scheme: dark\)\s*\{(?:[^{}]*\{[^{}]*\})*\s*\}")
 
 
@@ -31,8 +32,7 @@ def write_pdf(figure: Figure, path: Path) -> None:
 def render(figure: Figure, form: Literal["pdf", "png"]) -> bytes:
     """One page with the figure; png has a pixel for each px."""
     inputs = {"title": figure.title, "svg": figure.scene.svg(light_style())}
-    # DejaVu Sans of style.css comes with matplotlib and is free to embed, so that every machine has the same letters.
-    fonts = typst.Fonts(include_system_fonts=False, font_paths=[matplotlib.get_data_path()])
+    fonts = typst.Fonts(include_system_fonts=False, font_paths=[FONTS])
     return typst.compile(DOCUMENT, font_paths=fonts, format=form, ppi=96, sys_inputs=inputs, pdf_tags=False)
 
 

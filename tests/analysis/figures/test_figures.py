@@ -17,10 +17,10 @@ from analysis.figures.matrices import matrix_figure
 from analysis.figures.overview import accuracy_heatmap, alignment_scatter, seed_noise
 from analysis.panel.panel import OWN_HUES, Panel
 from analysis.paper.numbers import CATEGORIES
-from analysis.rendering.drawing import Figure, style
 from analysis.rendering.pdf import light_style
 from analysis.rendering.table import Row, Table
 from analysis.tables.catalogue import build_tables
+from configs.drawing.scene import Figure, style
 from configs.errors import ConfigError
 
 SVG = "{http://www.w3.org/2000/svg}"

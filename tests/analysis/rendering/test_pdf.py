@@ -8,26 +8,23 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
-from matplotlib.image import imread
+from PIL import Image, ImageColor
 
-from analysis.rendering.drawing import Figure, Scene, style
-from analysis.rendering.pdf import light_style, render, write_pdf
+from analysis.rendering.pdf import FONTS, light_style, render, write_pdf
+from configs.drawing.scene import Figure, Scene, style
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 DRAWN = {"fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font", "font-size", "font-weight"}
 """Properties of a mark that typst draws as a browser does: the test with a browser compares them."""
 OF_THE_PAGE = {"max-width", "height", "display", "background"}
 """Properties of the <svg> as a box on a page, which do not change the marks in it."""
 
 
-def pixels(figure: Figure) -> np.ndarray:
-    """The figure drawn on white, a pixel for each px; float [height, width, 3]."""
-    return np.asarray(imread(io.BytesIO(render(figure, "png"))))[:, :, :3]
+def pixels(png: bytes) -> np.ndarray:
+    """Shares of red, green and blue, float [height, width, 3]."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) / 255
 
 
 def test_marks_are_drawn_where_the_svg_has_them(demo_figures: dict[str, Figure]) -> None:
@@ -35,14 +32,17 @@ def test_marks_are_drawn_where_the_svg_has_them(demo_figures: dict[str, Figure])
     seen = 0
     for name in ("accuracy", "figure10", "cross_stage_accuracy"):
         scene = demo_figures[name].scene
-        image = pixels(demo_figures[name])
+        image = pixels(render(demo_figures[name], "png"))
         assert image.shape[:2] == (round(scene.height), round(scene.width))
         for mark in scene.marks:
             # A cell is looked at in a corner, where it has no number; a dot in its middle.
             x, y = (mark["x"] + 2.5, mark["y"] + 2.5) if mark["kind"] == "rect" else (mark.get("x"), mark.get("y"))
             colour = mark.get("fill") or colours.get(mark["cls"])
             if mark["kind"] in ("rect", "dot") and colour:
-                assert image[int(y), int(x)] == pytest.approx(to_rgb(colour), abs=0.02), (name, mark)
+                assert image[int(y), int(x)] == pytest.approx(np.array(ImageColor.getrgb(colour)) / 255, abs=0.02), (
+                    name,
+                    mark,
+                )
                 seen += 1
     assert seen > 1000
 
@@ -103,6 +103,6 @@ def test_a_browser_paints_the_same_picture(demo_figures: dict[str, Figure], tmp_
         page.write_text(f"<style>{fonts} body {{ margin: 0; }}</style>{svg}")
         place = (f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},{height}", f"--screenshot={shot}")
         subprocess.run([*command, *place, page.as_uri()], check=True, capture_output=True, timeout=120)
-        apart = np.abs(imread(shot)[:, :, :3] - pixels(figure)).max(axis=2)
+        apart = np.abs(pixels(shot.read_bytes()) - pixels(render(figure, "png"))).max(axis=2)
         # The two smooth the edges of letters and lines differently. A mark that one lacks is plain to see.
         assert apart.mean() < 0.01 and (apart > 0.5).mean() < 4e-4, figure.name
