@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis.panel.panel import STAGES, Panel
-from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
 from analysis.stats.calibration import ReliabilityDiagram, reliability_diagram, width_bins
 from analysis.stats.estimates import Z95, mean_measured
+from configs.drawing.scene import WIDTH, Axis, Figure, Scene
 
 NAMES = 60  # px for a mixture's name
 ROW = 19  # px

@@ -14,9 +14,9 @@ from analysis.figures.claims import code_figure, specification_figure
 from analysis.figures.intervals import category_figures, cross_stage
 from analysis.figures.matrices import matrix_figures
 from analysis.panel.panel import Panel
-from analysis.rendering.drawing import Figure, style
 from analysis.rendering.table import Table
 from configs.artifacts import write_text
+from configs.drawing.scene import Figure, style
 
 TABLES = ("table5", "table6", "coherence", "category_means", "code_share", "web_differences")
 """Tables whose numbers the figures show."""

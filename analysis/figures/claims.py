@@ -12,8 +12,8 @@ import numpy as np
 from analysis.claims.multiverse import UNKNOWN, SpecificationCurve, specification_curve
 from analysis.panel.panel import Panel
 from analysis.protocols.data_effects import code_over_mixtures, code_percents
-from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
 from analysis.rendering.formats import format_signed
+from configs.drawing.scene import WIDTH, Axis, Figure, Scene
 
 NAMES = 300
 ROW = 19

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.panel.panel import Panel
-from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
 from analysis.rendering.formats import format_estimate_of, format_p, format_signed
 from analysis.rendering.table import Row, Table
 from analysis.rendering.writers import format_verdict
 from analysis.tables.transfer import MEAN
+from configs.drawing.scene import WIDTH, Axis, Figure, Scene
 
 NAMES = 128  # px left of the facets, for the name of a line
 STEP = 11  # px between the series of a line

@@ -14,8 +14,8 @@ import numpy as np
 
 from analysis.panel.held_out import read_lines
 from analysis.panel.panel import Panel
-from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene
 from analysis.rendering.formats import format_count
+from configs.drawing.scene import WIDTH, Axis, Figure, Scene
 from configs.layout import stage_name
 from configs.untrusted.checks import is_name, understood
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from analysis.panel.panel import Panel
 from analysis.protocols.matrices import SIDES, Matrix, matrix
-from analysis.rendering.drawing import WIDTH, Figure, Scene, diverging
-from analysis.rendering.formats import format_signed, format_tick
+from analysis.rendering.formats import format_signed
+from configs.drawing.scene import WIDTH, Figure, Scene, diverging, format_tick
 
 LABELS = 112  # room for a benchmark's name
 TOP = 112

@@ -9,9 +9,9 @@ import numpy as np
 
 from analysis.panel.panel import STAGES, Panel
 from analysis.protocols.correlations import alignment, seed_spread
-from analysis.rendering.drawing import WIDTH, Axis, Figure, Scene, diverging, sequential
 from analysis.rendering.formats import format_estimate_of, format_signed
 from analysis.stats.estimates import Estimate, mean_measured
+from configs.drawing.scene import WIDTH, Axis, Figure, Scene, diverging, sequential
 
 NAMES = 128  # room for a benchmark's name
 ROW = 19

@@ -8,8 +8,8 @@ from __future__ import annotations
 from analysis.figures.intervals import Place, interval_figure
 from analysis.paper.numbers import SCALES, category_of, displays
 from analysis.paper.published import LEVEL, MIXTURES, estimates, q_values, significant
-from analysis.rendering.drawing import Figure
 from analysis.rendering.table import Row
+from configs.drawing.scene import Figure
 
 METRIC = "accuracy"
 

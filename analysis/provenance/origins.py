@@ -14,8 +14,7 @@ from typing import Any
 
 from analysis.panel.collect import CheckpointKey
 from analysis.scores.score_files import read_metadata, read_score_file, score_files
-from configs.artifacts import fingerprint, read_json, sha256_file
-from configs.errors import ArtifactError
+from configs.artifacts import fingerprint, read_object, sha256_file
 from configs.layout import RunFolder, StudyFolder, stage_name
 from configs.metrics import KEYS
 from configs.runtime.versions import code_sha256
@@ -138,9 +137,4 @@ def _unit(folder: Path, name: str) -> Facts | None:
 
 def _object(path: Path) -> Facts | None:
     """Content of a JSON file, None where there is no file. Raises ArtifactError for anything but an object."""
-    if not path.is_file():
-        return None
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise ArtifactError("not a JSON object", where=path, hint="rerun the training")
-    return value
+    return read_object(path) if path.is_file() else None

@@ -5,26 +5,16 @@ None, where a value may be missing, is written as an empty text.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from analysis.stats.association import Association
 from analysis.stats.estimates import Estimate
-
-
-def true_minus(text: str) -> str:
-    """Replace the hyphen before a number by a minus sign; hyphens in words and exponents stay."""
-    return re.sub(r"(?<!\w)-(?=[\d.])", "−", text)
+from configs.drawing.scene import true_minus
 
 
 def format_signed(value: float | None, digits: int = 2) -> str:
     """A correlation or a difference, e.g. `−0.44`."""
     return "" if value is None else true_minus(f"{value:+.{digits}f}")
-
-
-def format_tick(value: float) -> str:
-    """A number on a signed axis, e.g. `+0.5`; zero has no sign."""
-    return true_minus(f"{value:+g}") if value else "0"
 
 
 def format_interval(ends: tuple[float, float] | None, write: Callable[[float], str] = format_signed) -> str:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.rendering.formats import format_fact, format_interval, format_p, format_signed, true_minus
+from analysis.rendering.formats import format_fact, format_interval, format_p, format_signed
 from analysis.rendering.grid import Grid, align, align_once, below, narrow
 from analysis.rendering.table import Row, RowVerdict, Sheet, Table
 from configs.artifacts import write_text
+from configs.drawing.scene import true_minus
 
 if TYPE_CHECKING:
     from rich.console import Console

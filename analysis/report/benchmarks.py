@@ -14,12 +14,12 @@ from analysis.figures.benchmarks import accuracy_figure, reliability_figure
 from analysis.panel.panel import STAGES, Panel
 from analysis.protocols.correlations import seed_spread
 from analysis.protocols.decisions import Protocol, protocols
-from analysis.rendering.drawing import Figure
 from analysis.rendering.table import Table
 from analysis.report.summary import short
 from analysis.report.tables import HtmlTable, benchmark_rows
 from analysis.report.verdict import Verdict
 from analysis.stats.estimates import mean_measured
+from configs.drawing.scene import Figure
 from configs.load import BENCHMARKS, load_benchmark
 from configs.schema import BenchmarkConfig
 

@@ -20,8 +20,7 @@ from analysis.panel.load import load_panel
 from analysis.panel.panel import STAGES, Panel
 from analysis.protocols import correlations
 from analysis.protocols.noise import ENOUGH_FREEDOM
-from analysis.rendering import drawing, formats
-from analysis.rendering.drawing import Figure
+from analysis.rendering import formats
 from analysis.rendering.table import NoteKind, Sheet, Table
 from analysis.rendering.writers import write_tables
 from analysis.report import reproduction, summary
@@ -33,6 +32,8 @@ from analysis.tables.catalogue import build_tables
 from analysis.tables.paper import describe_scales
 from analysis.tables.settings import settings_tables
 from configs.artifacts import read_json, write_text
+from configs.drawing import scene
+from configs.drawing.scene import Figure
 from configs.errors import ArtifactError
 from configs.layout import StudyFolder
 
@@ -108,11 +109,11 @@ def compose(
     yaml = panel.study.config
     parts = [(name, title, drawn[name]) for name, title in SECTIONS]
     html = (
-        drawing.environment(TEMPLATES)
+        scene.environment(TEMPLATES)
         .get_template("report.html.j2")
         .render(
             panel=panel,
-            styles=[drawing.style(), _template("page.css")],
+            styles=[scene.style(), _template("page.css")],
             scripts={name: _template(f"{name}.js") for name in ("theme", "page")},
             summary=summary,
             formats=formats,

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.rendering.drawing import diverging
-from analysis.rendering.formats import true_minus
 from analysis.rendering.table import COMPARED, Row, Sheet, Table
 from analysis.rendering.writers import Field, fields, grid
+from configs.drawing.scene import diverging, true_minus
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 from configs.artifacts import fingerprint, sha256_file
 from configs.layout import PROJECT_ROOT
 
-NO_SAY = ("configs/workflow", "configs/runtime", "analysis/tracing")
-"""Code that decides when and where a result is made, or that no unit of a study uses."""
+NO_SAY = ("configs/drawing", "configs/workflow", "configs/runtime", "analysis/tracing")
+"""Code that decides when and where a result is made, or that only units use which name it themselves."""
 
 
 def git_commit() -> str | None:
@@ -58,10 +58,10 @@ def _values(path: Path, key: str) -> list[str]:
 
 @functools.cache
 def code_sha256(*parts: str) -> str:
-    """sha256 of the Python files of parts of the project, folders or files, without `NO_SAY`."""
-    without = [PROJECT_ROOT / name for name in NO_SAY]
+    """sha256 of the Python files of parts of the project, folders or files, without parts of `NO_SAY` inside them."""
     files: list[Path] = []
-    for path in (PROJECT_ROOT / part for part in parts):
+    for part in parts:
+        path, without = PROJECT_ROOT / part, [PROJECT_ROOT / name for name in NO_SAY if name != part]
         below = [path] if path.is_file() else path.rglob("*.py")
         files += [file for file in below if not any(map(file.is_relative_to, without))]
     # By content in the order of their paths: `sha256_files` would sort equal names of two folders as it finds them.

@@ -31,7 +31,7 @@ CODE = {
     "pretrain": ("configs", *DATA, "mixtures/blend", "mixtures/parallel.py", "megatron_train"),
     "finetune": ("configs", *DATA, "mixtures/blend", "mixtures/parallel.py", "megatron_train"),
     "score": ("configs", *DATA, "mixtures/parallel.py", "ray_eval"),
-    "analyse": ("configs", "analysis"),
+    "analyse": ("configs", "configs/drawing", "analysis"),
 }
 """Kind of unit -> the code that makes it: a change elsewhere makes no unit stale."""
 TOKENS_AN_EXAMPLE = 60

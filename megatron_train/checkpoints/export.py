@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from torch import Tensor
 from configs.artifacts import atomic_folder, describe_file, read_object, sha256_files, write_json
 from configs.errors import ArtifactError, ConfigError
 from configs.exports import EXPORT_JSON, read_export_json
-from configs.llama import not_plain, rope_base
+from configs.llama import read_shape
 from configs.load import validate
 from configs.schema import ModelShape
-from configs.untrusted.checks import inside, shown, understood
+from configs.untrusted.checks import inside, understood
 from megatron_train.checkpoints.checkpoint import pieces
 from megatron_train.model.model import LanguageModel
 from megatron_train.ranks.parallel import Ranks
@@ -50,6 +51,8 @@ OUTER_NAMES = {
     "decoder.final_layernorm.weight": "model.norm.weight",
     "output_layer.weight": "lm_head.weight",
 }
+GATES = {"silu": "swiglu", "gelu": "geglu"}
+"""Activation as transformers names it -> the gate of our MLP."""
 TIED = ("model.embed_tokens.weight", "lm_head.weight")
 QKV = "self_attention.linear_qkv.weight"
 
@@ -76,7 +79,7 @@ def hf_config(shape: ModelShape, dtype: torch.dtype) -> dict[str, Any]:
         "num_attention_heads": shape.heads,
         "num_key_value_heads": shape.heads,
         "head_dim": shape.head_dim,
-        "hidden_act": "silu" if shape.activation == "swiglu" else "gelu",
+        "hidden_act": next(name for name, gate in GATES.items() if gate == shape.activation),
         "max_position_embeddings": shape.context_tokens,
         "initializer_range": shape.init_std,
         "rms_norm_eps": shape.norm_eps,
@@ -178,38 +181,9 @@ def weight_files(folder: Path) -> dict[str, Path]:
 
 def shape_of(folder: Path) -> ModelShape:
     """The shape of a Llama from its config.json. Raises ConfigError for a model that this code does not build."""
-    path = folder / "config.json"
-    found = read_object(path)
-    with understood(path, ConfigError):
-        return validate(ModelShape, _shape_keys(found, path), path)
-
-
-def _shape_keys(found: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What config.json says, under the names of `ModelShape`."""
-    heads, wrong = found.get("num_attention_heads"), {}
-    if (found.get("num_key_value_heads") or heads) != heads:
-        wrong["num_key_value_heads"] = found["num_key_value_heads"]
-    if found.get("hidden_act") not in ("silu", "gelu"):
-        wrong["hidden_act"] = found.get("hidden_act")
-    if wrong := wrong | not_plain(found):
-        raise ConfigError(
-            f"{', '.join(f'{key} {shown(value)}' for key, value in wrong.items())} cannot be loaded",
-            where=path,
-            valid="Llama with as many key as query heads, no biases, silu or gelu, plain rotary positions",
-        )
-    return {
-        "layers": found["num_hidden_layers"],
-        "hidden": found["hidden_size"],
-        "heads": heads,
-        "head_dim": found.get("head_dim") or found["hidden_size"] // heads,
-        "ffn_hidden": found["intermediate_size"],
-        "vocab": found["vocab_size"],
-        "context_tokens": found["max_position_embeddings"],
-        "activation": "swiglu" if found["hidden_act"] == "silu" else "geglu",
-        "norm_eps": found["rms_norm_eps"],
-        "rope_base": rope_base(found),
-        "tied_embeddings": found.get("tie_word_embeddings", False),
-    }
+    found = asdict(read_shape(folder, GATES, ConfigError, grouped_queries=False))
+    del found["kv_heads"]
+    return validate(ModelShape, found | {"activation": GATES[found["activation"]]}, folder / "config.json")
 
 
 def check_shape(folder: Path, shape: ModelShape) -> None:

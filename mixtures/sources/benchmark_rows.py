@@ -169,15 +169,8 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 def _hub_table(spec: BenchmarkConfig, split: str) -> pa.Table:
     import datasets
 
-    from mixtures.sources.hub import COMMIT
+    from mixtures.sources.hub import COMMIT, explained
 
-    assert COMMIT.fullmatch(spec.revision), "its revision is resolved first"
-    try:
-        rows = datasets.load_dataset(spec.hub, spec.config, split=split, revision=spec.revision)
-    except Exception as error:  # the Hub's client raises a dozen unrelated types, all of them the user's to mend
-        raise DataError(
-            f"cannot load {spec.display} from the Hub ({type(error).__name__}: {error})",
-            where=f"{spec.hub} config={spec.config} split={split} revision={spec.revision}",
-            hint="check the network, or name a local folder with --data-root",
-        ) from None
-    return rows.with_format("arrow")[:]
+    assert spec.hub is not None and COMMIT.fullmatch(spec.revision), "its revision is resolved first"
+    with explained(spec.hub, spec.revision):
+        return datasets.load_dataset(spec.hub, spec.config, split=split, revision=spec.revision).with_format("arrow")[:]

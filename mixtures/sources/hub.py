@@ -28,7 +28,7 @@ from mixtures.sources.formats import BATCH_ROWS, Columns, Row, arrow_rows, check
 COMMIT = re.compile(r"[0-9a-f]{40}")
 URL = re.compile(r"hf://datasets/.+?@(?P<commit>[^/]+)/(?P<path>.+)")
 FORMATS = ("parquet", "json")
-SITE = "https://huggingface.co/datasets"
+SITE = "https://huggingface.co"
 
 # What a failure says of itself, what it means for the user, and the next step; the first that fits is told. By text:
 # the libraries move their classes about, have replaced one HTTP client with another, and `datasets` hides the telling
@@ -46,13 +46,13 @@ FAILURES = (
     ),
     (
         "DisabledRepoError|DefunctDatasetError",
-        "the data set was withdrawn",
-        "see {page}, or name a local data folder",
+        "the {what} was withdrawn",
+        "see {page}, or name a local folder",
     ),
     (
-        "RepositoryNotFoundError|doesn't exist on the Hub",
-        "there is no such data set, or it is private",
-        "check its id; for a private one run `hf auth login`",
+        "RepositoryNotFoundError|HFValidationError|doesn't exist on the Hub",
+        "there is no such {what}, or it is private",
+        "check its id or path; for a private one run `hf auth login`",
     ),
     (
         "scripts are no longer supported",
@@ -62,12 +62,12 @@ FAILURES = (
     (
         "OfflineModeIsEnabled",
         "offline mode is on, so the Hub is not asked",
-        "unset HF_HUB_OFFLINE and HF_DATASETS_OFFLINE, or name a local data folder",
+        "unset HF_HUB_OFFLINE and HF_DATASETS_OFFLINE, or name a local folder",
     ),
     (
         "TransportError|ConnectionError|TimeoutError|LocalEntryNotFoundError",
         "the Hub cannot be reached",
-        "check the network and its proxy, or name a local data folder; what is finished is kept",
+        "check the network and its proxy, or name a local folder; what is finished is kept",
     ),
     ("EntryNotFoundError", "a file is missing at revision {revision}", "compare with {page}/tree/{revision}"),
     (
@@ -230,8 +230,11 @@ def _commit(hub: str, revision: str) -> str:
 
 
 @contextlib.contextmanager
-def explained(hub: str, revision: str) -> Iterator[None]:
-    """Failures of the Hub's clients as one DataError; a full disk and this project's own errors pass."""
+def explained(hub: str, revision: str, what: str = "data set", refusal: type[MagicError] = DataError) -> Iterator[None]:
+    """Failures of the Hub's clients as one `refusal`; a full disk and this project's own errors pass.
+
+    what: a data set, or a model.
+    """
     try:
         yield
     except MagicError:
@@ -239,25 +242,24 @@ def explained(hub: str, revision: str) -> Iterator[None]:
     except Exception as error:  # huggingface_hub, datasets, httpx, fsspec and pyarrow raise unrelated types
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        problem, hint = _diagnosis(error, hub, revision)
-        raise DataError(problem, where=f"{hub} on the Hub", hint=hint) from error
+        problem, hint = _diagnosis(error)
+        page = f"{SITE}/{'' if what == 'model' else 'datasets/'}{hub}"
+        words = {"what": what, "page": page, "revision": revision}
+        raise refusal(problem.format(**words), where=f"{hub} on the Hub", hint=hint.format(**words)) from error
 
 
-def _diagnosis(error: BaseException, hub: str, revision: str) -> tuple[str, str]:
-    """What keeps the data set from being read, and what to do."""
+def _diagnosis(error: BaseException) -> tuple[str, str]:
+    """What keeps a data set or a model from being read, and what to do."""
     causes = list(_causes(error))
-    page = f"{SITE}/{hub}"
     description = "\n".join(f"{[kind.__name__ for kind in type(cause).__mro__]}: {cause}" for cause in causes)
     for pattern, problem, hint in FAILURES:
         if re.search(pattern, description):
-            return problem.format(revision=revision), hint.format(page=page, revision=revision)
+            return problem, hint
     answers = [answer for cause in causes if (answer := getattr(cause, "response", None)) is not None]
     if answers:
         return f"the Hub answered {answers[0].status_code}", "wait a little and rerun; what is finished is kept"
-    return (
-        f"cannot be read ({type(error).__name__}: {one_line(error)})",
-        f"compare config, data_dir and split with {page}",
-    )
+    found = f"{type(error).__name__}: {one_line(error)}".replace("{", "{{").replace("}", "}}")
+    return f"cannot be read ({found})", "see {page}; of a data set compare config, data_dir and split"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,42 +1,22 @@
 """Three figures of a pool: document lengths, cross-entropies between sources, scores side by side.
 
-In: the tables' statistics. Out: SVG, the same bytes for the same numbers. Sources are labelled where they are drawn;
-colours (Okabe and Ito's, and one hue of rising darkness) can be told apart by colour-blind readers.
+In: the tables' statistics. Out: `Scene`s, which become SVG; the same bytes for the same numbers. Sources are labelled
+where they are drawn, in the colour of their kind.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from configs.drawing.scene import WIDTH, Axis, Scene, sequential
 from mixtures.statistics.histogram import EDGES
 from mixtures.statistics.tables import Statistics
 
-COLOURS = {"web": "#0072B2", "code": "#D55E00", "curated": "#009E73"}
-INK, FAINT = "#222222", "#d9d9d9"
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "xtick.color": "#555555",
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "mixtures.statistics",
-}
+HUES = {"web": "commonsense", "code": "science", "curated": "semantic"}
+ROW = 19
 SCORES = {
     "compression_ratio": ("Compression", "bytes / zlib bytes"),
     "type_token_ratio": ("Type/token ratio", "of 50 words"),
@@ -53,135 +33,109 @@ SCORES = {
 }
 
 
-def figures(statistics: Statistics, titles: Mapping[str, str], *, synthetic: bool) -> dict[str, bytes]:
-    """SVG by name. titles: what the sources are called."""
-    matplotlib.use("Agg")
-    drawn = {}
-    with matplotlib.rc_context(STYLE):
-        for name, draw in (("lengths", lengths), ("cross_entropy", cross_entropy), ("scores", scores)):
-            figure = draw(statistics, titles)
-            if synthetic:
-                figure.text(0.99, 0.006, "synthetic documents", ha="right", va="bottom", color="#777777")
-            stream = io.BytesIO()
-            figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-            drawn[name] = _renamed(stream.getvalue())
+def figures(statistics: Statistics, titles: Mapping[str, str], *, synthetic: bool) -> dict[str, Scene]:
+    """By name. titles: what the sources are called."""
+    drawn = {
+        "lengths": lengths(statistics, titles),
+        "cross_entropy": cross_entropy(statistics, titles),
+        "scores": scores(statistics, titles),
+    }
+    for scene in drawn.values():
+        kinds = (kind for kind in HUES if kind in statistics.kinds.values())
+        for place, kind in enumerate(kinds):
+            scene.text(10 + 70 * place, scene.height - 6, kind, f"strong {HUES[kind]}")
+        if synthetic:
+            scene.text(scene.width - 10, scene.height - 6, "synthetic documents", "soft small", "end")
     return drawn
 
 
-def _renamed(svg: bytes) -> bytes:
-    """Number the ids that matplotlib makes from positions: the layout's last bits differ from run to run."""
-    numbers: dict[bytes, bytes] = {}
-    made = rb"(?<=[\"#])[A-Za-z]+[0-9a-f]{10}(?=[\")])"
-    return re.sub(made, lambda found: numbers.setdefault(found[0], b"id%d" % len(numbers)), svg)
-
-
-def lengths(statistics: Statistics, titles: Mapping[str, str]) -> Figure:
+def lengths(statistics: Statistics, titles: Mapping[str, str]) -> Scene:
     """How many documents have each length; one ridge for each source, its median marked."""
-    figure = _figure(7.4, 0.5 * len(titles) + 1.3)
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, measure in zip(axes, ("tokens", "characters"), strict=True):
+    step = 46
+    bottom = 20 + step * len(titles)
+    scene = Scene(WIDTH, bottom + 60, "How many documents of each source have each length")
+    names = _names_px(titles)
+    _name_sources(scene, statistics, titles, 20 + step, step)
+    wide = (WIDTH - names) / 2
+    for i, measure in enumerate(("tokens", "characters")):
+        curves = {
+            values["source"]: _density(statistics.sums[values["source"]]["sizes"][f"{measure}_histogram"])
+            for values in statistics.rows
+        }
+        ends = np.log10(np.concatenate([at for at, _ in curves.values()]))
+        x = Axis(ends.min(), ends.max(), names + i * wide + 10, names + (i + 1) * wide - 20)
+        for tick in (m * 10.0**power for power in range(12) for m in (1, 2, 5)):
+            if x.low <= np.log10(tick) <= x.high:
+                scene.line(x(np.log10(tick)), 14, x(np.log10(tick)), bottom, "grid")
+                scene.text(x(np.log10(tick)), bottom + 14, _short(tick), "soft small", "middle")
         for row, values in enumerate(statistics.rows):
-            sums = statistics.sums[values["source"]]
-            counts = sums["sizes"][f"{measure}_histogram"]
-            if not counts.sum():
+            base, (at, density) = 20 + step * (row + 1), curves[values["source"]]
+            if not len(at):
                 continue
-            at, density = _density(counts)
-            colour = COLOURS[values["kind"]]
-            axis.fill_between(at, -row, -row + 0.85 * density, color=colour, alpha=0.55, linewidth=0)
-            axis.plot(at, -row + 0.85 * density, color=colour, linewidth=0.9)
-            middle = values[f"{measure}_p50"]
-            axis.plot([middle, middle], [-row, -row + 0.3], color=INK, linewidth=1.2)
-            axis.annotate(
-                _short(middle),
-                (middle, -row + 0.12),
-                (3, 0),
-                textcoords="offset points",
-                fontsize=7.5,
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-            )
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_xlabel(f"{measure} in a document (median marked)")
-        axis.spines["left"].set_visible(False)
-        axis.tick_params(axis="y", length=0)
-        axis.grid(axis="x", color=FAINT, linewidth=0.6)
-        axis.set_axisbelow(True)
-    _label_sources(axes[0], statistics, titles, step=-1)
-    axes[0].set_ylim(-len(titles) + 0.85, 1.0)
-    _key(figure, statistics)
-    return figure
+            ridge = [(x(np.log10(a)), base - 0.85 * step * d) for a, d in zip(at, density, strict=True)]
+            scene.path([(ridge[0][0], base), *ridge, (ridge[-1][0], base)], f"cloud {HUES[values['kind']]}")
+            middle = x(np.log10(values[f"{measure}_p50"]))
+            scene.line(middle, base, middle, base - 0.3 * step, "tick")
+            scene.text(middle + 4, base - 5, _short(values[f"{measure}_p50"]), "small")
+        scene.text((x.start + x.end) / 2, bottom + 32, f"{measure} in a document (median marked)", "soft", "middle")
+    return scene
 
 
-def cross_entropy(statistics: Statistics, titles: Mapping[str, str]) -> Figure:
+def cross_entropy(statistics: Statistics, titles: Mapping[str, str]) -> Scene:
     """Rows: text; columns: models. Numbers: nats a token; shade: the excess over the row's own model."""
-    sources = list(statistics.sums)
     nats = np.stack([statistics.pool.cross_entropies(sums["unigrams"]["counts"]) for sums in statistics.sums.values()])
     excess = nats - np.diag(nats)[:, None]
-    size = 0.62 * len(sources)
-    figure = _figure(size + 2.6, size + 1.2)
-    axis = figure.subplots()
-    image = axis.imshow(excess, cmap="Blues", vmin=0.0, aspect="equal")
-    highest = max(float(excess.max()), 1e-9)
+    cell, names = 58.0, _names_px(titles)
+    top, size = 40 + 0.7 * names, cell * len(nats)
+    scene = Scene(max(names + size + 60, 720), top + size + 70, "Cross-entropy of each source's text")
+    _name_sources(scene, statistics, titles, top + cell / 2 + 4, cell)
+    scene.text(10, 14, "text of each row under the unigram model of each column, nats a token", "head")
+    for column, source in enumerate(statistics.sums):
+        x = names + cell * (column + 0.5)
+        scene.text(x, top - 8, titles[source], HUES[statistics.kinds[source]], turn=-40)
     for row, column in np.ndindex(*nats.shape):
-        own = row == column
-        shade = "white" if excess[row, column] / highest > 0.6 else INK
-        weight = "bold" if own else "normal"
-        axis.text(column, row, f"{nats[row, column]:.2f}", ha="center", va="center", color=shade, fontweight=weight)
-    names = [titles[source] for source in sources]
-    axis.set_xticks(range(len(names)), names, rotation=40, ha="left", rotation_mode="anchor")
-    axis.set_yticks(range(len(names)), names)
-    axis.xaxis.tick_top()
-    axis.tick_params(length=0)
-    for side in axis.spines.values():
-        side.set_visible(False)
-    for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
-        for label, source in zip(labels, sources, strict=True):
-            label.set_color(COLOURS[statistics.kinds[source]])
-    axis.set_ylabel("text of")
-    axis.set_title("under the unigram model of   (numbers: nats a token)", loc="left")
-    bar = figure.colorbar(image, ax=axis, shrink=0.7, pad=0.02)
-    bar.set_label("excess over the text's own model, nats a token")
-    bar.outline.set_visible(False)
-    _key(figure, statistics)
-    return figure
+        x, y = names + cell * column, top + cell * row
+        fill, ink = sequential(1 - float(excess[row, column]) / max(float(excess.max()), 1e-9))
+        scene.rect(x, y, cell - 1, cell - 1, fill)
+        look = "strong" if row == column else ""
+        scene.text(x + cell / 2, y + cell / 2 + 4, f"{nats[row, column]:.2f}", look, "middle", ink)
+    for place in range(9):
+        scene.rect(20 + 40 * place, top + size + 12, 39, 10, sequential(1 - place / 8)[0])
+        scene.text(40 + 40 * place, top + size + 36, f"{place / 8 * excess.max():.2g}", "soft small", "middle")
+    scene.text(390, top + size + 22, "excess over the text's own model, nats a token", "soft small")
+    return scene
 
 
-def scores(statistics: Statistics, titles: Mapping[str, str]) -> Figure:
+def scores(statistics: Statistics, titles: Mapping[str, str]) -> Scene:
     """One panel for each score, one row for each source."""
-    columns = 4
-    rows = -(-len(SCORES) // columns)
-    figure = _figure(9.6, rows * (0.2 * len(titles) + 0.85) + 0.2)
-    panels = figure.subplots(rows, columns, sharey=True)
-    for number, (axis, (score, (title, unit))) in enumerate(zip(panels.flat, SCORES.items(), strict=True)):
+    columns, high, names = 4, 64 + ROW * len(titles), _names_px(titles)
+    wide = (WIDTH - names) / columns
+    lines = -(-len(SCORES) // columns)
+    scene = Scene(WIDTH, high * lines + 26, "Scores of each source, side by side")
+    for line in range(lines):
+        _name_sources(scene, statistics, titles, high * line + 34, ROW)
+    for number, (score, (title, unit)) in enumerate(SCORES.items()):
+        left, top = names + wide * (number % columns) + 12, high * (number // columns)
+        known = [values[score] for values in statistics.rows if values[score] is not None]
+        low, up = min(known, default=0.0), max(known, default=0.0)
+        margin = 0.12 * (up - low) or 0.5
+        x = Axis(low - margin, up + margin, left, left + wide - 30)
+        scene.text(left, top + 14, title, "strong")
+        scene.value_axis(x, x.ticks(4), top + 20, top + 24 + ROW * len(titles))
         for row, values in enumerate(statistics.rows):
-            value = values[score]
-            axis.axhline(-row, color=FAINT, linewidth=0.6, zorder=0)
-            if value is not None:
-                axis.plot(value, -row, "o", color=COLOURS[values["kind"]], markersize=5.5)
-        axis.set_title(title, loc="left", fontweight="bold")
-        axis.set_xlabel(unit, fontsize=8, color="#555555")
-        axis.margins(x=0.12)
-        axis.locator_params(axis="x", nbins=4)
-        axis.spines["left"].set_visible(False)
-        if number % columns == 0:
-            _label_sources(axis, statistics, titles, step=-1)
-        else:
-            axis.tick_params(axis="y", length=0, labelleft=False)
-    panels.flat[0].set_ylim(-len(titles) + 0.4, 0.6)
-    _key(figure, statistics)
-    return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    key = 0.2 / height
-    engine = ConstrainedLayoutEngine(rect=(0, key, 1, 1 - key), h_pad=0.08, w_pad=0.06)
-    return Figure(figsize=(width, height), layout=engine)
+            y = top + 30 + ROW * row
+            scene.line(x.start, y, x.end, y, "grid")
+            if values[score] is not None:
+                tip = f"{titles[values['source']]}: {values[score]:.4g}"
+                scene.dot(x(values[score]), y, 4, HUES[values["kind"]], tip)
+        scene.text((x.start + x.end) / 2, top + 54 + ROW * len(titles), unit, "soft small", "middle")
+    return scene
 
 
 def _density(counts: Any) -> tuple[Any, Any]:
     """Points of a curve over the length (geometric middle of quarter octaves), the highest at 1."""
+    if not counts.sum():
+        return np.empty(0), np.empty(0)
     middles = np.sqrt(np.maximum(EDGES[:-1], 1) * np.maximum(EDGES[1:] - 1, 1).astype(float))
     step = 2.0**0.25
     groups = np.floor(np.log(middles) / np.log(step)).astype(int)
@@ -192,18 +146,14 @@ def _density(counts: Any) -> tuple[Any, Any]:
     return step ** (np.arange(first, first + len(smooth)) + 0.5), smooth / smooth.max()
 
 
-def _key(figure: Figure, statistics: Statistics) -> None:
-    """The kinds of sources, each in its colour, at the lower edge."""
-    kinds = [kind for kind in COLOURS if kind in statistics.kinds.values()]
-    for place, kind in enumerate(kinds):
-        figure.text(0.01 + 0.09 * place, 0.006, kind, color=COLOURS[kind], fontsize=9, va="bottom", fontweight="bold")
+def _names_px(titles: Mapping[str, str]) -> float:
+    """Room for the longest name of a source."""
+    return 20 + 7.5 * max(map(len, titles.values()))
 
 
-def _label_sources(axis: Axes, statistics: Statistics, titles: Mapping[str, str], step: int) -> None:
-    axis.set_yticks([step * row for row in range(len(titles))], [titles[source] for source in statistics.sums])
-    axis.tick_params(axis="y", length=0)
-    for label, source in zip(axis.get_yticklabels(), statistics.sums, strict=True):
-        label.set_color(COLOURS[statistics.kinds[source]])
+def _name_sources(scene: Scene, statistics: Statistics, titles: Mapping[str, str], top: float, step: float) -> None:
+    for row, source in enumerate(statistics.sums):
+        scene.text(_names_px(titles) - 8, top + step * row, titles[source], HUES[statistics.kinds[source]], "end")
 
 
 def _short(value: float) -> str:

@@ -24,8 +24,10 @@ from configs.artifacts import (
     read_object,
     verify_files,
     write_json,
+    write_text,
 )
 from configs.documents import sources_of
+from configs.drawing.scene import style
 from configs.errors import DataError
 from configs.layout import statistics_dir, tokenizer_dir
 from configs.load import load_sources
@@ -142,10 +144,9 @@ def _write(
         files.append(f"{name}.parquet")
         with atomic_file(folder / files[-1]) as stream:
             pq.write_table(table, stream, compression="zstd")
-    for name, svg in figures(statistics, titles, synthetic=study.synthetic).items():
+    for name, scene in figures(statistics, titles, synthetic=study.synthetic).items():
         files.append(f"figures/{name}.svg")
-        with atomic_file(folder / files[-1]) as stream:
-            stream.write(svg)
+        write_text(folder / files[-1], scene.svg(style()) + "\n")
     manifest = {
         "version": STATISTICS_VERSION,
         "kind": "statistics",

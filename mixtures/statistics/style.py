@@ -1,8 +1,8 @@
 """Style scores from words alone: readability, formality, narrative against expository.
 
 They stand in for ratings by people or language models, and order sources rather than documents. English is assumed;
-of code they say little. A word's class is looked up in short lists of the words that carry grammar, else guessed from
-its ending; a word that neither knows has no class.
+of code they say little. A word's class is looked up in the short lists of style.yaml, else guessed from its ending; a
+word that neither knows has no class.
 """
 
 from __future__ import annotations
@@ -10,64 +10,29 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
+from configs.load import read_yaml
 from mixtures.statistics.batch import Batch
 from mixtures.statistics.features import Column, Sums, Values, counts, ratio
 
-
-def _list(words: str) -> frozenset[bytes]:
-    return frozenset(words.encode().split())
+LISTS = {name: words.encode().split() for name, words in read_yaml(Path(__file__).with_name("style.yaml")).items()}
 
 
-ARTICLES = _list("the a an")
-PREPOSITIONS = _list(
-    "of in to for with on at by from about into through after over between under against during without before among "
-    "within across toward towards upon per via throughout despite beyond regarding concerning beneath above below near "
-    "behind beside besides except since until amid along around"
-)
-PRONOUNS = _list(
-    "i me my mine myself you your yours yourself he him his himself she her hers herself it its itself we us our ours "
-    "ourselves they them their theirs themselves who whom this that these those something anything nothing everything "
-    "someone anyone everyone nobody somebody i'm i've i'll i'd you're you've you'll he's she's it's we're they're"
-)
-VERBS = _list(
-    "is are was were be been being am has have had having do does did done doing can could will would shall should may "
-    "might must go goes went gone get gets got make makes made take takes took know knows knew think thinks thought "
-    "say says said see sees saw come comes came want wants give gives gave tell tells told let put keep kept begin "
-    "began isn't aren't wasn't weren't don't doesn't didn't can't couldn't won't wouldn't shouldn't haven't hasn't "
-    "hadn't"
-)
-ADVERBS = _list(
-    "not very too also just now then here there never always often again still even only well soon perhaps maybe quite "
-    "rather almost already yet away back out up down off ever once how why when where"
-)
-INTERJECTIONS = _list("oh ah hey hello hi wow yes no yeah ok okay please thanks alas hurrah ha")
-NOMINALISATIONS = (
-    *(b"tion", b"sion", b"ment", b"ness", b"ity", b"ance", b"ence"),
-    *(b"tions", b"sions", b"ments", b"ities", b"ances", b"ences"),
-)
-NOUN_ENDINGS = (
-    *NOMINALISATIONS,
-    *(b"ship", b"ism", b"isms", b"ist", b"ists", b"ure", b"ures", b"age", b"ology"),
-)
-ADJECTIVE_ENDINGS = (
-    *(b"ous", b"ive", b"ical", b"ial", b"ional", b"able", b"ible", b"ful", b"less", b"ary", b"ic", b"ish"),
-)
+def _words(*lists: str) -> frozenset[bytes]:
+    return frozenset(word for name in lists for word in LISTS[name])
+
+
+FORMAL = _words("articles", "prepositions")
+DEICTIC = _words("pronouns", "verbs", "adverbs", "interjections")
+NARRATIVE = _words("persons", "past_tense")
+CONNECTIVES = _words("connectives")
+NOMINALISATIONS = (*LISTS["endings_of_nominalisations"],)
+FORMAL_ENDINGS = (*NOMINALISATIONS, *LISTS["endings_of_other_nouns"], *LISTS["endings_of_adjectives"])
 SHORTEST_WITH_ENDING = 5
 """Letters; in shorter words (city, wage, bed) it is rarely an ending."""
-
-PERSONS = _list("i me my mine myself he him his himself she her hers herself they them their they'd he'd she'd i'd")
-PAST_TENSE = _list(
-    "was were had did said went came saw took made got knew thought told gave found felt left kept began heard stood "
-    "sat ran brought held turned looked asked spoke wrote met lay fell grew drew rose knelt ate drank slept woke flew "
-    "sang threw caught bought taught sent spent lost won led paid sold built wasn't weren't hadn't didn't"
-)
-CONNECTIVES = _list(
-    "therefore thus hence however moreover furthermore consequently whereas because although similarly namely "
-    "respectively specifically accordingly"
-)
 
 SENTENCE_BREAK = re.compile(rb"[.!?](?:[\"')\]]|\xe2\x80[\x99\x9d])*\s+|\n\s*\n")
 CLOSING_SPEECH = re.compile(rb"[,.!?](?:\"|\xe2\x80\x9d)")
@@ -147,19 +112,16 @@ def count_sentences(paragraphs: bytes) -> int:
 def traits_of(word: bytes) -> tuple[int, int, bool, bool, bool, bool]:
     """Letters, syllables; whether the word is formal, deictic, narrative, expository."""
     formal, deictic = _register(word)
-    past = word in PAST_TENSE or _ends(word, (b"ed",))
-    narrative = past or word in PERSONS
+    narrative = word in NARRATIVE or _ends(word, (b"ed",))
     expository = word in CONNECTIVES or _ends(word, NOMINALISATIONS)
     return len(word), syllables(word), formal, deictic, narrative, expository
 
 
 def _register(word: bytes) -> tuple[bool, bool]:
     """Whether the word belongs to a formal class, and to a deictic (context-dependent) one."""
-    if word in ARTICLES or word in PREPOSITIONS:
-        return True, False
-    if word in PRONOUNS or word in VERBS or word in ADVERBS or word in INTERJECTIONS:
-        return False, True
-    if _ends(word, NOUN_ENDINGS) or _ends(word, ADJECTIVE_ENDINGS):
+    if word in FORMAL or word in DEICTIC:
+        return word in FORMAL, word not in FORMAL
+    if _ends(word, FORMAL_ENDINGS):
         return True, False
     return False, _ends(word, (b"ed", b"ing", b"ly"))
 

@@ -18,11 +18,11 @@ from configs.artifacts import fingerprint, read_object, sha256_file, verify_file
 from configs.errors import ArtifactError
 from configs.exports import EXPORT_JSON, read_export_json
 from configs.layout import RunFolder, StudyFolder
+from configs.llama import positive
 from configs.untrusted.checks import parse_json, understood
 from mixtures.tokens.tokenizer import SpecialIds, Tokenizer
 from ray_eval.checkpoints.checkpoint import check_own_code, check_weight_files, read_weights, verify_weights
 from ray_eval.models.llama import Llama
-from ray_eval.models.llama_shape import positive
 from ray_eval.models.weights import Weights
 
 PATTERN = "*/*/seed*/*/export/step-*"

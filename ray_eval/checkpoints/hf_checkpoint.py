@@ -11,7 +11,6 @@ Of the Hub only configs, tokenizers and *.safetensors are fetched.
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from configs.artifacts import fingerprint, read_object, sha256_file, sha256_file
 from configs.errors import ArtifactError, ConfigError, MagicError, ResourceError, one_line
 from configs.layout import StudyFolder
 from configs.untrusted.checks import inside, understood
+from mixtures.sources.hub import explained
 from ray_eval.checkpoints.checkpoint import check_own_code, check_weight_files, read_weights, verify_weights
 from ray_eval.checkpoints.hf_tokenizer import HFTokenizer
 from ray_eval.checkpoints.identity import Identity
@@ -35,7 +35,6 @@ from ray_eval.models.weights import Weights
 
 STUDY = "models"
 HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
-SITE = "https://huggingface.co"
 FILES = ("*.safetensors", "*.json", "*.model", "vocab.txt", "merges.txt")
 CODE = "*.py"
 UNWANTED = ("*/*", "consolidated*")
@@ -43,22 +42,6 @@ UNWANTED = ("*/*", "consolidated*")
 DEFAULT_CONTEXT_TOKENS = 2048
 UNSET = 10**18
 """A tokenizer's model_max_length above it means that it was not set."""
-
-# What a failure of huggingface_hub says of itself, what it means for the user, and the next step; the first that fits.
-FAILURES = (
-    ("GatedRepoError", "its terms must be accepted first", "accept them at {page}, then run `hf auth login`"),
-    ("RevisionNotFoundError", "there is no revision {revision}", "take one from {page}/commits/main"),
-    (
-        "RepositoryNotFoundError|HFValidationError",
-        "there is no such model on the Hub (or it is private), and no such folder here",
-        "check the id or the path; for a private model run `hf auth login`",
-    ),
-    (
-        "OfflineModeIsEnabled|LocalEntryNotFoundError|TransportError|ConnectionError|TimeoutError",
-        "the Hub cannot be reached, and no copy of it is here",
-        "check the network and HF_HUB_OFFLINE, or name a local folder",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -229,18 +212,10 @@ def _download(name: str, revision: str, code: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = [*FILES, CODE] if code else list(FILES)
-    try:
+    with explained(name, revision, "model", ArtifactError):
         return Path(
             snapshot_download(name, revision=revision or None, allow_patterns=wanted, ignore_patterns=list(UNWANTED))
         )
-    except Exception as error:  # huggingface_hub, httpx and the file system raise unrelated types
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise
-        page, description = f"{SITE}/{name}", f"{[kind.__name__ for kind in type(error).__mro__]}: {error}"
-        known = ((problem, hint) for pattern, problem, hint in FAILURES if re.search(pattern, description))
-        problem, hint = next(known, (f"cannot be fetched ({type(error).__name__})", "see {page}"))
-        where = f"{name} on the Hub"
-        raise ArtifactError(problem.format(revision=revision), where=where, hint=hint.format(page=page)) from error
 
 
 def _check_shards(folder: Path) -> None:

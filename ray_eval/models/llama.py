@@ -74,8 +74,8 @@ class Llama:
         self.shape, self.dtype = read_shape(export), dtype
         self.device = torch.device(devices[0])
         s, count = self.shape, len(devices)
-        if s.heads % count or s.kv_heads % count or s.ffn % count:
-            shared = f"{s.heads} heads, {s.kv_heads} of keys, an MLP of {s.ffn}"
+        if s.heads % count or s.kv_heads % count or s.ffn_hidden % count:
+            shared = f"{s.heads} heads, {s.kv_heads} of keys, an MLP of {s.ffn_hidden}"
             problem = f"{shared}: {count} devices cannot share them equally"
             raise ResourceError(problem, where=export, hint="fewer --gpus-per-worker")
         weights = Weights(export) if weights is None else weights
@@ -99,7 +99,7 @@ class Llama:
 
     def _empty_shard(self, device: torch.device, count: int, entries: range) -> Shard:
         s = self.shape
-        heads, kv_heads, ffn = s.heads // count, s.kv_heads // count, s.ffn // count
+        heads, kv_heads, ffn = s.heads // count, s.kv_heads // count, s.ffn_hidden // count
 
         def empty(*sizes: int) -> Tensor:
             return torch.empty(sizes, dtype=self.dtype, device=device)
@@ -113,7 +113,7 @@ class Llama:
             )
             for _ in range(s.layers)
         ]
-        same = s.tied and count == 1 and self.dtype == torch.float32
+        same = s.tied_embeddings and count == 1 and self.dtype == torch.float32
         head = self.embedding if same else torch.empty(len(entries), s.hidden, device=device)
         return Shard(device, heads, kv_heads, blocks, head, entries)
 
@@ -137,7 +137,7 @@ class Llama:
                 raise _not_finite(name, stored, weight, weights.path(name))
             for place, part in zip(places, weight.split([p.shape[axis] for p in places], dim=axis), strict=True):
                 place.copy_(part)
-        if self.shape.tied:
+        if self.shape.tied_embeddings:
             for shard in self.shards:
                 if shard.head is not self.embedding:
                     shard.head.copy_(self.embedding[shard.entries.start : shard.entries.stop])
@@ -146,7 +146,7 @@ class Llama:
         """The place of a weight, by its name in an export: the axis along which it is cut, and its parts."""
         s = self.shape
         places = {"model.embed_tokens.weight": (0, [self.embedding]), "model.norm.weight": (0, [self.norm])}
-        if not s.tied:
+        if not s.tied_embeddings:
             places["lm_head.weight"] = 0, [shard.head for shard in self.shards]
         for i in range(s.layers):
             at = f"model.layers.{i}."

@@ -14,10 +14,10 @@ from score_rows import make_study, row, write_rows
 from analysis.figures.catalogue import sections
 from analysis.panel.load import load_panel
 from analysis.panel.panel import Panel
-from analysis.rendering.drawing import Figure
 from analysis.rendering.table import Table
 from analysis.report.page import build_report
 from analysis.tables.catalogue import build_tables
+from configs.drawing.scene import Figure
 from configs.layout import StudyFolder
 
 

@@ -20,13 +20,14 @@ from configs.cost.plan import Hardware
 from configs.errors import ArtifactError, ConfigError
 from configs.layout import CONFIG_ROOT
 from configs.load import load_sources, load_study
+from configs.runtime import versions
 from configs.schema import StudyConfig
 from configs.workflow.driver import find_missing_products
 from configs.workflow.plan import plan_lines, seconds_of
 from configs.workflow.records import records
 from configs.workflow.records.records import State, changes, states, write_record
 from configs.workflow.schedule import remaining_s, schedule
-from configs.workflow.units import Unit, study_units
+from configs.workflow.units import CODE, Unit, study_units
 from mixtures.sources.identity import read_identities
 
 H100 = Hardware(find_gpu("H100"), 64, 0.4)
@@ -319,3 +320,18 @@ def test_differences_of_two_trees() -> None:
     new = {"a": 1, "b": {"c": (1, 3), "d": 0}, "e": [1, 2], "f": "x"}
     assert changes(old, new) == [("b.c.1", 2, 3), ("b.d", None, 0), ("e", [1], [1, 2]), ("f", None, "x")]
     assert changes({"w": (0.5,)}, {"w": [0.5]}) == []
+
+
+def test_code_of_figures_counts_only_where_a_unit_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(versions, "PROJECT_ROOT", tmp_path)
+    figure, other = tmp_path / "configs/drawing/scene.py", tmp_path / "configs/other.py"
+    figure.parent.mkdir(parents=True)
+    figure.write_text("")
+    other.write_text("")
+    hashed = versions.code_sha256.__wrapped__
+    before = hashed("configs"), hashed("configs/drawing")
+    figure.write_text("changed = True\n")
+    assert hashed("configs") == before[0] and hashed("configs/drawing") != before[1]
+    other.write_text("changed = True\n")
+    assert hashed("configs") != before[0]
+    assert [kind for kind, parts in CODE.items() if "configs/drawing" in parts] == ["analyse"]

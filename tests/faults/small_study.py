@@ -150,7 +150,7 @@ class Driver:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(self.place.study.parent / "matplotlib")},
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
     @property

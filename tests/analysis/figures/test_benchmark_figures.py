@@ -10,7 +10,7 @@ import pytest
 
 from analysis.figures.benchmarks import accuracy_figure, diagram, reliability_figure, reliability_overview
 from analysis.panel.panel import Panel
-from analysis.rendering.drawing import Figure
+from configs.drawing.scene import Figure
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from analysis.figures.matrices import matrix_figure
 from analysis.figures.overview import accuracy_heatmap, alignment_scatter, seed_noise
 from analysis.panel.panel import OWN_HUES, Panel
 from analysis.paper.numbers import CATEGORIES
-from analysis.rendering.drawing import Figure, style
-from analysis.rendering.stylesheet import project_style
+from analysis.rendering.pdf import light_style
 from analysis.rendering.table import Row, Table
 from analysis.tables.catalogue import build_tables
+from configs.drawing.scene import Figure, style
 from configs.errors import ConfigError
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -104,13 +104,14 @@ def test_a_category_of_the_users_own_is_seen(demo_panel: Panel, demo_tables: dic
         seed_noise(panel),
         matrix_figure(panel, "accuracy", "cross"),
     ]
-    sheet = project_style()
+    rules = re.findall(r"\.(\w+) \{([^}]*)\}", light_style())
+    known, stroked = {name for name, _ in rules}, {name for name, body in rules if "stroke: #" in body}
     for figure in figures:
         assert figure is not None
         for mark in figure.scene.marks:
-            assert set(mark["cls"].split()) <= sheet.classes, (figure.name, mark["cls"])
+            assert set(mark["cls"].split()) <= known, (figure.name, mark["cls"])
             if mark["kind"] == "line":
-                assert sheet.look("line", mark["cls"]).stroke, (figure.name, mark["cls"])
+                assert set(mark["cls"].split()) & stroked, (figure.name, mark["cls"])
     assert sum("whisker own" in mark["cls"] for mark in figures[0].scene.marks) == len(own)
 
 

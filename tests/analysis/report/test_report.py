@@ -18,8 +18,6 @@ import pytest
 
 from analysis.panel.load import load_panel
 from analysis.protocols.decisions import protocols
-from analysis.rendering.drawing import TEMPLATES, Figure
-from analysis.rendering.formats import true_minus
 from analysis.report import page as report
 from analysis.report.__main__ import main as report_main
 from analysis.report.summary import format_mixtures
@@ -27,6 +25,7 @@ from analysis.report.verdict import Choice, choices, verdicts
 from analysis.stats.estimates import Estimate
 from analysis.tables.catalogue import build_tables
 from analysis.tables.settings import settings_tables
+from configs.drawing.scene import TEMPLATES, Figure, true_minus
 from configs.errors import ArtifactError
 from configs.layout import PROJECT_ROOT, StudyFolder
 from configs.load import BENCHMARKS

@@ -49,7 +49,7 @@ def test_analysis_needs_neither_torch_nor_megatron() -> None:
     code += "import analysis.compare.comparison, analysis.planner.requirements, analysis.tidy.table\n"
     code += "import analysis.tables.catalogue, analysis.tables.settings, analysis.provenance.publish\n"
     code += "import analysis.provenance.why; analysis.tables.catalogue.MAKERS\n"
-    code += "drawing = {'matplotlib'} & set(sys.modules)\nimport analysis.rendering.pdf\n"
+    code += "drawing = {'typst'} & set(sys.modules)\nimport analysis.rendering.pdf\n"
     code += "others = {'torch', 'megatron', 'ray', 'mixtures', 'megatron_train', 'ray_eval'} & set(sys.modules)\n"
     code += "print(drawing | others)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)

@@ -147,7 +147,7 @@ FAILURES = {
     "gone": (hf.RepositoryNotFoundError("404", response=answer(404)), "no such data set", "check its id"),
     "withdrawn": (hf.DisabledRepoError("403", response=answer(403)), "was withdrawn", "datasets/org/web"),
     "offline": (hf.OfflineModeIsEnabled("offline"), "offline mode is on", "HF_HUB_OFFLINE"),
-    "no network": (httpx2.ConnectError("refused"), "the Hub cannot be reached", "local data folder"),
+    "no network": (httpx2.ConnectError("refused"), "the Hub cannot be reached", "local folder"),
     "time-out": (httpx2.ReadTimeout("slow"), "the Hub cannot be reached", "check the network"),
     "reset": (ConnectionResetError("reset"), "the Hub cannot be reached", "check the network"),
     "busy": (hf.HfHubHTTPError("429", response=answer(429)), "the Hub answered 429", "wait a little"),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from mixtures.sources.source import Source
 from mixtures.statistics.__main__ import main
 from mixtures.statistics.batch import Batch
 from mixtures.statistics.features import Column, Feature, Sums, Values, counts, ratio
+from mixtures.statistics.figures import SCORES
 from mixtures.statistics.histogram import QUANTILES
 from mixtures.statistics.measure import FEATURES, Job, measure_unit, read_sums, sampled
 from mixtures.statistics.study import measure_study
@@ -33,6 +35,7 @@ from mixtures.tokens.new_tokenizer import train_tokenizer
 from mixtures.tokens.tokenizer import Tokenizer
 
 CODE = {"starcoder", "stack_v2"}
+SVG = "{http://www.w3.org/2000/svg}"
 Writer = Callable[..., Path]
 
 
@@ -67,12 +70,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
     texts = (text for source in shares() for text in source_texts(source, 2e4))
     train_tokenizer(texts, 600, data / "tokenizers" / "tiny", {"test": 1})
     return data
-
-
-@pytest.fixture
-def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than all else."""
-    monkeypatch.setattr("mixtures.statistics.study.figures", lambda statistics, titles, synthetic: {})
 
 
 @pytest.fixture
@@ -140,11 +137,37 @@ def test_tables_carry_units_and_meanings_and_figures_are_svg(measured: Path) -> 
         *(f"figures/{name}.svg" for name in ("lengths", "cross_entropy", "scores")),
     }
     assert set(COLUMNS) < set(manifest["columns"])
-    for name in ("lengths", "cross_entropy", "scores"):
-        assert (measured / "figures" / f"{name}.svg").read_text().startswith("<?xml")
 
 
-@pytest.mark.usefixtures("without_figures")
+def test_figures_show_the_numbers_of_the_tables(measured: Path) -> None:
+    def drawn(name: str) -> tuple[ET.Element, list[str]]:
+        tree = ET.parse(measured / "figures" / f"{name}.svg").getroot()
+        words = [mark.text or "" for mark in tree.iter(f"{SVG}text")]
+        assert {"synthetic documents", "web", "code", "curated", "RefinedWeb", "Books"} <= set(words)
+        for mark in tree.iter():
+            for key, side in (("x", "width"), ("cx", "width"), ("x1", "width"), ("x2", "width")):
+                assert -1 <= float(mark.get(key, 0)) <= float(tree.get(side, 0)), (name, mark.attrib)
+        return tree, words
+
+    sources = by_source(measured)
+    tree, words = drawn("lengths")
+    for measure in ("tokens", "characters"):
+        assert {f"{source[f'{measure}_p50']:,.0f}" for source in sources.values()} <= set(words)
+    ridges = [mark.get("points", "").split() for mark in tree.iter(f"{SVG}polyline")]
+    assert len(ridges) == 2 * len(sources) and all(r[0].split(",")[1] == r[-1].split(",")[1] for r in ridges)
+    _, words = drawn("cross_entropy")
+    assert {f"{row['nats_per_token']:.2f}" for row in rows(measured, "cross_entropy")} <= set(words)
+    tree, _ = drawn("scores")
+    tips = [title.text or "" for title in tree.iter(f"{SVG}title")]
+    assert len(tips) == len(SCORES) * len(sources)
+    assert f"Books: {sources['books']['narrativity']:.4g}" in tips
+    dots = {(dot[0].text or ""): float(dot.get("cx", 0)) for dot in tree.iter(f"{SVG}circle")}
+    order = sorted(sources.values(), key=lambda source: source["readability"])
+    names = {source["source"]: load_sources().sources[source["source"]].display for source in order}
+    places = [dots[f"{names[source['source']]}: {source['readability']:.4g}"] for source in order]
+    assert places == sorted(places) and len(set(places)) > 1
+
+
 def test_a_rerun_changes_nothing_and_a_new_file_costs_itself(
     data: Path, world: Path, tmp_path: Path, write_rows: Writer
 ) -> None:
@@ -198,7 +221,6 @@ def test_workers_do_not_change_a_byte(use_ray: bool, measured: Path, data: Path,
         assert (folder / name).read_bytes() == (measured / name).read_bytes(), name
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_a_share_of_the_documents_or_some_files(data: Path, world: Path, measured: Path) -> None:
     folder = measure_study(study(), world, data, lambda line: None, workers=1, share=0.3, max_units=1)
     units = rows(folder, "units")
@@ -266,7 +288,7 @@ def test_the_command_measures_and_help_does_not_import_the_heavy(measured: Path,
     arguments += ["tokenizer.name=tiny", "data.kind=local"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
     assert "unchanged, 18 units of 9 sources" in done.stdout
-    heavy = {"numpy", "pyarrow", "matplotlib", "tokenizers", "ray", "torch"}
+    heavy = {"numpy", "pyarrow", "jinja2", "tokenizers", "ray", "torch"}
     probe = (
         "import sys, runpy; sys.argv = ['x', '--help']\n"
         "try: runpy.run_module('mixtures.statistics', run_name='__main__')\n"

@@ -149,3 +149,14 @@ def test_those_who_pin_at_the_same_time_agree(fake_hub: Branches, tmp_path: Path
     fake_hub.dataset_info = slow  # type: ignore[method-assign]
     assert hub.resolve_revision("org/a", "main", tmp_path, print) == SECOND
     assert set(json.loads(revisions_file(tmp_path).read_text())) == {"org/a@main", "org/b@main"}
+
+
+def test_what_keeps_rows_on_the_hub_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for sources and models: the cause and the next step, not the client's exception."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise datasets.exceptions.DatasetNotFoundError("'super_glue' is a gated dataset on the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(DataError, match=r"on the Hub: its terms must be accepted first(.|\n)*hf auth login"):
+        read_rows(None, load_benchmark("copa"))

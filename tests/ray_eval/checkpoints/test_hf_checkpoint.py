@@ -330,14 +330,11 @@ def hub_failures() -> dict[str, tuple[Exception, str]]:
         return kind("no", response=httpx2.Response(status, request=httpx2.Request("GET", "https://hub")))  # type: ignore[call-arg]
 
     return {
-        "unknown": (
-            answered(errors.RepositoryNotFoundError, 404),
-            "there is no such model on the Hub (or it is private)",
-        ),
+        "unknown": (answered(errors.RepositoryNotFoundError, 404), "there is no such model, or it is private"),
         "gated": (answered(errors.GatedRepoError, 403), "its terms must be accepted first"),
         "revision": (answered(errors.RevisionNotFoundError, 404), "there is no revision v9"),
-        "offline": (errors.OfflineModeIsEnabled("offline"), "the Hub cannot be reached, and no copy of it is here"),
-        "no network": (errors.LocalEntryNotFoundError("no"), "the Hub cannot be reached, and no copy of it is here"),
+        "offline": (errors.OfflineModeIsEnabled("offline"), "offline mode is on, so the Hub is not asked"),
+        "no network": (errors.LocalEntryNotFoundError("no"), "the Hub cannot be reached"),
         "cut": (httpx2.ConnectError("no route"), "the Hub cannot be reached"),
     }
 
@@ -351,9 +348,7 @@ def test_what_keeps_a_model_on_the_hub_away_is_said(case: str, hub: dict[str, An
 
 
 def test_the_real_client_without_a_network_is_understood(tmp_path: Path) -> None:
-    with pytest.raises(
-        ArtifactError, match="org/never on the Hub: the Hub cannot be reached, and no copy of it is here"
-    ):
+    with pytest.raises(ArtifactError, match="org/never on the Hub: offline mode is on, so the Hub is not asked"):
         read_model("org/never", tmp_path)
 
 

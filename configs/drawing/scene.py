@@ -1,12 +1,13 @@
-"""A page of marks that becomes SVG: the few shapes that the report's figures need.
+"""A page of marks that becomes SVG: the few shapes that figures of the report and of a pool need.
 
-Positions are pixels; colours come from the classes of templates/style.css, so one drawing serves light and dark pages.
+Positions are pixels; colours come from the classes of style.css, so one drawing serves light and dark pages.
 Heatmap cells alone carry their own colour (cividis: its order survives colour blindness and grey print).
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from analysis.rendering.formats import format_tick, true_minus
-
 WIDTH = 1110  # of a figure, in px
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent
 # Five points of cividis (Nunez, Anderton and Renslow, 2018), dark to light; between them colours are interpolated.
 CIVIDIS = np.array([[0, 34, 78], [65, 77, 107], [124, 123, 120], [188, 175, 111], [254, 232, 56]], dtype=float)
 
@@ -78,6 +77,16 @@ class Scene:
     def svg(self, style: str = "") -> str:
         """The drawing as one <svg> element; `style` (CSS) makes it stand alone."""
         return environment().get_template("figure.svg.j2").render(scene=self, style=style).strip()
+
+
+def true_minus(text: str) -> str:
+    """Replace the hyphen before a number by a minus sign; hyphens in words and exponents stay."""
+    return re.sub(r"(?<!\w)-(?=[\d.])", "−", text)
+
+
+def format_tick(value: float) -> str:
+    """A number on a signed axis, e.g. `+0.5`; zero has no sign."""
+    return true_minus(f"{value:+g}") if value else "0"
 
 
 def _tenths(value: float | np.number[Any]) -> float:
