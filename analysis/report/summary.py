@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
+from analysis.protocols.usable import above_chance
 from analysis.rendering.formats import format_estimate, format_per_cent, format_signed
 from analysis.rendering.table import COMPARED, Row, RowVerdict, Table
 from analysis.rendering.writers import format_verdict
-from analysis.report.verdict import DISCOVERED, HALF, Level, Verdict, above_chance
+from analysis.report.verdict import DISCOVERED, HALF, Level, Verdict
 from analysis.stats.estimates import Estimate
 from analysis.tables.transfer import MEAN
 

@@ -29,13 +29,12 @@ import numpy as np
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
 from analysis.protocols.noise import FLOOR, Noise, format_reliability, noise
+from analysis.protocols.usable import CLEAR, clearance
 from analysis.rendering.formats import format_estimate, format_per_cent, format_points
 from analysis.rendering.table import Row, Table
-from analysis.stats.estimates import CONSTANT, Estimate, mean_measured
+from analysis.stats.estimates import CONSTANT, Estimate
 from analysis.tables.decisions import BEST, FIRST, REGRET_INTERVALS, REGRETS, protocol_keys
 
-CLEAR = 3.0
-"""Standard errors above chance."""
 DISCOVERED = 0.05
 """q-values below it count."""
 HALF = 0.5
@@ -174,22 +173,6 @@ def _format_number(e: Estimate, null: float) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- of a study
-
-
-def clearance(panel: Panel, scale: str, stage: str) -> np.ndarray:
-    """(mean accuracy over mixtures - chance) / standard error of one checkpoint, [benchmarks]; NaN: not known.
-
-    Mixtures answer the same examples, so their mean is not credited with a smaller error than a single one.
-    """
-    accuracy = mean_measured(panel.mean_over_seeds(scale, stage))
-    chance = mean_measured(panel.mean_over_seeds(scale, stage, "chance", ""))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((accuracy - chance) / mean_measured(panel.stderr(scale, stage)))
-
-
-def above_chance(panel: Panel, scale: str, stage: str) -> list[str]:
-    """Benchmarks whose mean accuracy over mixtures exceeds chance by more than `CLEAR` standard errors."""
-    return [slug for slug, above in zip(panel.benchmarks, clearance(panel, scale, stage), strict=True) if above > CLEAR]
 
 
 def verdicts(panel: Panel, table5: Table, decisions: Table) -> dict[tuple[str, Protocol], Verdict]:

@@ -66,6 +66,11 @@ EXPERIMENTS = {
         "seconds from score files to tables, and beside a loop over scipy", "analysis_throughput", tiny=None
     ),
     "blend": Experiment("seconds for the index of a blend, beside megatron-core's", "bench_blend", tiny=None),
+    "category_coverage": Experiment(
+        "tests and intervals of a category's mean correlation, beside partial pooling",
+        "coverage/category_coverage",
+        tiny=("--studies", "3"),
+    ),
     "contamination": Experiment("megabytes a second of the search for test items", "bench_contamination", REAL, None),
     "corrected_correlation": Experiment(
         "what correcting a correlation for noise does to it",

@@ -12,8 +12,9 @@ from panels import panel_of
 
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
+from analysis.protocols.usable import above_chance
 from analysis.rendering.table import Table
-from analysis.report.verdict import Level, Signal, above_chance, choices, judge, verdicts
+from analysis.report.verdict import Level, Signal, choices, judge, verdicts
 from analysis.stats.estimates import CONSTANT, Estimate, absent
 from analysis.tables.catalogue import build_tables
 from analysis.tables.decisions import decision_table
