@@ -39,6 +39,7 @@ SAME_RUN = (
     "r, its interval and p compare PT and SFT of the same run on the same examples: what a seed or a sample of "
     "examples does to both is in them, and lifts r"
 )
+RELIABILITY = "reliability"
 MEAN = "Mean"
 """The key in place of a category, of the row that is the mean over all benchmarks."""
 
@@ -66,7 +67,7 @@ def format_corrected(without: Corrected) -> str:
 
 
 EXTRA = (
-    Column("reliability"),
+    Column(RELIABILITY),
     Column("corrected for noise", format_corrected),
     Column("interval, same mixtures", format_interval),
     Column("r, PT and SFT of different seeds", format_signed),

@@ -97,6 +97,11 @@ EXPERIMENTS = {
         tests=("tests/ray_eval/workers/test_ray_faults.py",),
     ),
     "score_cpu": Experiment("scoring beside lm-evaluation-harness", "score_throughput", ("--work", "{work}"), None),
+    "seed_noise_coverage": Experiment(
+        "coverage of the interval of a cost where few seeds tell the noise",
+        "coverage/seed_noise_coverage",
+        tiny=("--studies", "2"),
+    ),
     "statistics": Experiment("megabytes a second of the statistics of the pool", "bench_statistics", REAL, None),
     "study": Experiment("what the runner of a study costs", "study_overhead", ("--work", "{work}"), None),
     "tokenize": Experiment(
