@@ -7,7 +7,7 @@ Benchmarks share their mixtures, so their r are not independent: the interval le
 benchmarks together, and the test shuffles mixtures alike for all benchmarks of the category.
 
 Categories are not pooled. With nine mixtures pooling drew a category without any correlation towards the others, made
-its error larger, and called it significant in 29 % of studies (tests/perf/coverage/category_coverage.py).
+its error larger, and called it significant in a third of studies (tests/perf/coverage/category_coverage.py).
 """
 
 from __future__ import annotations
