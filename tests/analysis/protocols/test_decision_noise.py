@@ -171,6 +171,23 @@ def test_the_seeds_part_of_the_noise_is_that_of_the_draws() -> None:
     np.testing.assert_allclose(seeds.covariance, np.einsum("asm,bsm->ab", within, within) / 12, rtol=1e-6)
 
 
+def test_the_table_counts_on_few_seeds() -> None:
+    """Two seeds of every mixture, six degrees of freedom: wider than if they told the noise exactly."""
+    random = np.random.default_rng(14)
+    pt, sft = random.normal(0, 1.0, (2, 2, 6, 1)) + random.normal(0, 2.0, (2, 1, 6, 1)) + np.zeros((2, 2, 6, 50))
+    panel = study_of(pt, sft)
+    drawn, column = draw(panel), panel.benchmarks.index(SLUG)
+    assert drawn
+    seen = [panel.matrix("240m", stage)[:, column] for stage in ("PT", "SFT")]
+    around = [drawn.values["240m", stage, "accuracy"][:, :, column] for stage in ("PT", "SFT")]
+    open_, known = (
+        same_mixtures(seen[0], seen[1], around[0], around[1], seeds)
+        for seeds in (drawn.seed_noise(("240m", "PT"), ("240m", "SFT"), [column]), None)
+    )
+    assert open_ and known and np.diff(open_.regret[0]) > np.diff(known.regret[0])
+    assert cells(panel)[REGRET_INTERVALS[0]] == open_.regret[0]
+
+
 def test_the_verdict_has_the_interval_of_the_cost() -> None:
     panel = study_of(*np.random.default_rng(4).random((2, 5, 40)))
     table = decision_table(panel)
