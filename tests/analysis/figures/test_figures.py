@@ -164,7 +164,7 @@ def test_the_command(
 def test_accuracy_alone_is_drawn_too() -> None:
     """Without confidence there is no alignment, so that a facet of the web differences has no number to scale it."""
     cube = {key: matrix for key, matrix in random_cube(0).items() if key[2] == "accuracy"}
-    panel = panel_of(cube)
+    panel = panel_of(cube, beside_paper=False)
     tables = {table.name: table for table in build_tables(panel, ["web_differences"])}
     drawn = category_figures(panel, tables)
     assert list(drawn) == ["figure13"] and "alignment, PT" in drawn["figure13"].scene.svg()
