@@ -15,7 +15,15 @@ from configs.layout import PROJECT_ROOT
 sys.path.insert(0, str(PROJECT_ROOT / "tests" / "perf"))
 from experiments import EXPERIMENTS, main, run
 
-FAST = ("corrected_correlation", "decision_coverage", "interval_coverage", "printed_numbers", "trust_rule")
+FAST = (
+    "category_coverage",
+    "corrected_correlation",
+    "decision_coverage",
+    "interval_coverage",
+    "printed_numbers",
+    "seed_noise_coverage",
+    "trust_rule",
+)
 NEED_REAL_DATA = ("many_files", "tokenize")
 
 

@@ -109,6 +109,8 @@ def _bounds(rows: Sequence[Row]) -> tuple[float, float]:
     An interval over three points is so wide that it would squeeze all numbers into the middle.
     """
     size = [abs(v) for row in rows for v in (row.estimate.value, row.paper) if v is not None]
+    if not any(size):
+        return CORRELATIONS
     ends = [abs(end) for row in rows for end in row.estimate.ends or ()]
     top = min(max([*size, *ends]), 2 * max(size))
     return -1.05 * top, 1.05 * top

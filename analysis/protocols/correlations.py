@@ -33,7 +33,6 @@ from analysis.stats.estimates import (
     Estimate,
     absent,
     correlation_interval,
-    jackknife_interval,
     mean_measured,
     tested_estimate,
 )
@@ -75,7 +74,7 @@ def mean_correlation(early: np.ndarray, late: np.ndarray) -> Estimate:
     left_out = mean_measured(pearson(x, y, resampling.without_one(m)), axis=1)
     return tested_estimate(
         value,
-        jackknife_interval(value, left_out),
+        resampling.jackknife_interval(value, left_out),
         orders.p_value(value, orders.sums((u[:, :, None] * v[:, None]).mean(axis=0))),
         interval="jackknife of Fisher z over mixtures",
         null=f"mixtures shuffled, alike for all benchmarks ({orders.words})",
@@ -118,7 +117,7 @@ def coherence(panel: Panel, scale: str, category: str, protocol: str, metric: st
     left_out = mean_over_pairs(pearson_matrix(x, y, resampling.without_one(m)), weight)
     return tested_estimate(
         value,
-        jackknife_interval(value, left_out),
+        resampling.jackknife_interval(value, left_out),
         resampling.Orders(order, False, "").p_value(np.array(value), [null]),
         interval="jackknife of Fisher z over mixtures",
         null=f"mixtures of each benchmark shuffled on their own ({resampling.DRAWS:,} draws)",

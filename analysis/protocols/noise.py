@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -248,6 +249,30 @@ def _same_examples(panel: Panel, scale: str, slug: str) -> bool:
 
 
 @dataclass(frozen=True)
+class SeedNoise:
+    """Part of the noise of an early and a late score that is the seeds', and how well it is known."""
+
+    covariance: np.ndarray
+    """[2, 2]; 0 where no mixture has two seeds."""
+    freedom: tuple[int, int]
+    """Degrees of freedom of the early and of the late variance; 0: not measured."""
+    same_runs: bool
+    """Both scores are of the same runs, so that one estimate errs for both."""
+
+
+@dataclass(frozen=True)
+class RepeatedRuns:
+    """Runs of the mixtures with several seeds, at one scale."""
+
+    deviations: dict[tuple[str, str, str], np.ndarray]
+    """(scale, stage, metric) -> deviations from a mixture's mean, as large as those of one seed, [runs, benchmarks]."""
+    freedom: int
+    """Seeds less one, over the mixtures."""
+    share: float
+    """Part of one seed's variance that is in the shown values, mean over the mixtures."""
+
+
+@dataclass(frozen=True)
 class Draws:
     """The study with other examples, and other seeds where they are known, `ITEM_DRAWS` times."""
 
@@ -257,6 +282,8 @@ class Draws:
     """The kinds of noise drawn: examples, or examples and seeds."""
     few: Repeats | None = None
     """The smallest set of seeds behind any draw, where it is too small."""
+    repeated: dict[str, RepeatedRuns] = field(default_factory=dict)
+    """Scale -> its runs with several seeds."""
 
     @property
     def meaning(self) -> str:
@@ -265,6 +292,28 @@ class Draws:
         if "seeds" not in self.what:
             return f"{known}; no mixture has two seeds: their noise is not measured"
         return f"{known}; {self.few}" if self.few else known
+
+    def seed_noise(
+        self, early: tuple[str, str], late: tuple[str, str], columns: Sequence[int], metric: str = "accuracy"
+    ) -> SeedNoise | None:
+        """The seeds' part of the noise of means over some benchmarks, early and late (scale, stage).
+
+        None where no mixture has two seeds at either scale.
+        """
+        runs = [self.repeated.get(scale) for scale, _ in (early, late)]
+        if not any(runs):
+            return None
+        means = [
+            some.deviations[*side, metric][:, list(columns)].mean(axis=1) * math.sqrt(some.share)
+            if some
+            else np.zeros(1)
+            for some, side in zip(runs, (early, late), strict=True)
+        ]
+        same = early[0] == late[0]
+        between = float(np.mean(means[0] * means[1])) if same else 0.0
+        first, second = (float(np.mean(mean**2)) for mean in means)
+        freedom = tuple(some.freedom if some else 0 for some in runs)
+        return SeedNoise(np.array([[first, between], [between, second]]), (freedom[0], freedom[1]), same)
 
     def interval(self, value: float, drawn: np.ndarray) -> tuple[float, float] | None:
         """95 % interval of a correlation whose draws are given, [draws].
@@ -292,10 +341,10 @@ def draw(panel: Panel, metrics: tuple[str, ...] = ("accuracy", "confidence"), dr
     values = {side: np.full((draws, len(panel.mixtures), len(panel.benchmarks)), np.nan) for side in sides}
     for b in range(len(panel.benchmarks)):
         _draw_examples(panel, panel.items, b, values, random)
-    seeded = _add_seeds(panel, values, random)
+    seeds = _add_seeds(panel, values, random)
     repeated = (repeats for side in sides for repeats in _repeats(panel, *side) if repeats.freedom)
     few = min((some for some in repeated if not some.enough), key=lambda some: some.freedom, default=None)
-    return Draws(values, "examples and seeds" if seeded else "examples", few)
+    return Draws(values, "examples and seeds" if seeds else "examples", few, seeds)
 
 
 def _draw_examples(
@@ -326,9 +375,11 @@ def _resampled_means(columns: np.ndarray, random: np.random.Generator, draws: in
     return out
 
 
-def _add_seeds(panel: Panel, values: dict[tuple[str, str, str], np.ndarray], random: np.random.Generator) -> bool:
-    """Add the deviation of a random run from the mean of its mixture's seeds; False where no mixture has two seeds."""
-    found = False
+def _add_seeds(
+    panel: Panel, values: dict[tuple[str, str, str], np.ndarray], random: np.random.Generator
+) -> dict[str, RepeatedRuns]:
+    """Add the deviation of a random run from the mean of its mixture's seeds, at the scales that have several seeds."""
+    found = {}
     for scale in panel.scales:
         runs = {side: panel.over_seeds(*side) for side in values if side[0] == scale}
         runs = {side: run for side, run in runs.items() if np.isfinite(run).any()}
@@ -338,14 +389,17 @@ def _add_seeds(panel: Panel, values: dict[tuple[str, str, str], np.ndarray], ran
         several = there & (there.sum(axis=0) > 1)
         if not several.any():
             continue
-        found = True
         draws, mixtures, _ = next(iter(values.values())).shape
         # One run for all stages and metrics: a seed's luck after PT is with it after SFT.
         picks = random.integers(0, int(several.sum()), (draws, mixtures))
         share = 1 / np.sqrt(np.maximum(there.sum(axis=0), 1)) if panel.average_seeds else np.ones(mixtures)
+        deviations = {}
         for side, run in runs.items():
-            deviations = _seed_deviations(run, there, several) * np.sqrt(_own_share_of_seeds(panel, *side))
-            values[side] += np.nan_to_num(deviations)[picks] * share[:, None]
+            own = _seed_deviations(run, there, several) * np.sqrt(_own_share_of_seeds(panel, *side))
+            deviations[side] = np.nan_to_num(own)
+            values[side] += deviations[side][picks] * share[:, None]
+        freedom = int(several.sum()) - int(several.any(axis=0).sum())
+        found[scale] = RepeatedRuns(deviations, freedom, float(np.mean(share**2)))
     return found
 
 

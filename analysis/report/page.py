@@ -120,7 +120,7 @@ def compose(
             tallies=summary.tallies(panel, found),
             pages=pages(panel, tables, found),
             choices=choices(panel, by_name["decisions"]),
-            cost_notes=[note.detail for note in by_name["decisions"].caveats],
+            cost_notes=[note.detail for note in by_name["decisions"].caveats if note.kind is NoteKind.SAME_MIXTURES],
             describe_scales=describe_scales,
             enough_freedom=ENOUGH_FREEDOM,
             seed_notes=[note.detail for note in by_name["table5"].caveats if note.kind is NoteKind.SEED_NOISE],

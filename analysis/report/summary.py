@@ -5,18 +5,22 @@ In: `Panel` and its tables, by name. Out: rows and words for templates/report.ht
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from analysis.panel.panel import Panel
+import numpy as np
+
+from analysis.panel.panel import STAGES, Panel
 from analysis.protocols.decisions import Protocol, protocols
-from analysis.rendering.formats import format_estimate, format_per_cent, format_signed
+from analysis.protocols.usable import above_chance, clearance
+from analysis.rendering.formats import format_estimate, format_per_cent, format_points, format_signed
 from analysis.rendering.table import COMPARED, Row, RowVerdict, Table
 from analysis.rendering.writers import format_verdict
-from analysis.report.verdict import HALF, Level, Verdict, above_chance
+from analysis.report.verdict import HALF, Choice, Level, Price, Verdict
 from analysis.stats.estimates import FALSE_DISCOVERIES, Estimate
-from analysis.tables.transfer import MEAN
+from analysis.tables.transfer import MEAN, RELIABILITY
 
 MARKS = {Level.TRUST: "●", Level.WEAK: "◐", Level.NO: "○", Level.UNKNOWN: "–"}
 """A verdict has a sign of its own, so that it is not told by colour alone."""
@@ -24,6 +28,14 @@ FEW = 4
 """Points on which an interval of a correlation is so wide that hardly anything lies outside: r 0.5 is [-0.89, 0.99]."""
 RANK = {Level.TRUST: 3, Level.WEAK: 2, Level.NO: 1}
 """Numbers to sort verdicts by; a score that was not measured has none."""
+INK = {
+    Price.RIGHT: "right",
+    Price.WRONG: "wrong",
+    Price.NOTHING: "soft wrap",
+    Price.OPEN: "unsure",
+    Price.UNKNOWN: "unsure",
+}
+"""Class of a price on the page. Only what noise cannot have made is green or red."""
 
 
 def short(protocol: Protocol) -> str:
@@ -88,6 +100,48 @@ def format_share(e: Estimate) -> str:
     )  # stays on one line
 
 
+def describe_cost(choice: Choice) -> str:
+    """What a choice costs, or why that cannot be said; ends a sentence."""
+    if choice.regret is None:
+        return f"there is no decision to price, because its benchmarks are {choice.no_price}"
+    cost = f"the choice would have cost {format_points(choice.regret)} points of accuracy"
+    scored_best = "no mixture scored better than the choice"
+    match choice.price:
+        case Price.RIGHT:
+            return "the choice is right and costs nothing"
+        case Price.WRONG:
+            return f"the choice costs {format_points(choice.regret)} points of accuracy"
+        case Price.OPEN if choice.right and choice.regret_interval:
+            highest = format_points(choice.regret_interval[1])
+            said = f"{scored_best}, but noise may hide a cost of up to {highest} points"
+        case Price.OPEN:
+            said = f"{cost}, which noise alone might make"
+        case _:
+            said = scored_best if choice.right else cost
+    return "; ".join(filter(None, (said, _describe_unmeasured(choice))))
+
+
+def _describe_unmeasured(choice: Choice) -> str:
+    if len(choice.unmeasured) > 1:
+        return "noise was not measured"
+    if choice.unmeasured:
+        return f"the noise of the {choice.unmeasured[0]} was not measured"
+    return "" if choice.regret_interval else "not every mixture's noise was measured"
+
+
+def describe_choices(choices: Sequence[Choice]) -> str:
+    """A sentence that counts choices by what is known of their costs."""
+    prices = Counter(choice.price for choice in choices)
+    priced = [choice for choice in choices if choice.price is not Price.NOTHING]
+    words = [f"Of the {len(choices)} choices below {prices[Price.NOTHING]} have no decision to price"]
+    words.append(f"{sum(not choice.right for choice in priced)} are not the mixture that scored best in the end")
+    if prices[Price.UNKNOWN]:
+        words.append(f"for {prices[Price.UNKNOWN]} not all noise was measured")
+    if len(priced) > prices[Price.UNKNOWN]:
+        words.append(f"{prices[Price.WRONG]} cost more than noise alone might make")
+    return f"{'; '.join(words)}."
+
+
 def is_a_coin(e: Estimate) -> bool:
     """Does the interval hold a half?"""
     return bool(e.inside(HALF))
@@ -101,7 +155,10 @@ def tiles(panel: Panel, declared: dict[tuple[str, str], dict[str, Estimate]]) ->
     scales = f"{len(panel.scales)} scale{'s' * (len(panel.scales) > 1)}"
     yield f"{len(panel.planned()):,}", f"checkpoints: {len(panel.mixtures)} mixtures, {scales}, PT and SFT, all seeds"
     for scale in panel.scales:
-        counts = " → ".join(str(len(above_chance(panel, scale, stage))) for stage in ("PT", "SFT"))
+        if np.isnan([clearance(panel, scale, stage) for stage in STAGES]).all():
+            yield "–", f"benchmarks clearly above chance, {scale}: chance or standard errors are not known"
+            continue
+        counts = " → ".join(str(len(above_chance(panel, scale, stage))) for stage in STAGES)
         yield counts, f"of {len(panel.benchmarks)} benchmarks clearly above chance, {scale}, PT → SFT"
     if declared:
         (scale, stage), found = list(declared.items())[-2]  # the largest scale after pretraining
@@ -122,11 +179,13 @@ def sentences(table5: Table, replication: Table) -> Iterator[str]:
     )
     rows = [row for row in table5.rows if row.keys[2] != MEAN]
     unsupported, unknown = sum(bool(row.no_claim) for row in rows), sum(row.provisional for row in rows)
-    yield (
-        f"Of {len(rows)} cross-stage correlations (accuracy and confidence) "
+    noise = (
         f"{unsupported} rest on benchmarks on which mixtures differ by little more than noise; for {unknown} part of "
-        "the noise is not measured, or that of seeds on too few."
+        "the noise is not measured, or that of seeds on too few"
     )
+    if all(math.isnan(table5.values(row)[RELIABILITY].value) for row in rows):
+        noise = "it is not known which rest on noise: noise is not measured"
+    yield f"Of {len(rows)} cross-stage correlations (accuracy and confidence) {noise}."
 
 
 def paper_means(table5: Table) -> list[tuple[str, ...]]:

@@ -33,15 +33,15 @@ from enum import StrEnum
 import numpy as np
 
 from analysis.panel.panel import Panel
+from analysis.protocols.correlations import seed_freedom
 from analysis.protocols.decisions import Protocol, protocols
 from analysis.protocols.noise import FLOOR, Noise, format_reliability, noise
+from analysis.protocols.usable import CLEAR, clearance
 from analysis.rendering.formats import format_estimate, format_per_cent, format_points
 from analysis.rendering.table import Row, Table
-from analysis.stats.estimates import CONSTANT, FALSE_DISCOVERIES, Estimate, mean_measured
+from analysis.stats.estimates import CONSTANT, FALSE_DISCOVERIES, Estimate
 from analysis.tables.decisions import BEST, FIRST, REGRET_INTERVALS, REGRETS, protocol_keys
 
-CLEAR = 3.0
-"""Standard errors above chance."""
 HALF = 0.5
 """Share of the pairs of mixtures that a coin ranks alike."""
 
@@ -189,22 +189,6 @@ def _format_number(e: Estimate, null: float) -> str:
 # ---------------------------------------------------------------------------------------------- of a study
 
 
-def clearance(panel: Panel, scale: str, stage: str) -> np.ndarray:
-    """(mean accuracy over mixtures - chance) / standard error of one checkpoint, [benchmarks]; NaN: not known.
-
-    Mixtures answer the same examples, so their mean is not credited with a smaller error than a single one.
-    """
-    accuracy = mean_measured(panel.mean_over_seeds(scale, stage))
-    chance = mean_measured(panel.mean_over_seeds(scale, stage, "chance", ""))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((accuracy - chance) / mean_measured(panel.stderr(scale, stage)))
-
-
-def above_chance(panel: Panel, scale: str, stage: str) -> list[str]:
-    """Benchmarks whose mean accuracy over mixtures exceeds chance by more than `CLEAR` standard errors."""
-    return [slug for slug, above in zip(panel.benchmarks, clearance(panel, scale, stage), strict=True) if above > CLEAR]
-
-
 def verdicts(panel: Panel, table5: Table, decisions: Table, replication: Table) -> dict[tuple[str, Protocol], Verdict]:
     """Verdict on every benchmark (slug) under every protocol."""
     repeated = {row.keys: row for row in replication.rows}
@@ -245,6 +229,20 @@ def _unmeasured(sides: tuple[Noise, Noise], b: int) -> Iterator[str]:
         yield "single answers are not here"
 
 
+class Price(StrEnum):
+    """What is known of the cost of a choice."""
+
+    NOTHING = "nothing to price"
+    """Every benchmark is at chance or constant, early or late."""
+    UNKNOWN = "noise not measured"
+    """A kind of noise is not measured, so that nobody knows what it makes."""
+    OPEN = "within noise"
+    RIGHT = "right"
+    """The choice costs nothing, whatever the noise."""
+    WRONG = "wrong"
+    """It costs more than noise makes."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """Consequence of training on the mixture that an early score puts first."""
@@ -259,12 +257,16 @@ class Choice:
     """Mixtures that are best in the end."""
     over_all: bool
     """The score is the mean over all benchmarks, not over a category."""
-    regret: float
-    """Cost of the choice: late accuracy of the best mixture less that of the chosen one, a share."""
+    regret: float | None
+    """Cost of the choice: late accuracy of the best mixture less that of the chosen one, a share. None: no decision."""
     regret_interval: tuple[float, float] | None
     """Its interval for these same mixtures; None without single answers."""
     agreement: Estimate
     """Share of the pairs of mixtures that both rank alike."""
+    unmeasured: tuple[str, ...] = ()
+    """Kinds of noise that are not measured: examples, seeds."""
+    no_price: str = ""
+    """Why there is no decision to price."""
 
     @property
     def right(self) -> bool:
@@ -272,9 +274,18 @@ class Choice:
         return set(self.first) <= set(self.best)
 
     @property
-    def may_be_noise(self) -> bool:
-        """Does the interval of what the choice truly costs reach 0 as it is written, or is it not known?"""
-        return self.regret_interval is None or float(format_points(self.regret_interval[0])) <= 0
+    def price(self) -> Price:
+        """Ends of the interval count as they are written."""
+        if self.regret is None:
+            return Price.NOTHING
+        if self.regret_interval is None:
+            return Price.UNKNOWN
+        low, high = (float(format_points(end)) for end in self.regret_interval)
+        if low <= 0 < high:
+            return Price.OPEN
+        if self.unmeasured:
+            return Price.UNKNOWN
+        return Price.WRONG if low > 0 else Price.RIGHT
 
 
 def choices(panel: Panel, decisions: Table) -> list[Choice]:
@@ -283,11 +294,35 @@ def choices(panel: Panel, decisions: Table) -> list[Choice]:
     singles = set(panel.displays.values())
     found = []
     for scale in panel.scales:
-        early, late = protocol_keys(Protocol((scale, "PT"), paid))
+        protocol = Protocol((scale, "PT"), paid)
+        early, late = protocol_keys(protocol)
+        unmeasured = tuple(_unmeasured_everywhere(panel, protocol))
         mine = [row for row in decisions.rows if row.keys[:2] == (early, late)]
         for place, row in enumerate(mine):  # the mean over all benchmarks comes first
             value, score = decisions.values(row), row.keys[2]
-            if score not in singles and value[REGRETS[0]] is not None:
-                costs = value[REGRETS[0]], value[REGRET_INTERVALS[0]]
-                found.append(Choice(early, late, score, value[FIRST], value[BEST], place == 0, *costs, row.estimate))
+            if score not in singles and (value[REGRETS[0]] is not None or row.no_claim):
+                found.append(
+                    Choice(
+                        early,
+                        late,
+                        score,
+                        value[FIRST],
+                        value[BEST],
+                        over_all=place == 0,
+                        regret=value[REGRETS[0]],
+                        regret_interval=value[REGRET_INTERVALS[0]],
+                        agreement=row.estimate,
+                        unmeasured=unmeasured,
+                        no_price=row.no_claim,
+                    )
+                )
     return found
+
+
+def _unmeasured_everywhere(panel: Panel, protocol: Protocol) -> Iterator[str]:
+    """Kinds of noise that are not measured on any benchmark, at either end."""
+    ends = (protocol.early, protocol.late)
+    if panel.items is None:
+        yield "examples"
+    if not all(seed_freedom(panel, *end, "accuracy").any() for end in ends):
+        yield "seeds"

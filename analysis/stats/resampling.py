@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 SEED = 20_240
 DRAWS = 10_000
@@ -23,6 +23,8 @@ EXACT_UP_TO = 9
 """Points whose orders are enumerated; those of ten would be 3.6 million."""
 CELLS_AT_ONCE = 1 << 21
 """Size of the matrix of orders and cells, 8 bytes each, that is in memory at once."""
+NEARLY_ONE = 1 - 1e-6
+"""The largest |r| whose Fisher z is taken: a sample of two different points has |r| = 1."""
 TOLERANCE = 1e-10
 """Two statistics closer than this belong to the same arrangement."""
 
@@ -64,6 +66,26 @@ def bca_interval(value: np.ndarray, drawn: np.ndarray, left_out: np.ndarray) -> 
             share = ndtr(bias + moved / (1 - acceleration * moved))
             ends.append(np.where(usable, _quantile(drawn, defined, share), np.nan))
     return ends[0], ends[1]
+
+
+def fisher_z(r: float | np.ndarray) -> np.ndarray:
+    """atanh r, finite where |r| = 1."""
+    return np.arctanh(np.clip(r, -NEARLY_ONE, NEARLY_ONE))
+
+
+def jackknife_interval(r: float | np.ndarray, left_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % intervals of correlations or their means, low and high [...], from Student's t on Fisher's z.
+
+    r: [...]; left_out: of the samples without one point [points, ...]. With the pseudo-values of Tukey (1958), points
+    times z less (points - 1) times z without one: their mean -+ t times its standard error, points - 1 degrees of
+    freedom. NaN where a sample without one point is undefined. It assumes no distribution. Over nine points it holds
+    the true r in 94 to 97 % of studies, also with heavy tails, ties and skewed points, and the mean of several r, also
+    of benchmarks that share a factor (tests/perf/coverage/interval_coverage.py, printed_numbers.py).
+    """
+    points = len(left_out)
+    pseudo = points * fisher_z(r) - (points - 1) * fisher_z(left_out)
+    half = stdtrit(points - 1, (1 + LEVEL) / 2) * pseudo.std(axis=0, ddof=1) / math.sqrt(points)
+    return np.tanh(pseudo.mean(axis=0) - half), np.tanh(pseudo.mean(axis=0) + half)
 
 
 def percentile_interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,8 @@ import numpy as np
 
 PER_OCTAVE = 4
 LOG_GRID = math.log(2) * np.arange(-3 * PER_OCTAVE, 7 * PER_OCTAVE + 2) / PER_OCTAVE
+EDGES = (math.exp(LOG_GRID[0]), math.exp(LOG_GRID[-1]))
+"""The lowest and the highest temperature that is tried."""
 SQUARES = 3
 """One after another, before exponentials are computed again."""
 FOLDS = 5
@@ -34,6 +36,18 @@ PRIORS = (0.0, 50.0, 200.0, 800.0, np.inf)
 def fold_of(example: str) -> int:
     """Fold of an example: the same for all checkpoints, whatever else is scored."""
     return zlib.crc32(example.encode()) % FOLDS
+
+
+def at_edge(temperatures: np.ndarray) -> np.ndarray:
+    """Whether a better temperature may lie beyond `EDGES`, bool of the same shape; False for NaN.
+
+    A parabola through the first three points of the grid is lowest within half a step of the first one exactly where
+    that point is the lowest of the grid; so too at the other end.
+    """
+    half = (LOG_GRID[1] - LOG_GRID[0]) / 2 + 1e-6
+    with np.errstate(invalid="ignore"):
+        log = np.log(temperatures)
+        return np.asarray((log <= LOG_GRID[0] + half) | (log >= LOG_GRID[-1] - half))
 
 
 class Likelihood:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from analysis.panel.panel import Panel, Scope
+from analysis.panel.panel import STAGES, Panel, Scope
 from analysis.protocols.decision_noise import same_mixtures
 from analysis.protocols.decisions import TOP, Protocol, decide, decide_on_average, protocols, subsets
 from analysis.protocols.noise import draw
+from analysis.protocols.usable import undecided
 from analysis.rendering.formats import format_interval, format_points, format_points_interval, join_names
 from analysis.rendering.table import Column, Note, NoteKind, Row, Table, with_q_values
 from analysis.stats.estimates import Estimate, absent, mean_over_benchmarks
@@ -23,6 +24,8 @@ SAME_MIXTURES = "interval, same mixtures"
 """Heading of the interval of decision accuracy."""
 REGRET_INTERVALS = tuple(f"{name}, {SAME_MIXTURES}" for name in REGRETS)
 FIRST, BEST = "first early", "best late"
+UNDECIDED = "all at chance or constant"
+"""Why there is no decision to price; the scales and stages where it is so follow in brackets."""
 FEW = 5
 """Benchmarks, up to which sets of them are shown where there is little room."""
 SIGNALS = {
@@ -57,26 +60,37 @@ def decision_table(panel: Panel) -> Table:
     drawn = draw(panel)
 
     def rows() -> Iterator[Row]:
+        mute = {(scale, stage): undecided(panel, scale, stage) for scale in panel.scales for stage in STAGES}
         for protocol in protocols(panel):
             early, late = (panel.matrix(*side) for side in (protocol.early, protocol.late))
             there = np.isfinite(early).any(axis=0) & np.isfinite(late).any(axis=0)
             for what, columns in _groups(panel, there):
                 seen = [mean_over_benchmarks(side[:, columns]) for side in (early, late)]
                 decision = decide(*seen)
+                ends = [end for end in (protocol.early, protocol.late) if columns and mute[end][columns].all()]
                 same = None
                 if drawn:
                     sides = (drawn.values[*side, "accuracy"] for side in (protocol.early, protocol.late))
-                    same = same_mixtures(*seen, *(_mean_of_draws(side[:, :, columns]) for side in sides))
-                regrets, (first, *others) = _for_each_top(decision.regret), _for_each_top(same.regret if same else ())
+                    around = [_mean_of_draws(side[:, :, columns]) for side in sides]
+                    seeds = drawn.seed_noise(protocol.early, protocol.late, columns)
+                    same = same_mixtures(seen[0], seen[1], around[0], around[1], seeds)
+                unpriced = f"{UNDECIDED} ({', '.join(map(' '.join, ends))})" if ends else ""
+                costs = ((), ()) if unpriced else (decision.regret, same.regret if same else ())
+                regrets, (first, *others) = map(_for_each_top, costs)
                 names = (tuple(panel.mixtures[m] for m in some) for some in (decision.chosen, decision.best))
                 extra = (same.accuracy if same else None, regrets[0], first, *regrets[1:], *names, *others)
-                yield _row(protocol, what, decision.accuracy, extra, brief=len(columns) > 1)
+                yield _row(protocol, what, decision.accuracy, extra, len(columns) > 1, unpriced)
 
     title = "Decisions: does the early score rank two mixtures as the late one does, and what does its choice cost?"
     brief = len(DECISIONS) - len(REGRET_INTERVALS[1:])
-    caveats = (Note(drawn.meaning, NoteKind.SAME_MIXTURES),) if drawn else ()
-    form: dict[str, Any] = {"signed": False, "brief_extra": brief, "caveats": caveats}
-    return with_q_values("decisions", title, "early late score", rows(), DECISIONS, **form)
+    made = list(rows())
+    caveats = [Note(drawn.meaning, NoteKind.SAME_MIXTURES)] if drawn else []
+    if any(row.no_claim for row in made):
+        caveats.append(
+            Note(f"{UNDECIDED}: of every benchmark in the score, early or late; there is no decision to price")
+        )
+    form: dict[str, Any] = {"signed": False, "brief_extra": brief, "caveats": tuple(caveats)}
+    return with_q_values("decisions", title, "early late score", made, DECISIONS, **form)
 
 
 def signal_table(panel: Panel) -> Table:
@@ -134,10 +148,17 @@ def protocol_keys(protocol: Protocol) -> tuple[str, str]:
     return " ".join(protocol.early), " ".join(protocol.late)
 
 
-def _row(protocol: Protocol, what: str, estimate: Estimate, extra: tuple[Any, ...] = (), brief: bool = True) -> Row:
+def _row(
+    protocol: Protocol,
+    what: str,
+    estimate: Estimate,
+    extra: tuple[Any, ...] = (),
+    brief: bool = True,
+    no_claim: str = "",
+) -> Row:
     scales, stages = zip(protocol.early, protocol.late, strict=True)
     keys, scope = (*protocol_keys(protocol), what), Scope(scales, stages)
-    return Row(keys, estimate, extra=extra, scope=scope, brief=brief)
+    return Row(keys, estimate, extra=extra, scope=scope, brief=brief, no_claim=no_claim)
 
 
 def _groups(panel: Panel, there: np.ndarray) -> Iterator[tuple[str, list[int]]]:

@@ -14,6 +14,7 @@ import numpy as np
 from analysis.panel.panel import STAGES, Panel, Scope
 from analysis.paper.numbers import numbers
 from analysis.protocols import correlations as co
+from analysis.protocols.category_means import category_means
 from analysis.protocols.data_effects import (
     code_over_mixtures,
     code_over_shares,
@@ -23,7 +24,7 @@ from analysis.protocols.data_effects import (
     web_means,
 )
 from analysis.protocols.matrices import METRICS, similarity, unrelated_similarity
-from analysis.protocols.pooling import category_means
+from analysis.protocols.noise import FLOOR
 from analysis.protocols.scale import scale_differences
 from analysis.rendering.formats import format_estimate, format_p_within, format_signed
 from analysis.rendering.table import Column, Note, Row, Table, with_q_values
@@ -63,28 +64,27 @@ def matrix_similarity_table(panel: Panel) -> Table:
 
 
 def category_means_table(panel: Panel) -> Table:
-    """Finding 2 and Figure 1: the paper's number is the mean over the category's rows of its Table 5."""
+    """Finding 2 and Figure 1: the paper's number is the mean of its Table 5 over the same benchmarks."""
 
     def rows() -> Iterator[Row]:
         for metric, scale in itertools.product(METRICS, panel.scales):
-            for category, pooled in category_means(panel, scale, metric).items():
-                members = range(len(panel.benchmarks)) if category == "all" else panel.members(category)
-                paper, extra = paper_mean(panel, metric, scale, members), (pooled.weight, pooled.spread)
-                yield Row((scale, metric, category, "mean of r"), pooled.plain, paper)
-                yield Row((scale, metric, category, "partial pooling"), pooled.shrunken, extra=extra)
+            for category, found in category_means(panel, scale, metric).items():
+                for reading, mean in (("mean of r", found.every), ("usable benchmarks", found.usable)):
+                    paper = paper_mean(panel, metric, scale, mean.averaged)
+                    extra = (found.left_out,) if reading == "usable benchmarks" else ()
+                    yield Row((scale, metric, category, reading), mean.estimate, paper, extra)
 
     return with_q_values(
         "category_means",
-        "Cross-stage correlation by category: the mean of r, and partially pooled",
+        "Cross-stage correlation by category: the mean of r, over all benchmarks and over the usable ones",
         "scale metric category reading",
         rows(),
-        tuple(Column(name, "{:.2f}".format) for name in ("weight of own mean", "SD of z between benchmarks")),
-        brief_extra=2,
+        (Column("not usable"),),
         repeats_paper=True,
         caveats=_notes(
-            "partial pooling: Fisher's z, random effects of benchmarks and categories (DerSimonian-Laird); a weight of "
-            "0 is a category that differs from the others by no more than nine mixtures make it differ",
-            "paper: mean over the rows of its Table 5; a category and the others share the same mixtures",
+            f"usable benchmarks: their mixtures differ by more than noise (reliability of at least {FLOOR:g} in both "
+            "stages), and accuracy is clearly above chance in both; where noise is not measured a benchmark stays",
+            "paper: mean of its Table 5 over the same benchmarks; a category and the others share the same mixtures",
         ),
     )
 

@@ -1,8 +1,8 @@
 """Table 5: does what is seen after pretraining survive fine-tuning? With everything that is known about each number.
 
-In: `Panel`; without single answers the noise of the examples is not measured. Out: `Table`. Two intervals are given:
-Fisher's over mixtures (the true correlations that these mixtures are compatible with), and one for these same mixtures
-(what other examples and seeds would give).
+In: `Panel`; without single answers the noise of the examples is not measured. Out: `Table`. Two intervals are given.
+One is over mixtures: the true correlations that these mixtures are compatible with. The other is for these same
+mixtures: the r that other examples and seeds would give on average.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from analysis.protocols.noise import (
     noise,
 )
 from analysis.protocols.replication import r_between_seeds
+from analysis.protocols.usable import usable
 from analysis.rendering.formats import format_interval, format_p_within, format_signed
 from analysis.rendering.table import Column, Note, NoteKind, Row, Table, with_q_values
 from analysis.stats.association import Association, pearson
@@ -40,6 +41,7 @@ SAME_RUN = (
     "r, its interval and p compare PT and SFT of the same run on the same examples: what a seed or a sample of "
     "examples does to both is in them, and lifts r"
 )
+RELIABILITY = "reliability"
 MEAN = "Mean"
 """The key in place of a category, of the row that is the mean over benchmarks."""
 MEAN_MEANING = (
@@ -71,7 +73,7 @@ def format_corrected(without: Corrected) -> str:
 
 
 EXTRA = (
-    Column("reliability"),
+    Column(RELIABILITY),
     Column("corrected for noise", format_corrected),
     Column("interval, same mixtures", format_interval),
     Column("r, PT and SFT of different seeds", format_signed),
@@ -97,7 +99,7 @@ def transfer_table(panel: Panel) -> Table:
                 repeated.update({some: None for s in sides for some in s.repeats if some.freedom})
                 same = _same_mixtures(panel, drawn, scale, metric)
                 others = r_between_seeds(*(panel.over_seeds(scale, stage, metric) for stage in STAGES))
-                associations = co.cross_stage(panel, scale, metric)
+                associations, fit = co.cross_stage(panel, scale, metric), usable(panel, scale, metric)
                 for b, association in enumerate(associations):
                     slug = panel.benchmarks[b]
                     yield Row(
@@ -111,17 +113,15 @@ def transfer_table(panel: Panel) -> Table:
                             *(association.spearman, association.kendall, association.bca),
                             *(association, _influence(panel, association)),
                         ),
-                        f"reliability {format_reliability(trust[b])}" if trust[b] < FLOOR else "",
+                        f"reliability {format_reliability(trust[b])}" if trust[b] < FLOOR else fit.reasons[b],
                         provisional=not settled[b],
                     )
-                # NaN, where no noise is measured, is not below the floor.
-                usable = [
-                    b for b, a in enumerate(associations) if a.estimate.value is not None and not trust[b] < FLOOR
-                ]
+                has_r = [association.estimate.value is not None for association in associations]
+                counted = [b for b, defined in enumerate(has_r) if defined and not fit.reasons[b]]
                 yield Row(
-                    (scale, metric, MEAN, f"{len(usable)} of {len(panel.benchmarks)} benchmarks"),
-                    co.mean_correlation(*(panel.matrix(scale, stage, metric)[:, usable] for stage in STAGES)),
-                    paper_mean(panel, metric, scale, usable),
+                    (scale, metric, MEAN, f"{len(counted)} of {len(panel.benchmarks)} benchmarks"),
+                    co.mean_correlation(*(panel.matrix(scale, stage, metric)[:, counted] for stage in STAGES)),
+                    paper_mean(panel, metric, scale, counted),
                 )
 
     made = list(rows())

@@ -66,6 +66,11 @@ EXPERIMENTS = {
         "seconds from score files to tables, and beside a loop over scipy", "analysis_throughput", tiny=None
     ),
     "blend": Experiment("seconds for the index of a blend, beside megatron-core's", "bench_blend", tiny=None),
+    "category_coverage": Experiment(
+        "tests and intervals of a category's mean correlation, beside partial pooling",
+        "coverage/category_coverage",
+        tiny=("--studies", "3"),
+    ),
     "contamination": Experiment("megabytes a second of the search for test items", "bench_contamination", REAL, None),
     "corrected_correlation": Experiment(
         "what correcting a correlation for noise does to it",
@@ -97,6 +102,11 @@ EXPERIMENTS = {
         tests=("tests/ray_eval/workers/test_ray_faults.py",),
     ),
     "score_cpu": Experiment("scoring beside lm-evaluation-harness", "score_throughput", ("--work", "{work}"), None),
+    "seed_noise_coverage": Experiment(
+        "coverage of the interval of a cost where few seeds tell the noise",
+        "coverage/seed_noise_coverage",
+        tiny=("--studies", "2"),
+    ),
     "statistics": Experiment("megabytes a second of the statistics of the pool", "bench_statistics", REAL, None),
     "study": Experiment("what the runner of a study costs", "study_overhead", ("--work", "{work}"), None),
     "tokenize": Experiment(

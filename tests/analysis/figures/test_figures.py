@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from panels import panel_of, random_cube
 
 from analysis.figures.__main__ import chosen_formats, main
 from analysis.figures.catalogue import TABLES, sections
-from analysis.figures.intervals import cross_stage
+from analysis.figures.intervals import category_figures, cross_stage
 from analysis.figures.matrices import matrix_figure
 from analysis.figures.overview import accuracy_heatmap, alignment_scatter, seed_noise
 from analysis.panel.panel import OWN_HUES, Panel
@@ -159,3 +160,12 @@ def test_the_command(
     assert chosen_formats("pdf") == ["pdf"]
     with pytest.raises(ConfigError, match="no format 'png'"):
         chosen_formats("svg,png")
+
+
+def test_accuracy_alone_is_drawn_too() -> None:
+    """Without confidence there is no alignment, so that a facet of the web differences has no number to scale it."""
+    cube = {key: matrix for key, matrix in random_cube(0).items() if key[2] == "accuracy"}
+    panel = panel_of(cube, beside_paper=False)
+    tables = {table.name: table for table in build_tables(panel, ["web_differences"])}
+    drawn = category_figures(panel, tables)
+    assert list(drawn) == ["figure13"] and "alignment, PT" in drawn["figure13"].scene.svg()

@@ -13,6 +13,7 @@ from test_noise import SLUG, study_of
 from analysis.panel.panel import Panel
 from analysis.protocols.decision_noise import WIDEST, same_mixtures, true_scores
 from analysis.protocols.decisions import TOP, ranked_alike, top_regret
+from analysis.protocols.noise import SeedNoise, draw
 from analysis.report.verdict import choices
 from analysis.tables.decisions import REGRET_INTERVALS, REGRETS, SAME_MIXTURES, decision_table
 
@@ -80,6 +81,60 @@ def test_intervals_by_drawing_from_the_prior(mixtures: int) -> None:
         assert pair == pytest.approx(weighted_ends(costs, weights), abs=0.08)
 
 
+@pytest.mark.parametrize("freedom", [(2, 2), (5, 5), (2, 8), (3, 0)])
+def test_few_seeds_leave_the_noise_open(freedom: tuple[int, int]) -> None:
+    """As above with the noise of the seeds drawn too, by scipy's inverse Wishart or inverse chi-square."""
+    random = np.random.default_rng(11)
+    seen = random.multivariate_normal([0, 0], [[1, 0.7], [0.7, 1]], 5).T
+    examples, same = np.array([[0.05, 0.02], [0.02, 0.05]]), freedom[0] == freedom[1]
+    found = np.array([[0.10, 0.06], [0.06, 0.15]]) if same else np.diag([0.10, 0.15 * (freedom[1] > 0)])
+    draws = 200_000
+    r, spreads = random.uniform(-1, 1, draws), random.uniform(0, WIDEST, (2, draws)) * seen.std(axis=1, ddof=1)[:, None]
+    true = np.array([[spreads[0] ** 2, r * spreads.prod(axis=0)], [r * spreads.prod(axis=0), spreads[1] ** 2]])
+    if same:
+        noise = stats.invwishart(freedom[0] + 1, freedom[0] * found).rvs(draws, random).transpose(1, 2, 0)
+    else:
+        factors = [f / random.chisquare(f, draws) if f else np.ones(draws) for f in freedom]
+        noise = found[:, :, None] * np.eye(2)[:, :, None] * np.array(factors)
+    weights = np.sqrt(np.prod([noise[i, i] / found[i, i] for i in range(2) if found[i, i]], axis=0))
+    true, both = (np.moveaxis(part, 2, 0) for part in (true, true + noise + examples[:, :, None]))
+    steps = np.linalg.svd(np.eye(5) - 1 / 5)[0][:, :4]  # four contrasts, each a pair of its own
+    away = seen @ steps
+    weights *= np.exp(sum(-np.log(np.linalg.det(both)) / 2 - inverse_form(both, pair) / 2 for pair in away.T))
+    some = random.choice(draws, 4000, p=weights / weights.sum())
+    gain = true[some] @ np.linalg.inv(both[some])
+    rest = np.linalg.cholesky(true[some] - gain @ true[some] + 1e-9 * np.eye(2))
+    truth = (gain @ away + rest @ random.normal(size=(4000, 2, 4))) @ steps.T
+    seeds = SeedNoise(found, freedom, same)
+    mine = true_scores(seen, examples + found, seeds)
+    accuracies, expected = ranked_alike(*mine), ranked_alike(truth[:, 0], truth[:, 1])
+    assert accuracies.mean() == pytest.approx(expected.mean(), abs=0.02)
+    for tail in (0.1, 0.5, 0.9):
+        costs = [
+            np.quantile(top_regret(np.broadcast_to(seen[0], late.shape), late, 1), tail)
+            for late in (mine[1], truth[:, 1])
+        ]
+        assert costs[0] == pytest.approx(costs[1], abs=0.1), tail
+
+
+def inverse_form(matrices: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """v' M^-1 v for each matrix [n, 2, 2]."""
+    return np.asarray(np.linalg.inv(matrices) @ vector @ vector)
+
+
+def test_the_noise_of_few_seeds_widens_a_cost_as_much_as_they_are_few() -> None:
+    random = np.random.default_rng(12)
+    seen = random.normal(size=(2, 9))
+    seen[1] += seen[0]
+    found = np.diag([0.1, 0.1])
+    drawn = seen[:, None] + np.sqrt(0.1) * random.normal(size=(2, 2000, 9))
+    ends = [same_mixtures(*seen, *drawn, SeedNoise(found, (f, f), True)) for f in (2, 6, 200)]
+    known = same_mixtures(*seen, *drawn)
+    widths = [one.regret[0][1] - one.regret[0][0] for one in (*ends, known) if one]
+    assert widths[0] > 1.2 * widths[2] and widths[0] > widths[1] > widths[2]
+    assert widths[2] == pytest.approx(widths[3], rel=0.05)
+
+
 def test_early_and_late_see_the_same_examples_and_seeds() -> None:
     """The late score is the early one: their true order is one, whatever is drawn. Drawn apart, it would not be."""
     random = np.random.default_rng(1)
@@ -100,6 +155,37 @@ def test_seeds_widen_it_and_one_seed_is_said_not_to_be_measured() -> None:
     assert tuple(map(str, decision_table(three).caveats)) == (
         "interval, same mixtures: other examples and seeds for these very mixtures",
     )
+
+
+def test_the_seeds_part_of_the_noise_is_that_of_the_draws() -> None:
+    """Of a mean over benchmarks, early and late, within a scale and between two."""
+    random = np.random.default_rng(13)
+    pt, sft = random.normal(0, 1.0, (2, 3, 6, 1)) + np.zeros((2, 3, 6, 50))  # all noise is the run's
+    panel = study_of(pt, sft)
+    drawn = draw(panel)
+    assert drawn
+    seeds = drawn.seed_noise(("240m", "PT"), ("240m", "SFT"), [panel.benchmarks.index(SLUG)])
+    assert seeds and seeds.freedom == (12, 12) and seeds.same_runs
+    runs = np.stack([pt[:, :, 0], sft[:, :, 0]])
+    within = runs - runs.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(seeds.covariance, np.einsum("asm,bsm->ab", within, within) / 12, rtol=1e-6)
+
+
+def test_the_table_counts_on_few_seeds() -> None:
+    """Two seeds of every mixture, six degrees of freedom: wider than if they told the noise exactly."""
+    random = np.random.default_rng(14)
+    pt, sft = random.normal(0, 1.0, (2, 2, 6, 1)) + random.normal(0, 2.0, (2, 1, 6, 1)) + np.zeros((2, 2, 6, 50))
+    panel = study_of(pt, sft)
+    drawn, column = draw(panel), panel.benchmarks.index(SLUG)
+    assert drawn
+    seen = [panel.matrix("240m", stage)[:, column] for stage in ("PT", "SFT")]
+    around = [drawn.values["240m", stage, "accuracy"][:, :, column] for stage in ("PT", "SFT")]
+    open_, known = (
+        same_mixtures(seen[0], seen[1], around[0], around[1], seeds)
+        for seeds in (drawn.seed_noise(("240m", "PT"), ("240m", "SFT"), [column]), None)
+    )
+    assert open_ and known and np.diff(open_.regret[0]) > np.diff(known.regret[0])
+    assert cells(panel)[REGRET_INTERVALS[0]] == open_.regret[0]
 
 
 def test_the_verdict_has_the_interval_of_the_cost() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -9,13 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from panels import panel_of
+from panels import panel_of, random_cube
 from scipy import stats
 
+from analysis.panel.panel import Panel
+from analysis.paper.numbers import category_of
 from analysis.protocols.decisions import decide, decide_on_average, pair_agreement, subsets, top_regret
+from analysis.rendering.table import RowVerdict
 from analysis.report.verdict import choices
 from analysis.stats import resampling as rs
-from analysis.tables.decisions import decision_table
+from analysis.tables.decisions import REGRET_INTERVALS, REGRETS, decision_table
+from configs.load import BENCHMARKS
 
 LEVELS = st.lists(st.integers(0, 4), min_size=6, max_size=6).map(lambda v: np.array(v) / 4)
 
@@ -160,3 +165,43 @@ def test_a_hundred_and_fifty_six_mixtures_with_ties() -> None:
     early = np.round(random.random(156), 2)
     unrelated, same = decide(early, random.random(156)).accuracy, decide(early, early).accuracy
     assert unrelated.p is not None and unrelated.p > 0.01 and same.p == pytest.approx(1 / (rs.DRAWS + 1))
+
+
+# ---------------------------------------------------------------------------------------------- nothing to decide
+
+
+def panel_at_chance(chance: dict[str, float], late_alike: tuple[str, ...] = ()) -> Panel:
+    """Ten standard errors above a chance of 0.25, but for some benchmarks; late scores of some are all alike."""
+    cube = random_cube(3)
+    names = list(BENCHMARKS)
+    for slug in late_alike:
+        cube["240m", "SFT", "accuracy"][:, names.index(slug)] = 0.6
+    panel = panel_of(cube)
+    levels = np.array([chance.get(slug, 0.25) for slug in names])
+    shape = panel.values["240m", "PT", "accuracy", "sum"].shape
+    values = {("240m", stage, "chance", ""): np.broadcast_to(levels, shape) for stage in ("PT", "SFT")}
+    stderrs = {("240m", stage, "accuracy", "sum"): np.full(shape, 0.02) for stage in ("PT", "SFT")}
+    return dataclasses.replace(panel, values=panel.values | values, stderrs=stderrs)
+
+
+def test_a_score_at_chance_or_constant_has_no_price() -> None:
+    """All of NLI is at chance or constant; of Science one benchmark is not."""
+    science = [slug for slug in BENCHMARKS if category_of()[slug] == "Science"]
+    chance = dict.fromkeys(("mnli", "qnli", "rte", *science[1:]), 0.9)
+    table = decision_table(panel_at_chance(chance, late_alike=("cb",)))
+    rows = {row.keys[2]: row for row in table.rows}
+    for name in ("mean of NLI", "MNLI", "QNLI", "RTE", "CB"):
+        said = table.values(rows[name])
+        early = "" if name in ("mean of NLI", "CB") else "240m PT, "
+        assert rows[name].no_claim == f"all at chance or constant ({early}240m SFT)"
+        assert rows[name].verdict is RowVerdict.NO_CLAIM and said["first early"] and said["best late"]
+        assert not any(said[column] for column in (*REGRETS, *REGRET_INTERVALS))
+    for name in ("mean of 20 benchmarks", "mean of Science", "mean of Semantic", "PIQA"):
+        assert not rows[name].no_claim and table.values(rows[name])[REGRETS[0]] is not None
+    assert any("there is no decision to price" in note for note in table.notes)
+
+
+def test_a_price_needs_no_chance_that_is_not_known() -> None:
+    table = decision_table(panel_of(random_cube(3)))
+    assert not any(row.no_claim for row in table.rows) and not any("to price" in note for note in table.notes)
+    assert all(table.values(row)[REGRETS[0]] is not None for row in table.rows)

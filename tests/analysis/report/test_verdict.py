@@ -13,8 +13,9 @@ from panels import panel_of
 from analysis.panel.panel import Panel
 from analysis.protocols.decisions import Protocol, protocols
 from analysis.protocols.replication import ONE_SEED
+from analysis.protocols.usable import above_chance
 from analysis.rendering.table import Table
-from analysis.report.verdict import Level, Signal, above_chance, choices, judge, verdicts
+from analysis.report.verdict import Level, Price, Signal, choices, judge, verdicts
 from analysis.stats.estimates import CONSTANT, Estimate, absent
 from analysis.tables.catalogue import build_tables
 from analysis.tables.decisions import decision_table
@@ -214,4 +215,14 @@ def test_choices_are_those_of_the_means(panel: Panel, tables: dict[str, Table]) 
         best = [m for m, x in zip(panel.mixtures, paid, strict=True) if x > paid.max() - 1e-9]
         assert choice.first == tuple(first) and choice.best == tuple(best)
         cost = paid.max() - np.mean([paid[panel.mixtures.index(m)] for m in first])
-        assert choice.regret == pytest.approx(cost) and choice.right == (set(first) <= set(best))
+        assert choice.right == (set(first) <= set(best))
+        ends = [(choice.early.split()[0], "PT"), ("mini_m", "SFT")]
+        mute = [
+            " ".join(end) for end in ends if not any(panel.benchmarks[b] in above_chance(panel, *end) for b in columns)
+        ]
+        if mute:
+            assert choice.price is Price.NOTHING and choice.regret is choice.regret_interval is None
+            assert choice.no_price == f"all at chance or constant ({', '.join(mute)})"
+        else:
+            assert choice.regret == pytest.approx(cost) and choice.regret_interval and not choice.no_price
+    assert {choice.regret is None for choice in found} == {True, False}

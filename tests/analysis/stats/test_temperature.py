@@ -139,3 +139,17 @@ def test_cells_may_come_in_parts() -> None:
 def test_folds_are_of_the_example_alone_and_about_equal() -> None:
     found = np.bincount([te.fold_of(f"validation/{i}") for i in range(5000)], minlength=te.FOLDS)
     assert found.min() > 800 and te.fold_of("validation/7") == te.fold_of("validation/7")
+
+
+def test_a_temperature_at_the_edge_of_the_search_is_told() -> None:
+    """Answers that are always right want no temperature at all, and always wrong ones an endless one."""
+    random = np.random.default_rng(6)
+    relative = np.sort(-random.gamma(2.0, 1.0, (60, 4)).astype(np.float32), axis=1)[:, ::-1]
+    relative = np.ascontiguousarray(relative - relative[:, :1])
+    right, wrong = np.zeros(60, int), np.full(60, 3)
+    cells = [(relative, right), (relative, wrong), answers(7, 400, 2.0)]
+    found = [te.temperatures(curves_of([cell])[0], np.zeros(1, int))[1][0] for cell in cells]
+    assert te.at_edge(np.array([*found, np.nan])).tolist() == [True, True, False, False]
+    assert found[0] < 1.1 * te.EDGES[0] and found[1] > te.EDGES[1] / 1.1
+    log = np.log(te.EDGES)
+    assert te.at_edge(np.exp(np.array([log[0] + 0.1, log[1] - 0.1]))).tolist() == [False, False]

@@ -24,8 +24,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 import numpy as np
 
 from analysis.stats.association import pearson, permuted
-from analysis.stats.estimates import correlation_interval, fisher_interval, jackknife_interval
-from analysis.stats.resampling import all_orders, bca_interval, bootstrap_counts, percentile_interval, without_one
+from analysis.stats.estimates import correlation_interval, fisher_interval
+from analysis.stats.resampling import (
+    all_orders,
+    bca_interval,
+    bootstrap_counts,
+    jackknife_interval,
+    percentile_interval,
+    without_one,
+)
 from configs.artifacts import write_json
 from configs.errors import user_errors
 
