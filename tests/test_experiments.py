@@ -15,7 +15,7 @@ from configs.layout import PROJECT_ROOT
 sys.path.insert(0, str(PROJECT_ROOT / "tests" / "perf"))
 from experiments import EXPERIMENTS, main, run
 
-FAST = ("corrected_correlation", "decision_coverage", "interval_coverage")
+FAST = ("corrected_correlation", "decision_coverage", "interval_coverage", "scale_changes")
 NEED_REAL_DATA = ("many_files", "tokenize")
 
 

@@ -26,8 +26,9 @@ from analysis.rendering.table import NoteKind, Sheet, Table
 from analysis.rendering.writers import write_tables
 from analysis.report import reproduction, summary
 from analysis.report.benchmarks import pages
+from analysis.report.changes import scale_changes
 from analysis.report.tables import html_sheet, html_table
-from analysis.report.verdict import choices, verdicts
+from analysis.report.verdict import DISCOVERED, choices, verdicts
 from analysis.stats.estimates import Estimate
 from analysis.tables.catalogue import build_tables
 from analysis.tables.paper import describe_scales
@@ -125,6 +126,8 @@ def compose(
             seed_notes=[note.detail for note in by_name["table5"].caveats if note.kind is NoteKind.SEED_NOISE],
             tiles=summary.tiles(panel, declared),
             sentences=summary.sentences(by_name["table5"]),
+            changes=scale_changes(by_name.get("scale_differences"), by_name["table5"]),
+            discovered=DISCOVERED,
             comparisons=summary.compare_with_paper(by_name) if panel.beside_paper else [],
             paper_means=summary.paper_means(by_name["table5"]),
             parts=[("declared", "Declared and measured order", extra), *parts] if extra else parts,

@@ -91,6 +91,12 @@ EXPERIMENTS = {
         "ten actors, nodes and drivers of a Ray cluster killed while they score",
         tests=("tests/ray_eval/workers/test_ray_faults.py",),
     ),
+    "scale_changes": Experiment(
+        "errors and power of what the report says about changes with scale",
+        "coverage/scale_changes",
+        full=("--studies", "500"),
+        tiny=("--studies", "1"),
+    ),
     "score_cpu": Experiment("scoring beside lm-evaluation-harness", "score_throughput", ("--work", "{work}"), None),
     "statistics": Experiment("megabytes a second of the statistics of the pool", "bench_statistics", REAL, None),
     "study": Experiment("what the runner of a study costs", "study_overhead", ("--work", "{work}"), None),
