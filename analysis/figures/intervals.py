@@ -1,10 +1,13 @@
 """Numbers with their intervals, beside the paper's: the cross-stage figures and Figures 1, 5, 6, 7 and 12 to 14.
 
+Figures by web source show every source that a study has, and every pair of them.
+
 In: `Table`s. Out: `Figure`s of one form: facets side by side, a line for each name, a mark for each series in it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,10 +48,10 @@ def interval_figure(
     caption: str,
     rows: Iterable[tuple[Place, Row]],
     *,
-    bounds: tuple[float, float] | None = CORRELATIONS,
+    bounds: tuple[float, float] | Mapping[str, tuple[float, float]] = CORRELATIONS,
     heads: Mapping[str, str] | None = None,
 ) -> Figure:
-    """bounds: of every facet's axis; None: what the facet's numbers and intervals need. heads: facet -> its heading."""
+    """bounds: of every facet's axis, or of each one's. heads: facet -> its heading."""
     drawn = list(rows)
     facets, lines, series = (
         list(dict.fromkeys(getattr(place, field) for place, _ in drawn)) for field in ("facet", "line", "series")
@@ -60,10 +63,13 @@ def interval_figure(
     wide = (WIDTH - NAMES) / max(len(facets), 1)
     for f, facet in enumerate(facets):
         mine = [(place, row) for place, row in drawn if place.facet == facet]
-        low, high = bounds or _bounds([row for _, row in mine])
-        x = Axis(low, high, NAMES + f * wide + 16, NAMES + (f + 1) * wide - 22)
+        x = Axis(
+            *(bounds if isinstance(bounds, tuple) else bounds[facet]),
+            NAMES + f * wide + 16,
+            NAMES + (f + 1) * wide - 22,
+        )
         scene.text(x.start, 14, (heads or {}).get(facet, facet), "head")
-        scene.value_axis(x, x.ticks(4), 24, bottom, signed=True)
+        scene.value_axis(x, x.ticks(4), 24, bottom, signed=x.low < 0)
         for place, row in mine:
             top = 36 + height * lines.index(place.line)
             _draw_mark(scene, x, top + STEP * series.index(place.series), place, row, series)
@@ -103,15 +109,21 @@ def _draw_mark(scene: Scene, x: Axis, y: float, place: Place, row: Row, series: 
         scene.dot(x.clip(e.value), y, 3.8, look, tip)
 
 
-def _bounds(rows: Sequence[Row]) -> tuple[float, float]:
-    """Ends of an axis around zero that holds all numbers; intervals are cut at twice the largest number.
+def _bounds(rows: Sequence[Row], *, around_zero: bool) -> tuple[float, float]:
+    """Ends of an axis that holds all numbers; around_zero: with zero in the middle.
 
-    An interval over three points is so wide that it would squeeze all numbers into the middle.
+    An interval over three points is so wide that it would squeeze all numbers into the middle: intervals are cut at
+    twice the largest number, or where they leave the numbers by more than these spread.
     """
-    size = [abs(v) for row in rows for v in (row.estimate.value, row.paper) if v is not None]
-    ends = [abs(end) for row in rows for end in row.estimate.ends or ()]
-    top = min(max([*size, *ends]), 2 * max(size))
-    return -1.05 * top, 1.05 * top
+    numbers = [v for row in rows for v in (row.estimate.value, row.paper) if v is not None]
+    ends = [end for row in rows for end in row.estimate.ends or ()]
+    if around_zero:
+        largest = max(map(abs, numbers), default=0.0)
+        top = 1.05 * (min(max(map(abs, [*numbers, *ends]), default=0.0), 2 * largest) or 1.0)
+        return -top, top
+    low, high = min(numbers, default=0.0), max(numbers, default=1.0)
+    room = (high - low) or 1.0
+    return max(min([low, *ends]), low - room) - 0.05 * room, min(max([high, *ends]), high + room) + 0.05 * room
 
 
 def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
@@ -158,11 +170,6 @@ def _place_alignment(scale: str, stage: str, category: str, reading: str) -> Whe
     return (scale, category, stage) if reading == "averaged" else None
 
 
-def _place_web_difference(quantity: str, scale: str, stage: str, category: str, webs: str) -> Where:
-    unit = "accuracy, pp" if quantity == "accuracy" else "alignment"
-    return (f"{unit}, {stage}", category, scale) if webs == "FineWeb-Edu − RefinedWeb" else None
-
-
 def _place_code(scale: str, stage: str, category: str, benchmark: str) -> Where:
     return None if benchmark else (scale, category, stage)
 
@@ -186,13 +193,6 @@ FIGURES: dict[str, tuple[str, Callable[..., Where], str, str]] = {
         "Performance-confidence alignment by category (Figure 6)",
         "Equation 8 averaged over mixtures; its points are 4 to 7 benchmarks, so that intervals are wide.",
     ),
-    "figure13": (
-        "web_differences",
-        _place_web_difference,
-        "FineWeb-Edu minus RefinedWeb at equal code per cent (Figures 7, 12 and 13)",
-        "Differences of accuracy and alignment; t interval over the shares of code that both have. The two web "
-        "sources come with code sources of their own.",
-    ),
     "figure14": (
         "code_share",
         _place_code,
@@ -214,7 +214,61 @@ def category_figures(panel: Panel, tables: Mapping[str, Table]) -> dict[str, Fig
                 hue = panel.hue(category) if category in panel.categories else "mean"
                 rows.append((Place(facet, category, series, hue), row))
         if any(row.estimate.value is not None for _, row in rows):
-            # Differences of accuracy and of alignment have different units, so that no range fits both.
-            bounds = None if name == "figure13" else CORRELATIONS
-            figures[name] = interval_figure(name, title, caption, rows, bounds=bounds)
+            figures[name] = interval_figure(name, title, caption, rows)
     return figures
+
+
+# ---------------------------------------------------------------------------------------------- web sources
+
+PUBLISHED_PAIR = "FineWeb-Edu − RefinedWeb"
+SOURCES = "The web sources come with code sources of their own."
+
+
+def web_figures(panel: Panel, tables: Mapping[str, Table]) -> dict[str, Figure]:
+    """Figure 12 at each scale, and Figure 13 for every pair of web sources, by name; tables: by name."""
+    means, differences = (tables[name].rows if name in tables else () for name in ("web_means", "web_differences"))
+    figures = {}
+    # A line has no more signs than these; the table has every source.
+    for scale in panel.scales if len({row.keys[4] for row in means}) <= len(SIGNS) else ():
+        figures[f"figure12_{scale}"] = _web_figure(
+            panel,
+            f"figure12_{scale}",
+            f"Accuracy and alignment by web source, {scale} (Figure 12)",
+            f"Means over the mixtures of a web source, t interval over mixtures. {SOURCES}",
+            [row for row in means if row.keys[1] == scale],
+            series=4,
+            unit="%",
+        )
+    for pair in dict.fromkeys(row.keys[4] for row in differences):
+        name = "figure13" if pair == PUBLISHED_PAIR else f"figure13_{re.sub('[^a-z0-9]+', '_', pair.lower())}"
+        figures[name] = _web_figure(
+            panel,
+            name,
+            f"{pair.replace('−', 'minus')} at equal code per cent{' (Figures 7 and 13)' * (pair == PUBLISHED_PAIR)}",
+            f"Differences of accuracy and alignment; t interval over the shares of code that both have. {SOURCES}",
+            [row for row in differences if row.keys[4] == pair],
+            series=1,
+            unit="pp",
+        )
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _web_figure(
+    panel: Panel, name: str, title: str, caption: str, rows: Sequence[Row], *, series: int, unit: str
+) -> Figure | None:
+    """A facet for each quantity and stage; None where no number is known.
+
+    series: place of the series in the keys. unit: of accuracy, `%` or, for differences, `pp`.
+    """
+    facets: dict[str, list[tuple[Place, Row]]] = {}
+    for row in rows:
+        quantity, _, stage, category, _ = row.keys
+        facet = f"accuracy, {unit}, {stage}" if quantity == "accuracy" else f"{quantity}, {stage}"
+        facets.setdefault(facet, []).append((Place(facet, category, row.keys[series], panel.hue(category)), row))
+    # Accuracy and alignment have different units, so that no range fits both.
+    bounds = {facet: _bounds([row for _, row in drawn], around_zero=unit == "pp") for facet, drawn in facets.items()}
+    bounds |= {facet: CORRELATIONS for facet in facets if unit == "%" and facet.startswith("alignment")}
+    drawn = [place for facet in facets.values() for place in facet]
+    if all(row.estimate.value is None for _, row in drawn):
+        return None
+    return interval_figure(name, title, caption, drawn, bounds=bounds)

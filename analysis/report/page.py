@@ -62,7 +62,6 @@ NUMBERS = {
     "figure1": "category_means",
     "figure5": "coherence",
     "figure6": "table6",
-    "figure13": "web_differences",
     "figure14": "code_share",
     "figure15": "code_share",
     "cross_stage_accuracy": "table5",
@@ -132,7 +131,7 @@ def compose(
             paper_means=summary.paper_means(by_name["table5"]),
             parts=[("declared", "Declared and measured order", extra), *parts] if extra else parts,
             absent=ABSENT,
-            numbers=_numbers(panel, by_name),
+            numbers=_numbers(panel, by_name, [figure.name for figure in drawn["data"]]),
             tables=[*map(html_sheet, settings), *map(html_table, tables)],
             missing=reproduction.missing_cells(panel),
             facts=reproduction.facts(panel),
@@ -148,9 +147,14 @@ def _template(name: str) -> str:
     return (TEMPLATES / name).read_text()
 
 
-def _numbers(panel: Panel, tables: dict[str, Table]) -> dict[str, tuple[str, str]]:
-    """Figure -> (address on the page, title) of the table that has its numbers, if this study has it."""
+def _numbers(panel: Panel, tables: dict[str, Table], by_source: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Figure -> (address on the page, title) of the table that has its numbers, if this study has it.
+
+    by_source: names of figures, among them those of `web_figures`, which depend on the study's web sources.
+    """
     known = NUMBERS | {f"reliability_{scale}": "calibration" for scale in panel.scales}
+    known |= {figure: "web_means" for figure in by_source if figure.startswith("figure12_")}
+    known |= {figure: "web_differences" for figure in by_source if figure.startswith("figure13")}
     found = {
         figure: (f"#table-{name}", re.split(r"[.:?]", tables[name].title)[0])
         for figure, name in known.items()
