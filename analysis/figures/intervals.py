@@ -1,13 +1,10 @@
-"""Numbers with their intervals, beside the paper's: the cross-stage figures and Figures 1, 5, 6, 7 and 12 to 14.
-
-Figures by web source show every source that a study has, and every pair of them.
+"""Numbers with their intervals, beside the paper's: the cross-stage figures and Figures 1, 5, 6 and 14.
 
 In: `Table`s. Out: `Figure`s of one form: facets side by side, a line for each name, a mark for each series in it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -109,23 +106,6 @@ def _draw_mark(scene: Scene, x: Axis, y: float, place: Place, row: Row, series: 
         scene.dot(x.clip(e.value), y, 3.8, look, tip)
 
 
-def _bounds(rows: Sequence[Row], *, around_zero: bool) -> tuple[float, float]:
-    """Ends of an axis that holds all numbers; around_zero: with zero in the middle.
-
-    An interval over three points is so wide that it would squeeze all numbers into the middle: intervals are cut at
-    twice the largest number, or where they leave the numbers by more than these spread.
-    """
-    numbers = [v for row in rows for v in (row.estimate.value, row.paper) if v is not None]
-    ends = [end for row in rows for end in row.estimate.ends or ()]
-    if around_zero:
-        largest = max(map(abs, numbers), default=0.0)
-        top = 1.05 * (min(max(map(abs, [*numbers, *ends]), default=0.0), 2 * largest) or 1.0)
-        return -top, top
-    low, high = min(numbers, default=0.0), max(numbers, default=1.0)
-    room = (high - low) or 1.0
-    return max(min([low, *ends]), low - room) - 0.05 * room, min(max([high, *ends]), high + room) + 0.05 * room
-
-
 def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
     """Table 5, a line for each benchmark and a facet for each scale."""
     heads = {}
@@ -216,59 +196,3 @@ def category_figures(panel: Panel, tables: Mapping[str, Table]) -> dict[str, Fig
         if any(row.estimate.value is not None for _, row in rows):
             figures[name] = interval_figure(name, title, caption, rows)
     return figures
-
-
-# ---------------------------------------------------------------------------------------------- web sources
-
-PUBLISHED_PAIR = "FineWeb-Edu − RefinedWeb"
-SOURCES = "The web sources come with code sources of their own."
-
-
-def web_figures(panel: Panel, tables: Mapping[str, Table]) -> dict[str, Figure]:
-    """Figure 12 at each scale, and Figure 13 for every pair of web sources, by name; tables: by name."""
-    means, differences = (tables[name].rows if name in tables else () for name in ("web_means", "web_differences"))
-    figures = {}
-    # A line has no more signs than these; the table has every source.
-    for scale in panel.scales if len({row.keys[4] for row in means}) <= len(SIGNS) else ():
-        figures[f"figure12_{scale}"] = _web_figure(
-            panel,
-            f"figure12_{scale}",
-            f"Accuracy and alignment by web source, {scale} (Figure 12)",
-            f"Means over the mixtures of a web source, t interval over mixtures. {SOURCES}",
-            [row for row in means if row.keys[1] == scale],
-            series=4,
-            unit="%",
-        )
-    for pair in dict.fromkeys(row.keys[4] for row in differences):
-        name = "figure13" if pair == PUBLISHED_PAIR else f"figure13_{re.sub('[^a-z0-9]+', '_', pair.lower())}"
-        figures[name] = _web_figure(
-            panel,
-            name,
-            f"{pair.replace('−', 'minus')} at equal code per cent{' (Figures 7 and 13)' * (pair == PUBLISHED_PAIR)}",
-            f"Differences of accuracy and alignment; t interval over the shares of code that both have. {SOURCES}",
-            [row for row in differences if row.keys[4] == pair],
-            series=1,
-            unit="pp",
-        )
-    return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def _web_figure(
-    panel: Panel, name: str, title: str, caption: str, rows: Sequence[Row], *, series: int, unit: str
-) -> Figure | None:
-    """A facet for each quantity and stage; None where no number is known.
-
-    series: place of the series in the keys. unit: of accuracy, `%` or, for differences, `pp`.
-    """
-    facets: dict[str, list[tuple[Place, Row]]] = {}
-    for row in rows:
-        quantity, _, stage, category, _ = row.keys
-        facet = f"accuracy, {unit}, {stage}" if quantity == "accuracy" else f"{quantity}, {stage}"
-        facets.setdefault(facet, []).append((Place(facet, category, row.keys[series], panel.hue(category)), row))
-    # Accuracy and alignment have different units, so that no range fits both.
-    bounds = {facet: _bounds([row for _, row in drawn], around_zero=unit == "pp") for facet, drawn in facets.items()}
-    bounds |= {facet: CORRELATIONS for facet in facets if unit == "%" and facet.startswith("alignment")}
-    drawn = [place for facet in facets.values() for place in facet]
-    if all(row.estimate.value is None for _, row in drawn):
-        return None
-    return interval_figure(name, title, caption, drawn, bounds=bounds)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from analysis.figures.__main__ import chosen_formats, main
+from analysis.figures.by_data import bounds_of
 from analysis.figures.catalogue import TABLES, sections
-from analysis.figures.intervals import _bounds, cross_stage
+from analysis.figures.intervals import cross_stage
 from analysis.figures.matrices import matrix_figure
 from analysis.figures.overview import accuracy_heatmap, alignment_scatter, seed_noise
 from analysis.panel.panel import OWN_HUES, Panel
@@ -91,12 +92,12 @@ def test_every_web_source_is_in_the_figures_by_web_source(
 
 def test_an_axis_of_levels_holds_its_numbers_and_cuts_wide_intervals() -> None:
     rows = [Row((), Estimate(v, low=v - wide, high=v + wide)) for v, wide in ((40.0, 90.0), (60.0, 1.0))]
-    low, high = _bounds(rows, around_zero=False)
+    low, high = bounds_of(rows, around_zero=False)
     assert (low, high) == pytest.approx((19.0, 81.0))
-    low, high = _bounds(rows, around_zero=True)
+    low, high = bounds_of(rows, around_zero=True)
     assert -low == high == pytest.approx(1.05 * 120)
-    assert _bounds([Row((), Estimate(None))], around_zero=True) == pytest.approx((-1.05, 1.05))
-    assert _bounds([Row((), Estimate(7.0))], around_zero=False) == pytest.approx((6.95, 7.05))
+    assert bounds_of([Row((), Estimate(None))], around_zero=True) == pytest.approx((-1.05, 1.05))
+    assert bounds_of([Row((), Estimate(7.0))], around_zero=False) == pytest.approx((6.95, 7.05))
 
 
 def test_specifications_add_up(demo_figures: dict[str, Figure]) -> None:
