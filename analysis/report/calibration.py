@@ -52,6 +52,10 @@ def _number(row: Row) -> str:
     return f"{format_signed(row.estimate.value, 3)} {format_interval(row.estimate.ends, _three)}".strip()
 
 
+def _unsigned(row: Row) -> str:
+    return f"{row.estimate.value:.3f} {format_interval(row.estimate.ends, '{:.3f}'.format)}".strip()
+
+
 def _three(value: float) -> str:
     return format_signed(value, 3)
 
@@ -63,6 +67,6 @@ def _by_data(table: Table) -> str:
     known = [row for row in rows if row.estimate.value is not None]
     parts = []
     for grouping, unit in (("web source", ""), ("code per cent", " % code")):
-        mine = [f"{row.keys[3]}{unit} {row.estimate.value:.3f}" for row in known if row.keys[2] == grouping]
+        mine = [f"{row.keys[3]}{unit} {_unsigned(row)}" for row in known if row.keys[2] == grouping]
         parts += [", ".join(mine)] if mine else []
     return f"Expected calibration error at {scale} after {stage}: {'; '.join(parts)}." if parts else ""

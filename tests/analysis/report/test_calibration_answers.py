@@ -43,4 +43,4 @@ def test_a_study_has_all_answers(demo_tables: dict[str, Table]) -> None:
         assert ("which chance may make" in line) or row.q is None or row.q < 0.05
     rows = {row.keys: row for row in demo_tables["calibration_by_data"].rows}
     for grouping, group, words in (("web source", "DCLM", "DCLM"), ("code per cent", "35", "35 % code")):
-        assert f"{words} {rows['mini_m', 'SFT', grouping, group, 'all'].estimate.value:.3f}" in by_data
+        assert f"{words} {rows['mini_m', 'SFT', grouping, group, 'all'].estimate.value:.3f} [" in by_data
