@@ -28,6 +28,7 @@ from analysis.report import reproduction, summary
 from analysis.report.benchmarks import pages
 from analysis.report.calibration import calibration_answers
 from analysis.report.changes import scale_changes
+from analysis.report.sources import source_answers
 from analysis.report.tables import html_sheet, html_table
 from analysis.report.verdict import DISCOVERED, choices, verdicts
 from analysis.stats.estimates import Estimate
@@ -39,6 +40,8 @@ from configs.errors import ArtifactError
 from configs.layout import StudyFolder
 
 TEMPLATES = Path(__file__).parent / "templates"
+ANSWERS = {"calibration": "calibration_methods", "data": "web_differences"}
+"""Section -> the table that has more than the sentences before its figures."""
 SECTIONS = (
     ("transfer", "From pretraining to fine-tuning"),
     ("claims", "The paper's claims"),
@@ -132,10 +135,14 @@ def compose(
             sentences=summary.sentences(by_name["table5"]),
             changes=scale_changes(by_name.get("scale_differences"), by_name["table5"]),
             discovered=DISCOVERED,
-            answers={"calibration": list(calibration_answers(by_name))},
+            answers={
+                "calibration": list(calibration_answers(by_name)),
+                "data": list(source_answers(by_name.get("web_differences"))),
+            },
             comparisons=summary.compare_with_paper(by_name) if panel.beside_paper else [],
             paper_means=summary.paper_means(by_name["table5"]),
             parts=[("declared", "Declared and measured order", extra), *parts] if extra else parts,
+            answer_tables=ANSWERS,
             absent=ABSENT,
             numbers=_numbers(panel, by_name, [figure.name for figures in drawn.values() for figure in figures]),
             tables=[*map(html_sheet, settings), *map(html_table, tables)],
