@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = "4"
+VERSION = "5"
 KEYS = ("scale", "stage", "recipe", "mixture", "seed", "step", "tokens", "benchmark", "variant")
 """Columns that identify one cell."""
 COLUMNS = (*KEYS, "metric", "normalisation", "value", "n", "stderr", "fingerprint")
@@ -32,6 +32,15 @@ METRICS = {
     "brier_pt_scaled": "`brier` after the temperature of the pretrained checkpoint (SFT only)",
     "ece_scaled": "`ece` after a temperature that was fitted on other examples",
     "ece_pt_scaled": "`ece` after the temperature of the pretrained checkpoint (SFT only)",
+    "confidence_common_scaled": "`confidence` after one temperature for all benchmarks, fitted on other examples",
+    "nll_common_scaled": "`nll` after one temperature for all benchmarks, fitted on other examples",
+    "brier_common_scaled": "`brier` after one temperature for all benchmarks, fitted on other examples",
+    "ece_common_scaled": "`ece` after one temperature for all benchmarks, fitted on other examples",
+    "accuracy_prior_corrected": "`accuracy` less the label prior of other examples (fixed candidates only)",
+    "confidence_prior_corrected": "`confidence` less the label prior of other examples (fixed candidates only)",
+    "nll_prior_corrected": "`nll` less the label prior of other examples (fixed candidates only)",
+    "brier_prior_corrected": "`brier` less the label prior of other examples (fixed candidates only)",
+    "ece_prior_corrected": "`ece` less the label prior of other examples (fixed candidates only)",
     "ties": "examples in which two or more candidates share the highest score (a count)",
     "uniform": "accuracy of uniform guessing: 1 / candidates, averaged over the examples",
     "chance": "`uniform`, or a larger share of the majority class where all rows have the same candidates",

@@ -21,6 +21,7 @@ FAST = (
     "decision_coverage",
     "interval_coverage",
     "printed_numbers",
+    "scale_changes",
     "seed_noise_coverage",
     "trust_rule",
 )

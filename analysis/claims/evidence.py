@@ -63,6 +63,10 @@ class Evidence(ABC):
     def code_effect(self, quantity: str, category: str) -> np.ndarray:
         """C.3.5: accuracy or alignment after PT, highest code percent less lowest within a web source, [scales]."""
 
+    @abstractmethod
+    def source_gap(self, category: str) -> np.ndarray:
+        """Table 11: accuracy after SFT in percentage points, DCLM less FineWeb-Edu at equal code percent, [scales]."""
+
     def members(self, category: str) -> list[int]:
         """Columns of the category's benchmarks."""
         return [i for i, slug in enumerate(self.benchmarks) if category_of()[slug] == category]
@@ -84,7 +88,7 @@ class Evidence(ABC):
 
 
 class PublishedEvidence(Evidence):
-    """Tables 5 to 10, and the coherences of Finding 8. What is only drawn, or only said in the text, is not known."""
+    """Tables 5 to 11, and the coherences of Finding 8. What is only drawn, or only said in the text, is not known."""
 
     benchmarks = BENCHMARKS
 
@@ -118,6 +122,11 @@ class PublishedEvidence(Evidence):
         if quantity == "accuracy":
             return np.full(len(SCALES), np.nan)
         return _printed("9", "{}", "PT", "45", category) - _printed("9", "{}", "PT", "25", category)
+
+    def source_gap(self, category: str) -> np.ndarray:
+        """The paper prints the large scale alone."""
+        dclm, educational = (numbers()["11", web, category] for web in ("DCLM", "FineWeb-Edu"))
+        return np.array([np.nan, dclm - educational])
 
 
 def _printed(*key: str) -> np.ndarray:

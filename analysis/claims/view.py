@@ -88,21 +88,30 @@ class View(Evidence):
             ]
         )
 
+    def category_accuracies(self, stage: str) -> np.ndarray:
+        """Mean accuracy of each category, [SCALES, CATEGORIES, mixtures]; NaN as in `alignments`."""
+        columns, scores = [self.members(category) for category in CATEGORIES], self.values[0, :, STAGES.index(stage)]
+        return np.array([[mean_over_benchmarks(scale[:, some], least=2) for some in columns] for scale in scores])
+
     @property
-    def accuracies(self) -> np.ndarray:
-        """Mean accuracy of each category after PT, [SCALES, CATEGORIES, mixtures]; NaN as in `alignments`."""
-        columns = [self.members(category) for category in CATEGORIES]
-        return np.array(
-            [[mean_over_benchmarks(pt[:, some], least=2) for some in columns] for pt in self.values[0, :, 0]]
-        )
+    def _sources(self) -> tuple[np.ndarray, np.ndarray]:
+        """Web source and code percent of each mixture, [mixtures] each."""
+        web = np.array(["" if design is None else design.web for design in self.designs], dtype=str)
+        code = np.array([np.nan if design is None else design.code_percent for design in self.designs], dtype=float)
+        return web, code
+
+    @cached_property
+    def source_gaps(self) -> np.ndarray:
+        """Accuracy after SFT in percentage points, DCLM less FineWeb-Edu, [SCALES, CATEGORIES]."""
+        web, code = self._sources
+        return contrast(100 * self.category_accuracies("SFT"), web == "DCLM", web == "FineWeb-Edu", code)
 
     @cached_property
     def effects(self) -> tuple[np.ndarray, np.ndarray]:
         """Effects of web source and of code percent after PT, [QUANTITIES, SCALES, CATEGORIES] each."""
-        web = np.array(["" if design is None else design.web for design in self.designs], dtype=str)
-        code = np.array([np.nan if design is None else design.code_percent for design in self.designs], dtype=float)
+        web, code = self._sources
         most, least = np.fmax.reduce(code, initial=np.nan), np.fmin.reduce(code, initial=np.nan)
-        compared = np.stack([self.accuracies, self.alignments[:, 0]])
+        compared = np.stack([self.category_accuracies("PT"), self.alignments[:, 0]])
         return (
             contrast(compared, web == "FineWeb-Edu", web == "RefinedWeb", code),
             contrast(compared, (code == most) & (most > least), code == least, web),
@@ -148,6 +157,9 @@ class View(Evidence):
 
     def code_effect(self, quantity: str, category: str) -> np.ndarray:
         return self.effects[1][QUANTITIES.index(quantity), :, CATEGORIES.index(category)]
+
+    def source_gap(self, category: str) -> np.ndarray:
+        return self.source_gaps[:, CATEGORIES.index(category)]
 
     def _pairs(self, metric: str, protocol: str) -> np.ndarray:
         return self.pairs[METRICS.index(metric), :, PROTOCOLS.index(protocol)]

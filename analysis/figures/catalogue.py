@@ -10,6 +10,7 @@ from pathlib import Path
 
 from analysis.figures import overview
 from analysis.figures.benchmarks import reliability_overview
+from analysis.figures.by_data import calibration_figures, web_figures
 from analysis.figures.claims import code_figure, specification_figure
 from analysis.figures.intervals import category_figures, cross_stage
 from analysis.figures.matrices import matrix_figures
@@ -18,7 +19,16 @@ from analysis.rendering.table import Table
 from configs.artifacts import write_text
 from configs.drawing.scene import Figure, style
 
-TABLES = ("table5", "table6", "coherence", "category_means", "code_share", "web_differences")
+TABLES = (
+    "table5",
+    "table6",
+    "coherence",
+    "category_means",
+    "code_share",
+    "web_means",
+    "web_differences",
+    "calibration_by_data",
+)
 """Tables whose numbers the figures show."""
 
 
@@ -36,7 +46,12 @@ def sections(panel: Panel, tables: Mapping[str, Table]) -> dict[str, list[Figure
         ],
         "calibration": [reliability_overview(panel, scale) for scale in panel.scales],
         "matrices": [by_category.get("figure5"), *matrix_figures(panel)],
-        "data": [by_category.get("figure13"), by_category.get("figure14"), code_figure(panel)],
+        "data": [
+            *web_figures(panel, tables).values(),
+            by_category.get("figure14"),
+            code_figure(panel),
+            *calibration_figures(panel, tables.get("calibration_by_data")).values(),
+        ],
         "noise": [overview.seed_noise(panel)],
     }
     return {section: [figure for figure in figures if figure is not None] for section, figures in drawn.items()}

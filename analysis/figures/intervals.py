@@ -1,4 +1,4 @@
-"""Numbers with their intervals, beside the paper's: the cross-stage figures and Figures 1, 5, 6, 7 and 12 to 14.
+"""Numbers with their intervals, beside the paper's: the cross-stage figures and Figures 1, 5, 6 and 14.
 
 In: `Table`s. Out: `Figure`s of one form: facets side by side, a line for each name, a mark for each series in it.
 """
@@ -45,10 +45,10 @@ def interval_figure(
     caption: str,
     rows: Iterable[tuple[Place, Row]],
     *,
-    bounds: tuple[float, float] | None = CORRELATIONS,
+    bounds: tuple[float, float] | Mapping[str, tuple[float, float]] = CORRELATIONS,
     heads: Mapping[str, str] | None = None,
 ) -> Figure:
-    """bounds: of every facet's axis; None: what the facet's numbers and intervals need. heads: facet -> its heading."""
+    """bounds: of every facet's axis, or of each one's. heads: facet -> its heading."""
     drawn = list(rows)
     facets, lines, series = (
         list(dict.fromkeys(getattr(place, field) for place, _ in drawn)) for field in ("facet", "line", "series")
@@ -60,10 +60,13 @@ def interval_figure(
     wide = (WIDTH - NAMES) / max(len(facets), 1)
     for f, facet in enumerate(facets):
         mine = [(place, row) for place, row in drawn if place.facet == facet]
-        low, high = bounds or _bounds([row for _, row in mine])
-        x = Axis(low, high, NAMES + f * wide + 16, NAMES + (f + 1) * wide - 22)
+        x = Axis(
+            *(bounds if isinstance(bounds, tuple) else bounds[facet]),
+            NAMES + f * wide + 16,
+            NAMES + (f + 1) * wide - 22,
+        )
         scene.text(x.start, 14, (heads or {}).get(facet, facet), "head")
-        scene.value_axis(x, x.ticks(4), 24, bottom, signed=True)
+        scene.value_axis(x, x.ticks(4), 24, bottom, signed=x.low < 0)
         for place, row in mine:
             top = 36 + height * lines.index(place.line)
             _draw_mark(scene, x, top + STEP * series.index(place.series), place, row, series)
@@ -101,19 +104,6 @@ def _draw_mark(scene: Scene, x: Axis, y: float, place: Place, row: Row, series: 
     else:
         look = "hollow" if place.hollow else place.hue if number == 0 else f"ring {place.hue}"
         scene.dot(x.clip(e.value), y, 3.8, look, tip)
-
-
-def _bounds(rows: Sequence[Row]) -> tuple[float, float]:
-    """Ends of an axis around zero that holds all numbers; intervals are cut at twice the largest number.
-
-    An interval over three points is so wide that it would squeeze all numbers into the middle.
-    """
-    size = [abs(v) for row in rows for v in (row.estimate.value, row.paper) if v is not None]
-    if not any(size):
-        return CORRELATIONS
-    ends = [abs(end) for row in rows for end in row.estimate.ends or ()]
-    top = min(max([*size, *ends]), 2 * max(size))
-    return -1.05 * top, 1.05 * top
 
 
 def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
@@ -160,11 +150,6 @@ def _place_alignment(scale: str, stage: str, category: str, reading: str) -> Whe
     return (scale, category, stage) if reading == "averaged" else None
 
 
-def _place_web_difference(quantity: str, scale: str, stage: str, category: str, webs: str) -> Where:
-    unit = "accuracy, pp" if quantity == "accuracy" else "alignment"
-    return (f"{unit}, {stage}", category, scale) if webs == "FineWeb-Edu − RefinedWeb" else None
-
-
 def _place_code(scale: str, stage: str, category: str, benchmark: str) -> Where:
     return None if benchmark else (scale, category, stage)
 
@@ -188,13 +173,6 @@ FIGURES: dict[str, tuple[str, Callable[..., Where], str, str]] = {
         "Performance-confidence alignment by category (Figure 6)",
         "Equation 8 averaged over mixtures; its points are 4 to 7 benchmarks, so that intervals are wide.",
     ),
-    "figure13": (
-        "web_differences",
-        _place_web_difference,
-        "FineWeb-Edu minus RefinedWeb at equal code per cent (Figures 7, 12 and 13)",
-        "Differences of accuracy and alignment; t interval over the shares of code that both have. The two web "
-        "sources come with code sources of their own.",
-    ),
     "figure14": (
         "code_share",
         _place_code,
@@ -216,7 +194,5 @@ def category_figures(panel: Panel, tables: Mapping[str, Table]) -> dict[str, Fig
                 hue = panel.hue(category) if category in panel.categories else "mean"
                 rows.append((Place(facet, category, series, hue), row))
         if any(row.estimate.value is not None for _, row in rows):
-            # Differences of accuracy and of alignment have different units, so that no range fits both.
-            bounds = None if name == "figure13" else CORRELATIONS
-            figures[name] = interval_figure(name, title, caption, rows, bounds=bounds)
+            figures[name] = interval_figure(name, title, caption, rows)
     return figures

@@ -141,15 +141,15 @@ def chance_adjusted(panel: Panel, scale: str, stage: str, metric: str) -> np.nda
 
 
 def _accuracy_and_confidence(
-    panel: Panel, scale: str, stage: str, category: str, adjusted: bool = False
+    panel: Panel, scale: str, stage: str, category: str, adjusted: bool = False, confidence: str = "confidence"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and confidence, [mixtures, benchmarks of the category] each; adjusted: for chance."""
     members = panel.members(category)
-    accuracy, confidence = (
+    hits, sure = (
         (chance_adjusted(panel, scale, stage, metric) if adjusted else panel.matrix(scale, stage, metric))[:, members]
-        for metric in ("accuracy", "confidence")
+        for metric in ("accuracy", confidence)
     )
-    return accuracy, confidence
+    return hits, sure
 
 
 def _without_gaps(accuracy: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -180,18 +180,25 @@ def row_correlations(accuracy: np.ndarray, confidence: np.ndarray) -> np.ndarray
 
 
 def alignment(
-    panel: Panel, scale: str, stage: str, category: str, reading: str, mixtures: Sequence[str] | None = None
+    panel: Panel,
+    scale: str,
+    stage: str,
+    category: str,
+    reading: str,
+    mixtures: Sequence[str] | None = None,
+    confidence: str = "confidence",
 ) -> Estimate:
     """Equation 8 for a group of mixtures (default: all), in one of `READINGS`.
 
     averaged: r of each mixture, then the mean. pooled: one r over all (mixture, benchmark) points. chance-adjusted: as
     averaged, after (x - 1/K) / (1 - 1/K). The interval is of as many points as there are benchmarks.
+    confidence: the metric that accuracy is aligned with, as scored or after a temperature (`confidence_scaled`).
     """
     names = panel.mixtures if mixtures is None else tuple(mixtures)
     rows = [panel.mixtures.index(name) for name in names]
-    sides = _accuracy_and_confidence(panel, scale, stage, category, reading == "chance-adjusted")
-    accuracy, confidence, whole = (part[rows] for part in _without_gaps(*sides))
-    a, c = accuracy[whole], confidence[whole]
+    sides = _accuracy_and_confidence(panel, scale, stage, category, reading == "chance-adjusted", confidence)
+    accuracy, sure, whole = (part[rows] for part in _without_gaps(*sides))
+    a, c = accuracy[whole], sure[whole]
     b = accuracy.shape[1]
     known: dict[str, Any] = {"n": b, "points": f"benchmarks, {len(a)} mixtures", "missing": len(names) - len(a)}
     if b < 3 or len(a) == 0:

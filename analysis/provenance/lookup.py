@@ -16,7 +16,7 @@ from analysis.panel.panel import Scope
 from analysis.paper.numbers import displays
 from analysis.rendering.table import Sheet, Table
 from analysis.rendering.writers import fields, grid
-from analysis.report.page import NUMBERS
+from analysis.report.page import NUMBERS, table_of_figure
 from analysis.scores.metrics import read_metrics
 from analysis.tables.catalogue import MAKERS
 from analysis.tables.settings import MAKERS as SETTINGS
@@ -39,9 +39,10 @@ def find_table(given: str) -> str:
     known = [*SETTINGS, *MAKERS, METRICS]
     by_name = {plain(name): NUMBERS.get(name, name) for name in (*known, *NUMBERS)}
     wanted = plain(f"table{given}" if given.isdigit() else given)
-    if wanted not in by_name:
+    found = by_name.get(wanted) or table_of_figure(wanted)
+    if found is None:
         raise ConfigError(f"no table {given!r}", valid=", ".join(known))
-    return by_name[wanted]
+    return found
 
 
 def find_rows(table: Table | Sheet, words: Sequence[str], scores: Sequence[str]) -> tuple[list[int], str | None]:

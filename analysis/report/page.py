@@ -10,7 +10,7 @@ read without JavaScript (templates/page.js), which adds sorting, filters, tips a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from analysis.figures.catalogue import sections, write_figures
@@ -25,9 +25,12 @@ from analysis.rendering.table import NoteKind, Sheet, Table
 from analysis.rendering.writers import write_tables
 from analysis.report import reproduction, summary
 from analysis.report.benchmarks import pages
+from analysis.report.calibration import calibration_answers
+from analysis.report.changes import scale_changes
+from analysis.report.sources import source_answers
 from analysis.report.tables import html_sheet, html_table
 from analysis.report.verdict import choices, verdicts
-from analysis.stats.estimates import Estimate
+from analysis.stats.estimates import FALSE_DISCOVERIES, Estimate
 from analysis.tables.catalogue import build_tables
 from analysis.tables.paper import describe_scales
 from analysis.tables.settings import settings_tables
@@ -38,6 +41,8 @@ from configs.errors import ArtifactError
 from configs.layout import StudyFolder
 
 TEMPLATES = Path(__file__).parent / "templates"
+ANSWERS = {"calibration": "calibration_methods", "data": "web_differences"}
+"""Section -> the table that has more than the sentences before its figures."""
 SECTIONS = (
     ("transfer", "From pretraining to fine-tuning"),
     ("claims", "The paper's claims"),
@@ -62,7 +67,6 @@ NUMBERS = {
     "figure1": "category_means",
     "figure5": "coherence",
     "figure6": "table6",
-    "figure13": "web_differences",
     "figure14": "code_share",
     "figure15": "code_share",
     "cross_stage_accuracy": "table5",
@@ -70,8 +74,12 @@ NUMBERS = {
     "specifications": "multiverse",
     "alignment": "table6",
     "seed_noise": "table5",
+    "ece_by_web": "calibration_by_data",
+    "ece_by_code": "calibration_by_data",
 } | {f"figure{number}": "matrix_similarity" for number in ("3", "4a", "4b", "8", "9", "10")}
 """Figure -> the table that has its numbers or, where it shows single cells, what follows from them."""
+BY_DATA = {"figure12": "web_means", "figure13": "web_differences"}
+"""The same of figures whose names go on with a scale or a pair of web sources."""
 
 
 def build_report(study: StudyFolder, average_seeds: bool = False) -> Path:
@@ -126,11 +134,18 @@ def compose(
             seed_notes=[note.detail for note in by_name["table5"].caveats if note.kind is NoteKind.SEED_NOISE],
             tiles=summary.tiles(panel, declared),
             sentences=summary.sentences(by_name["table5"], by_name["replication"]),
+            changes=scale_changes(by_name.get("scale_differences"), by_name["table5"]),
+            discovered=FALSE_DISCOVERIES,
+            answers={
+                "calibration": list(calibration_answers(by_name)),
+                "data": list(source_answers(by_name.get("web_differences"))),
+            },
             comparisons=summary.compare_with_paper(by_name) if panel.beside_paper else [],
             paper_means=summary.paper_means(by_name["table5"]),
             parts=[("declared", "Declared and measured order", extra), *parts] if extra else parts,
+            answer_tables=ANSWERS,
             absent=ABSENT,
-            numbers=_numbers(panel, by_name),
+            numbers=_numbers(panel, by_name, [figure.name for figures in drawn.values() for figure in figures]),
             tables=[*map(html_sheet, settings), *map(html_table, tables)],
             missing=reproduction.missing_cells(panel),
             facts=reproduction.facts(panel),
@@ -146,9 +161,16 @@ def _template(name: str) -> str:
     return (TEMPLATES / name).read_text()
 
 
-def _numbers(panel: Panel, tables: dict[str, Table]) -> dict[str, tuple[str, str]]:
+def table_of_figure(figure: str) -> str | None:
+    """The table that has a figure's numbers; None where no table has them."""
+    by_data = (table for prefix, table in BY_DATA.items() if figure.startswith(prefix))
+    return NUMBERS.get(figure) or next(by_data, None)
+
+
+def _numbers(panel: Panel, tables: dict[str, Table], figures: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Figure -> (address on the page, title) of the table that has its numbers, if this study has it."""
-    known = NUMBERS | {f"reliability_{scale}": "calibration" for scale in panel.scales}
+    known = {figure: table_of_figure(figure) for figure in figures}
+    known |= {f"reliability_{scale}": "calibration" for scale in panel.scales}
     found = {
         figure: (f"#table-{name}", re.split(r"[.:?]", tables[name].title)[0])
         for figure, name in known.items()

@@ -5,6 +5,7 @@ In: `Table`s. Out: `HtmlTable`s for templates/macros.html.j2; sorting and filter
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ class HtmlColumn:
 class HtmlCell:
     text: str
     cls: str = ""
+    """Empty for a plain number, which most cells are: the page is a tenth smaller than with a class on each."""
     exact: str = ""
     """The number behind a rounded text."""
 
@@ -38,6 +40,11 @@ class HtmlTable:
     inside: int = 0
     outside: int = 0
     """Rows whose interval holds the paper's number, and rows whose interval does not."""
+
+    @property
+    def short_title(self) -> str:
+        """The title up to its first colon, stop or question mark."""
+        return re.split(r"[.:?]", self.title)[0]
 
     @property
     def number(self) -> str:
@@ -57,7 +64,7 @@ def html_sheet(sheet: Sheet) -> HtmlTable:
     named = ["key"] * (shown.keys - 1) + ["name"]
     kinds = named + ["verdict" if heading == "verdict" else "" for heading in shown.header[shown.keys :]]
     columns = [HtmlColumn(*column) for column in zip(shown.header, kinds, strict=True)]
-    classes = ["verdict" if kind == "verdict" else "" for kind in kinds]
+    classes = ["verdict" if kind == "verdict" else "k" for kind in kinds]
     rows = [[HtmlCell(*cell) for cell in zip(row, classes, strict=True)] for row in shown.rows]
     return HtmlTable(sheet.name, sheet.title, columns, rows, shown.notes)
 
@@ -92,9 +99,9 @@ def _cell(table: Table, row: Row, field: Field, text: str, exact: bool) -> HtmlC
     if field.kind == "verdict":
         return HtmlCell(true_minus(text), "verdict" if row.verdict in COMPARED else "weak")
     if field.kind == "key":
-        return HtmlCell(text)
+        return HtmlCell(text, "k")
     number = field.exact(row)
     value = row.estimate.value if field.tinted and table.signed else None
     # Beyond 1 it is no correlation but, say, a difference in percentage points, for which there is no colour.
-    tint = f"n {diverging(value)}" if value is not None and abs(value) <= 1 else "n"
+    tint = diverging(value) if value is not None and abs(value) <= 1 else ""
     return HtmlCell(text, tint, f"{number:.5g}" if exact and number is not None else "")

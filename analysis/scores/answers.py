@@ -26,7 +26,8 @@ RIGHT = "right_"
 @dataclass(frozen=True)
 class Answers:
     cells: pd.DataFrame
-    """`KEYS`, checkpoint, temperature, n (examples) and fingerprint (of the score files) of each cell, sorted."""
+    """`KEYS`, checkpoint, temperature, fixed (whether all examples have the same candidates), n (examples) and
+    fingerprint (of the score files) of each cell, sorted."""
     example: np.ndarray
     """int32 [rows]: index into `examples`, ascending within a cell."""
     examples: tuple[str, ...]

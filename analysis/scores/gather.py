@@ -6,6 +6,7 @@ Files that contradict each other are refused (`analysis.scores.consistency`).
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,11 +18,13 @@ import pyarrow as pa
 
 from analysis.scores.answers import Answers
 from analysis.scores.consistency import check
-from analysis.scores.measures import MeasuredRows, measure
+from analysis.scores.measures import MeasuredRows, Measures, measure, select
 from analysis.scores.score_files import ScoreFile
 from analysis.stats import calibration
-from analysis.stats.temperature import Curves, fold_of, temperatures
+from analysis.stats.label_prior import LabelPriors
+from analysis.stats.temperature import Curves, common_temperatures, fold_of, temperatures
 from configs.artifacts import fingerprint
+from configs.load import BENCHMARKS, load_benchmark
 from configs.metrics import KEYS
 
 NUMBERS = ("seed", "step", "tokens")
@@ -49,16 +52,20 @@ def gather(files: Iterable[ScoreFile]) -> Answers:
     """Raises ArtifactError as the module says, and what reading the files raises."""
     paths, hashes, parts = [], [], []
     cells: dict[tuple[Any, ...], int] = {}
-    known, curves = _Names(), Curves.empty()
+    known, curves, priors = _Names(), Curves.empty(), LabelPriors.empty()
     for file in files:
         table, cell = _cell_by_cell(file.table, _cells(file, cells))
         example, measured = known.numbers(table), measure(table)
         part = _Part(cell, example, np.array(known.folds, np.int8)[example], measured)
         curves.add(cell, part.fold, measured.relative, measured.gold)
+        fixed = _fixed(cells)[cell]
+        priors.add(cell[fixed], part.fold[fixed], measured.relative[fixed])
         parts.append(part)
         paths.append(file.path)
         hashes.append(file.sha256)
     head = pd.DataFrame(list(cells), columns=[*KEYS, "checkpoint"])
+    head["fixed"] = _fixed(cells)
+    _correct_prior(head, priors, parts)
     _scale(head, curves, parts)
 
     order = head.sort_values([*KEYS, "checkpoint"]).index.to_numpy()
@@ -112,26 +119,79 @@ def _blocks(parts: list[_Part], number: np.ndarray) -> list[_Block]:
 
 
 def _scale(head: pd.DataFrame, curves: Curves, parts: list[_Part]) -> None:
-    """Add the temperature of each cell, and what it and that of its pretraining make of each example."""
+    """Add the temperature of each cell, and what it, its pretraining's and the common one make of each example."""
     alike = [name for name in KEYS if name != "benchmark"]
-    own, whole = temperatures(curves, head.groupby([*alike, "checkpoint"], sort=False).ngroup().to_numpy())
+    checkpoint = head.groupby([*alike, "checkpoint"], sort=False).ngroup().to_numpy()
+    (own, whole), common = temperatures(curves, checkpoint), common_temperatures(curves, checkpoint)
     head["temperature"] = whole
     before = _pretraining(head)
     inherited = np.where(before >= 0, whole[before], np.nan)
     for part in parts:
-        for suffix, temperature in (("scaled", own[part.cell, part.fold]), ("pt_scaled", inherited[part.cell])):
+        of_rows = {
+            "scaled": own[part.cell, part.fold],
+            "pt_scaled": inherited[part.cell],
+            "common_scaled": common[part.cell, part.fold],
+        }
+        for suffix, temperature in of_rows.items():
             some = part.measured
             if np.isnan(temperature).all():
-                unknown = np.full(len(temperature), np.float32(np.nan))
-                some.values.update(((f"{name}_{suffix}", "sum"), unknown) for name in ("confidence", "nll", "brier"))
+                names, unknown = ("confidence", "nll", "brier"), _unknown(len(temperature))
+                some.values.update(((f"{name}_{suffix}", "sum"), unknown) for name in names)
                 continue
             with np.errstate(invalid="ignore"):
                 logprob = some.relative / temperature.astype(np.float32)[:, None]
-                probability, nll = calibration.softmax_and_nll(logprob, some.gold)
-            some.values[f"confidence_{suffix}", "sum"] = probability.max(axis=1)
-            some.values[f"nll_{suffix}", "sum"] = nll
-            some.values[f"brier_{suffix}", "sum"] = calibration.brier(probability, some.gold)
+                _judge(some.values, suffix, logprob, some.gold, np.ones(len(logprob), bool))
         part.measured = replace(some, relative=np.empty((0, 0), np.float32))
+
+
+def _correct_prior(head: pd.DataFrame, priors: LabelPriors, parts: list[_Part]) -> None:
+    """Add what is left of each example without the label prior, NaN where candidates change from row to row."""
+    fixed, mean = head["fixed"].to_numpy(), priors.without_own_fold()
+    for part in parts:
+        some, rows = part.measured, fixed[part.cell]
+        if not rows.any():
+            names = ("accuracy", "confidence", "nll", "brier")
+            some.values.update(((f"{name}_prior_corrected", "sum"), _unknown(len(rows))) for name in names)
+            continue
+        logprob, gold = some.relative[rows], some.gold[rows]
+        logprob = logprob - mean[part.cell[rows], part.fold[rows], : logprob.shape[1]].astype(np.float32)
+        with np.errstate(invalid="ignore"):
+            _judge(some.values, "prior_corrected", logprob, gold, rows)
+            right = np.where(np.isnan(logprob).any(axis=1), np.float32(np.nan), select(logprob)[0] == gold)
+        some.values["accuracy_prior_corrected", "sum"] = _spread(right, rows)
+
+
+def _judge(values: Measures, suffix: str, logprob: np.ndarray, gold: np.ndarray, rows: np.ndarray) -> None:
+    """Add confidence, NLL and Brier score of corrected log-probabilities; rows: which they are of, bool [all rows]."""
+    probability, nll = calibration.softmax_and_nll(logprob, gold)
+    found = probability.max(axis=1), nll, calibration.brier(probability, gold)
+    for name, value in zip(("confidence", "nll", "brier"), found, strict=True):
+        values[f"{name}_{suffix}", "sum"] = _spread(value, rows)
+
+
+def _spread(some: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Values of the rows that are marked, at their places; NaN elsewhere."""
+    if rows.all():
+        return some
+    out = _unknown(len(rows))
+    out[rows] = some
+    return out
+
+
+def _unknown(rows: int) -> np.ndarray:
+    return np.full(rows, np.float32(np.nan))
+
+
+def _fixed(cells: Iterable[tuple[Any, ...]]) -> np.ndarray:
+    """Whether all examples of each cell have the same candidates, bool [cells]; cells: `KEYS` and checkpoint."""
+    slug, variant = KEYS.index("benchmark"), KEYS.index("variant")
+    return np.array([has_fixed_candidates(cell[slug], cell[variant]) for cell in cells], bool)
+
+
+@functools.cache
+def has_fixed_candidates(slug: str, variant: str) -> bool:
+    """False for benchmarks that are not known here."""
+    return slug in BENCHMARKS and load_benchmark(slug).fixed_in(variant.split("/")[0])
 
 
 def _pretraining(head: pd.DataFrame) -> np.ndarray:

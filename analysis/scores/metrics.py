@@ -27,7 +27,6 @@ from analysis.stats.example_bootstrap import calibration_errors, counts, f1_erro
 from configs.artifacts import atomic_file
 from configs.errors import ArtifactError, unprintable
 from configs.layout import StudyFolder
-from configs.load import BENCHMARKS, load_benchmark
 from configs.metrics import COLUMNS, F1_BENCHMARKS, KEYS, METRICS, NORMALISATIONS, VERSION
 from configs.untrusted.checks import parse_json, understood
 from configs.untrusted.parquet import metadata_of, read_parquet, read_schema
@@ -47,7 +46,7 @@ def compute(answers: Answers) -> pd.DataFrame:
     stderr is the sample standard deviation over examples / sqrt(n), as lm-evaluation-harness reports it; of AUROC it is
     DeLong's, of calibration errors and F1 a bootstrap's over examples.
     """
-    head = answers.cells.drop(columns=["checkpoint", "temperature"])
+    head = answers.cells.drop(columns=["checkpoint", "temperature", "fixed"])
     out = []
     for metric, name, value, stderr in _metrics(answers):
         assert metric in METRICS and name in NORMALISATIONS
@@ -89,16 +88,11 @@ def _sums(values: np.ndarray, starts: np.ndarray, n: np.ndarray) -> tuple[np.nda
 def _chance(answers: Answers) -> np.ndarray:
     """`uniform`, or a larger share of the majority class where all rows have the same candidates; [cells]."""
     cells, n = answers.cells, answers.cells["n"].to_numpy()
-    fixed = {
-        (slug, variant): slug in BENCHMARKS and load_benchmark(slug).fixed_in(variant.split("/")[0])
-        for slug, variant in set(zip(cells["benchmark"], cells["variant"], strict=True))
-    }
     classes = int(answers.gold.max()) + 1
     counts = np.bincount(answers.cell * classes + answers.gold, minlength=len(cells) * classes)
     majority = counts.reshape(len(cells), classes).max(axis=1) / n
-    same = np.array([fixed[cell] for cell in zip(cells["benchmark"], cells["variant"], strict=True)], bool)
     uniform = np.add.reduceat(answers.values["uniform", ""], answers.starts) / n
-    return np.maximum(uniform, np.where(same, majority, 0.0))
+    return np.maximum(uniform, np.where(cells["fixed"], majority, 0.0))
 
 
 def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndarray | float]]:
@@ -116,12 +110,14 @@ def _of_whole_cells(answers: Answers) -> Iterator[tuple[str, np.ndarray, np.ndar
             yield "brier_calibration", parts.calibration, np.nan
             yield "brier_resolution", parts.resolution, np.nan
             yield "brier_uncertainty", parts.uncertainty, np.nan
-    for suffix in ("scaled", "pt_scaled"):
+    corrected = answers.values["accuracy_prior_corrected", "sum"] > 0
+    answered = {"scaled": right, "pt_scaled": right, "common_scaled": right, "prior_corrected": corrected}
+    for suffix, hit in answered.items():
         scaled = answers.values[f"confidence_{suffix}", "sum"]
         known = np.isfinite(np.add.reduceat(scaled, answers.starts))
         sure_scaled = np.nan_to_num(scaled)
         bin_ = calibration.width_bins(sure_scaled)
-        error = calibration.reliability_diagram(sure_scaled, right, cell, cells, bin_).expected_error
+        error = calibration.reliability_diagram(sure_scaled, hit, cell, cells, bin_).expected_error
         yield f"ece_{suffix}", np.where(known, error, np.nan), np.nan
     yield "temperature", answers.cells["temperature"].to_numpy(), np.nan
     yield "auroc", *calibration.auroc(sure, right, cell, cells, order)

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from analysis.stats.resampling import TOLERANCE, fisher_z, jackknife_interval
+from analysis.stats.resampling import DRAWS, SEED, Orders, fisher_z, jackknife_interval
 
 Z95 = 1.959963984540054
 FALSE_DISCOVERIES = 0.05
 """Rate of false discoveries that q-values up to it keep."""
+EVERY_FLIP_UP_TO = 12
+"""Pairs whose signs are flipped in all ways: 4,096."""
 CONSTANT = "no variation"
 """Reason of a number that is missing because all points are alike, and not because one was not measured."""
 
@@ -135,22 +137,29 @@ def t_interval(values: np.ndarray) -> tuple[float | None, float | None]:
 
 
 def paired_difference(differences: np.ndarray, points: str) -> Estimate:
-    """Mean of paired differences [n] (NaN: a pair lacks a side), t interval, p by flipping signs (2^n, all of them)."""
+    """Mean of paired differences [n] (NaN: a pair lacks a side), t interval, p by flipping signs.
+
+    All 2^n flips where n is at most `EVERY_FLIP_UP_TO`, else random ones.
+    """
     values = differences[np.isfinite(differences)]
     n = len(values)
     known: dict[str, Any] = {"n": n, "points": points, "missing": len(differences) - n}
     if n == 0:
         return absent("no pair measured", **known)
-    signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
-    size = np.abs(signs @ values / n)
-    p, smallest = (np.mean(size >= least - TOLERANCE) for least in (abs(values.mean()), size.max()))
+    every = n <= EVERY_FLIP_UP_TO
+    if every:
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
+    else:
+        signs = np.random.default_rng([SEED, n]).choice((1.0, -1.0), (DRAWS, n))
+    orders = Orders(signs, every, "all" if every else f"{DRAWS:,} draws")
+    mean = np.array(values.mean())
     return tested_estimate(
-        values.mean(),
+        mean,
         t_interval(values),
-        (p, smallest),
+        orders.p_value(mean, [signs @ values / n]),
         interval=f"t over {points}",
-        null=f"signs of {points} flipped (all)",
-        arrangements=len(signs),
+        null=f"signs of {points} flipped ({orders.words})",
+        arrangements=2**n,
         **known,
     )
 

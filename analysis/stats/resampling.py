@@ -82,10 +82,16 @@ def jackknife_interval(r: float | np.ndarray, left_out: np.ndarray) -> tuple[np.
     the true r in 94 to 97 % of studies, also with heavy tails, ties and skewed points, and the mean of several r, also
     of benchmarks that share a factor (tests/perf/coverage/interval_coverage.py, printed_numbers.py).
     """
+    low, high = pseudo_value_interval(fisher_z(r), fisher_z(left_out))
+    return np.tanh(low), np.tanh(high)
+
+
+def pseudo_value_interval(value: np.ndarray, left_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`jackknife_interval` of any statistic on its own scale."""
     points = len(left_out)
-    pseudo = points * fisher_z(r) - (points - 1) * fisher_z(left_out)
+    pseudo = points * value - (points - 1) * left_out
     half = stdtrit(points - 1, (1 + LEVEL) / 2) * pseudo.std(axis=0, ddof=1) / math.sqrt(points)
-    return np.tanh(pseudo.mean(axis=0) - half), np.tanh(pseudo.mean(axis=0) + half)
+    return pseudo.mean(axis=0) - half, pseudo.mean(axis=0) + half
 
 
 def percentile_interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

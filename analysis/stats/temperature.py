@@ -126,6 +126,14 @@ def temperatures(curves: Curves, checkpoint: np.ndarray) -> tuple[np.ndarray, np
     return np.exp(logs[:, :FOLDS]), np.exp(logs[:, FOLDS])
 
 
+def common_temperatures(curves: Curves, checkpoint: np.ndarray) -> np.ndarray:
+    """One temperature for all cells of a checkpoint, fitted on the other folds, [cells, folds]; each cell counts alike.
+
+    checkpoint: as in `temperatures`.
+    """
+    return np.exp(np.stack([_fits(curves, checkpoint, {left_out})[2] for left_out in range(FOLDS)], axis=1))
+
+
 def shrunk(own: np.ndarray, n: np.ndarray, common: np.ndarray, examples: np.ndarray | float) -> np.ndarray:
     """Logarithms of temperatures fitted on n examples, drawn towards the common one that counts for `examples`."""
     examples = np.broadcast_to(np.asarray(examples, float), own.shape)

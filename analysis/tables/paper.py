@@ -6,7 +6,7 @@ inside this run's 95 % interval. Every table carries Benjamini-Hochberg q-values
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -15,12 +15,26 @@ from analysis.panel.panel import STAGES, Panel, Scope
 from analysis.paper.numbers import TITLES, numbers
 from analysis.protocols import correlations as co
 from analysis.protocols.data_effects import web_difference
-from analysis.rendering.table import Row, Table, with_q_values
+from analysis.rendering.formats import format_estimate
+from analysis.rendering.table import Column, Note, Row, Table, with_q_values
 from analysis.stats import estimates as st
+from analysis.stats.estimates import Estimate
 from analysis.tables.transfer import transfer_table
 
 PAPER_READINGS = ("averaged", "pooled")
 """Readings of equation 8 that the paper's numbers may be of; it does not say which. It adjusts nothing for chance."""
+SCALED = Column("after temperature", format_estimate)
+"""Column of Tables 6, 8 and 9: the same alignment, of confidence after a temperature."""
+SCALED_NOTES = (
+    Note(
+        "after temperature: the same number of confidences that were divided by a temperature of their benchmark and "
+        "checkpoint, fitted on other examples"
+    ),
+    Note(
+        "a temperature brings a benchmark's mean confidence towards its accuracy, and so lifts the alignment over "
+        "benchmarks even where no single answer is told better from another"
+    ),
+)
 
 
 def describe_scales(panel: Panel) -> Iterator[str]:
@@ -47,9 +61,11 @@ def table6(panel: Panel) -> Table:
         for scale, stage, category, reading in product(panel.scales, STAGES, panel.categories, co.READINGS):
             estimate = co.alignment(panel, scale, stage, category, reading)
             paper = panel.paper_number(scale, "6", "{}", stage, category) if reading in PAPER_READINGS else None
-            yield Row((scale, stage, category, reading), estimate, paper)
+            scaled = _after_temperature(panel, scale, stage, category, reading)
+            yield Row((scale, stage, category, reading), estimate, paper, (scaled,))
 
-    return with_q_values("table6", f"Table 6. {TITLES[6]}", "scale stage category reading", rows())
+    title, keys = f"Table 6. {TITLES[6]}", "scale stage category reading"
+    return with_q_values("table6", title, keys, rows(), (SCALED,), caveats=SCALED_NOTES)
 
 
 def table7(panel: Panel) -> Table:
@@ -72,16 +88,14 @@ def table7(panel: Panel) -> Table:
 
 def table8(panel: Panel) -> Table:
     """Equation 8 over the mixtures of one web source."""
-    return with_q_values(
-        "table8", f"Table 8. {TITLES[8]}", "scale stage web_source category reading", _grouped(panel, "web", "8")
-    )
+    title, keys = f"Table 8. {TITLES[8]}", "scale stage web_source category reading"
+    return with_q_values("table8", title, keys, _grouped(panel, "web", "8"), (SCALED,), caveats=SCALED_NOTES)
 
 
 def table9(panel: Panel) -> Table:
     """Equation 8 over the mixtures of one code percent."""
-    return with_q_values(
-        "table9", f"Table 9. {TITLES[9]}", "scale stage code_percent category reading", _grouped(panel, "code", "9")
-    )
+    title, keys = f"Table 9. {TITLES[9]}", "scale stage code_percent category reading"
+    return with_q_values("table9", title, keys, _grouped(panel, "code", "9"), (SCALED,), caveats=SCALED_NOTES)
 
 
 def _grouped(panel: Panel, by: str, number: str) -> Iterator[Row]:
@@ -91,7 +105,16 @@ def _grouped(panel: Panel, by: str, number: str) -> Iterator[Row]:
                 estimate = co.alignment(panel, scale, stage, category, reading, mixtures)
                 paper = panel.paper_number(scale, number, "{}", stage, group, category)
                 paper = paper if reading in PAPER_READINGS else None
-                yield Row((scale, stage, group, category, reading), estimate, paper, brief=reading == "averaged")
+                extra = (_after_temperature(panel, scale, stage, category, reading, mixtures),)
+                yield Row((scale, stage, group, category, reading), estimate, paper, extra, brief=reading == "averaged")
+
+
+def _after_temperature(
+    panel: Panel, scale: str, stage: str, category: str, reading: str, mixtures: Sequence[str] | None = None
+) -> Estimate | None:
+    """Equation 8 of confidence after a temperature; None where it is not known."""
+    found = co.alignment(panel, scale, stage, category, reading, mixtures, "confidence_scaled")
+    return None if found.value is None else found
 
 
 def table10(panel: Panel) -> Table:

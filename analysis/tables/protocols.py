@@ -32,6 +32,9 @@ from analysis.stats.estimates import mean_over_benchmarks
 from analysis.tables.paper import category_accuracy
 from analysis.tables.transfer import paper_mean
 
+SMALL, LARGE = "r at the smaller", "r at the larger"
+"""Columns of the table of scale differences."""
+
 # ---------------------------------------------------------------------------------------------- Findings 2, 3, 7
 
 
@@ -116,7 +119,7 @@ def scale_table(panel: Panel) -> Table:
         "Change of the cross-stage correlation from one scale to the other (Finding 7)",
         "scales metric category benchmark",
         rows(),
-        tuple(Column(name, format_signed) for name in ("r at the smaller", "r at the larger")),
+        (Column(SMALL, format_signed), Column(LARGE, format_signed)),
         brief_extra=2,
         repeats_paper=True,
         caveats=_notes("paper: difference of its Table 5, rounded to ±0.01"),

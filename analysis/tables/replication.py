@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from analysis.panel.panel import Panel, Scope
 from analysis.protocols.decisions import protocols
-from analysis.protocols.replication import replicate
+from analysis.protocols.replication import Replication, replicate
+from analysis.protocols.usable import undecided
 from analysis.rendering.table import Column, Note, Row, Table, with_q_values
+from analysis.stats.estimates import absent
 from analysis.tables.decisions import protocol_keys
 
 MEANING = (
@@ -19,6 +23,7 @@ MEANING = (
     "one-sided: a small one says that the true correlation is above 0, not how far"
 )
 CORRECTION = "q: Benjamini and Bogomolov, over the pairs of early and late score and over the benchmarks of each"
+UNTESTED = Replication(absent("at chance or constant"))
 
 
 def replication_table(panel: Panel) -> Table:
@@ -27,11 +32,15 @@ def replication_table(panel: Panel) -> Table:
     def rows() -> Iterator[Row]:
         for protocol in protocols(panel):
             scales, stages = zip(protocol.early, protocol.late, strict=True)
-            pairs = replicate(panel.over_seeds(*protocol.early), panel.over_seeds(*protocol.late))
-            for slug, found in zip(panel.benchmarks, pairs, strict=True):
+            ends = (protocol.early, protocol.late)
+            # What ranks mixtures by nothing is not tested: fewer tests leave the others more power, and whether a
+            # benchmark is above chance says nothing of how its mixtures differ.
+            tested = np.flatnonzero(~np.any([undecided(panel, *end) for end in ends], axis=0))
+            found = dict(zip(tested, replicate(*(panel.over_seeds(*end)[:, :, tested] for end in ends)), strict=True))
+            for b, slug in enumerate(panel.benchmarks):
+                one = found.get(b, UNTESTED)
                 keys = (*protocol_keys(protocol), panel.displays[slug])
-                extra = (found.p_late_moved, found.p_runs_moved)
-                yield Row(keys, found.estimate, extra=extra, scope=Scope(scales, stages))
+                yield Row(keys, one.estimate, extra=(one.p_late_moved, one.p_runs_moved), scope=Scope(scales, stages))
 
     return with_q_values(
         "replication",

@@ -101,6 +101,12 @@ EXPERIMENTS = {
         "ten actors, nodes and drivers of a Ray cluster killed while they score",
         tests=("tests/ray_eval/workers/test_ray_faults.py",),
     ),
+    "scale_changes": Experiment(
+        "errors and power of what the report says about changes with scale",
+        "coverage/scale_changes",
+        full=("--studies", "500"),
+        tiny=("--studies", "1"),
+    ),
     "score_cpu": Experiment("scoring beside lm-evaluation-harness", "score_throughput", ("--work", "{work}"), None),
     "seed_noise_coverage": Experiment(
         "coverage of the interval of a cost where few seeds tell the noise",

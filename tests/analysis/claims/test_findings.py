@@ -382,6 +382,34 @@ def test_item_5() -> None:
         assert f.detail_5(code_view(TRADE | {key: -0.01 * np.sign(effect)})) is False
 
 
+def sources_view(gaps: dict[str, tuple[float, float]]) -> View:
+    """DCLM less FineWeb-Edu in accuracy after SFT, (small, large) in points; after PT it is the other way round."""
+    columns = {}
+    for category, pair in gaps.items():
+        for scale, stage in itertools.product(BOTH, BOTH):
+            # `made` multiplies by 0.1.
+            gap = 0.1 * pair[scale] * (1 if stage else -1)
+            for slug in MEMBERS[category][:2]:
+                columns["accuracy", scale, stage, slug] = by_web(3.0, 0.4, 0.4 + gap)
+    return made(columns)
+
+
+def test_dclm_matches_where_it_is_at_most_a_point_below_in_most_categories() -> None:
+    table_11 = {"Commonsense": 0.7, "Science": -0.3, "NLI": -0.3, "Semantic": 0.2}
+    view = sources_view({category: (-9.0, gap) for category, gap in table_11.items()})
+    assert [view.source_gap(c)[1] for c in table_11] == pytest.approx(list(table_11.values()))
+    assert [PublishedEvidence().source_gap(c)[1] for c in table_11] == pytest.approx(list(table_11.values()))
+    assert f.web_sources(view) is True and f.web_sources(PublishedEvidence()) is True
+
+    def answer(*large: float) -> bool | None:
+        return f.web_sources(sources_view({c: (9.0, gap) for c, gap in zip(CATEGORIES, large, strict=False)}))
+
+    assert answer(-0.9, -0.9, -0.9, -9.0) is True and answer(5.0, 5.0, 5.0, -9.0) is True
+    assert answer(-0.9, -0.9, -1.1, -1.1) is False and answer(-1.1, 5.0, 5.0, -1.1) is False
+    assert answer(5.0, 5.0, 5.0) is None  # nothing of Semantic
+    assert f.web_sources(replace(view, designs=(None,) * 9)) is None
+
+
 # ---------------------------------------------------------------------------------------------- thresholds
 
 
@@ -439,9 +467,9 @@ def test_what_the_papers_own_tables_say() -> None:
 
 def test_every_claim_is_listed_once_with_its_predicate() -> None:
     kinds = [claim.name.split()[0] for claim in f.CLAIMS]
-    assert (kinds.count("Finding"), kinds.count("Implication"), kinds.count("C.3.7")) == (13, 3, 5)
+    assert [kinds.count(kind) for kind in ("Finding", "Implication", "C.3.7", "C.4.3")] == [13, 3, 5, 1]
     predicates = [claim.predicate for claim in f.CLAIMS]
-    assert len(set(predicates)) == 21 and all(p.endswith(".") and len(p) > 40 for p in predicates)
+    assert len(set(predicates)) == 22 and all(p.endswith(".") and len(p) > 40 for p in predicates)
 
 
 @pytest.mark.parametrize("mixtures", [0, 1, 2])

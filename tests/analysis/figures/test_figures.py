@@ -12,6 +12,7 @@ import pytest
 from panels import panel_of, random_cube
 
 from analysis.figures.__main__ import chosen_formats, main
+from analysis.figures.by_data import bounds_of
 from analysis.figures.catalogue import TABLES, sections
 from analysis.figures.intervals import category_figures, cross_stage
 from analysis.figures.matrices import matrix_figure
@@ -20,6 +21,7 @@ from analysis.panel.panel import OWN_HUES, Panel
 from analysis.paper.numbers import CATEGORIES
 from analysis.rendering.pdf import light_style
 from analysis.rendering.table import Row, Table
+from analysis.stats.estimates import Estimate
 from analysis.tables.catalogue import build_tables
 from configs.drawing.scene import Figure, style
 from configs.errors import ConfigError
@@ -35,7 +37,8 @@ def tips(figure: Figure) -> list[str]:
 def test_every_figure_is_drawn_inside_its_canvas(demo_figures: dict[str, Figure]) -> None:
     numbers = {name for name in demo_figures if re.match(r"figure\d", name)}
     wanted = ("1", "3", "4a", "4b", "5", "6", "8", "9", "10", "13", "14", "15")
-    assert numbers == {f"figure{number}" for number in wanted}
+    by_source = {"12_mini_s", "12_mini_m", "13_dclm_refinedweb", "13_dclm_fineweb_edu"}
+    assert numbers == {f"figure{number}" for number in (*wanted, *by_source)}
     assert {"cross_stage_accuracy", "cross_stage_confidence", "specifications", "accuracy", "seed_noise"} <= set(
         demo_figures
     )
@@ -68,9 +71,39 @@ def test_a_mark_has_its_number_its_interval_and_the_papers(
     assert tips(demo_figures["figure6"]).count(wanted) == 3  # the mark, its interval, the paper's diamond
 
 
+def test_every_web_source_is_in_the_figures_by_web_source(
+    demo_panel: Panel, demo_tables: dict[str, Table], demo_figures: dict[str, Figure]
+) -> None:
+    """Each source has its means, and each pair of sources its differences, with the numbers of the tables."""
+    drawn = {name: tips(figure) for name, figure in demo_figures.items() if name.startswith(("figure12", "figure13"))}
+    for row in demo_tables["web_means"].rows:
+        quantity, scale, stage, category, web = row.keys
+        place = f"{category}, {'accuracy, %' if quantity == 'accuracy' else quantity}, {stage}, {web}: "
+        numbers = [tip for tip in drawn[f"figure12_{scale}"] if tip.startswith(place)]
+        assert numbers and f"{row.estimate.value:+.2f} [".replace("-", "−") in numbers[0], row.keys
+    webs = {design.web for design in demo_panel.design.values()}
+    assert webs == {"RefinedWeb", "FineWeb-Edu", "DCLM"}
+    files = {"DCLM − RefinedWeb": "13_dclm_refinedweb", "DCLM − FineWeb-Edu": "13_dclm_fineweb_edu"}
+    for row in demo_tables["web_differences"].rows:
+        quantity, scale, stage, category, pair = row.keys
+        place = f"{category}, {'accuracy, pp' if quantity == 'accuracy' else quantity}, {stage}, {scale}: "
+        numbers = [tip for tip in drawn[f"figure{files.get(pair, '13')}"] if tip.startswith(place)]
+        assert numbers and f"{row.estimate.value:+.2f} [".replace("-", "−") in numbers[0], row.keys
+
+
+def test_an_axis_of_levels_holds_its_numbers_and_cuts_wide_intervals() -> None:
+    rows = [Row((), Estimate(v, low=v - wide, high=v + wide)) for v, wide in ((40.0, 90.0), (60.0, 1.0))]
+    low, high = bounds_of(rows, around_zero=False)
+    assert (low, high) == pytest.approx((19.0, 81.0))
+    low, high = bounds_of(rows, around_zero=True)
+    assert -low == high == pytest.approx(1.05 * 120)
+    assert bounds_of([Row((), Estimate(None))], around_zero=True) == pytest.approx((-1.05, 1.05))
+    assert bounds_of([Row((), Estimate(7.0))], around_zero=False) == pytest.approx((6.95, 7.05))
+
+
 def test_specifications_add_up(demo_figures: dict[str, Figure]) -> None:
     counts = [re.search(r"in (\d+) specifications", tip) for tip in tips(demo_figures["specifications"])]
-    assert sum(int(found.group(1)) for found in counts if found) == 21 * 5 * 2 * 30
+    assert sum(int(found.group(1)) for found in counts if found) == 22 * 5 * 2 * 30
 
 
 def test_what_was_not_measured_is_not_drawn(demo_panel: Panel) -> None:

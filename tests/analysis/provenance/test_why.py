@@ -139,6 +139,7 @@ def test_words_that_name_no_single_number_are_refused_with_what_would(
 
 def test_a_table_has_several_spellings_and_none_is_guessed() -> None:
     assert find_table("Table 5") == find_table("5") == "table5" and find_table("figure6") == "table6"
+    assert find_table("Figure 12") == "web_means" and find_table("figure13_dclm_refinedweb") == "web_differences"
     with pytest.raises(ConfigError, match=r"valid: .*decisions"):
         find_table("deci")
 

@@ -30,6 +30,7 @@ from analysis.report.verdict import Choice, Price, choices, verdicts
 from analysis.stats.estimates import Estimate
 from analysis.tables.catalogue import build_tables
 from analysis.tables.decisions import decision_table
+from analysis.tables.replication import replication_table
 from analysis.tables.settings import settings_tables
 from analysis.tables.transfer import transfer_table
 from configs.drawing.scene import TEMPLATES, Figure, true_minus
@@ -210,8 +211,9 @@ def test_a_cost_is_named_by_what_is_known_of_its_noise(change: dict[str, Any], p
 def test_what_is_not_measured_is_not_counted_as_nothing() -> None:
     """Numbers without answers, seeds or chance: no benchmark is known to be noise, and none to be at chance."""
     given = panel_of(random_cube(0))
-    (line,) = summary.sentences(transfer_table(given))
-    assert line.endswith("how far mixtures differ by more than noise is not known: noise is not measured.")
+    untested, line = summary.sentences(transfer_table(given), replication_table(given))
+    assert untested.startswith("No correlation is tested between different seeds")
+    assert line.endswith("it is not known which rest on noise: noise is not measured.")
     (clear,) = (words for words in summary.tiles(given, {}) if "above chance" in words[1])
     assert clear == ("–", "benchmarks clearly above chance, 240m: chance or standard errors are not known")
     for choice in choices(given, decision_table(given)):

@@ -21,10 +21,13 @@ from analysis.scores.measures import select
 from analysis.scores.metrics import compute, read_metrics, write_metrics
 from analysis.scores.score_files import read_scores
 from analysis.stats.calibration import softmax_and_nll
+from analysis.stats.temperature import fold_of
 from configs.errors import ArtifactError
 from configs.layout import StudyFolder
+from configs.load import BENCHMARKS, load_benchmark
 from configs.metrics import COLUMNS
 
+CONFIDENCES = ("confidence", "confidence_scaled", "confidence_common_scaled")
 Write = Callable[..., Path]
 Row = Callable[..., dict[str, Any]]
 
@@ -222,6 +225,60 @@ def _check_probabilities(frame: pd.DataFrame, rows: list[dict[str, Any]], where:
     }
     for name, expected in parts.items():
         assert cell(frame, f"brier_{name}", **where)["value"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_label_priors_against_a_row_by_row_reference(demo: Path) -> None:
+    """Means over the rows of the other folds, subtracted; only where all rows have the same candidates."""
+    frame = read_metrics(StudyFolder(demo, "demo"))
+    rows = pq.read_table(sorted((demo / "demo/scores").rglob("*.parquet"))[7]).to_pylist()
+    for slug in ("mnli", "boolq", "commonsense_qa"):
+        mine = [r for r in rows if r["benchmark"] == slug]
+        where = {k: mine[0][k] for k in ("scale", "mixture", "seed", "stage", "benchmark")}
+        found: dict[str, list[float]] = {"accuracy": [], "confidence": [], "nll": [], "brier": []}
+        for one in mine:
+            others = [r["logprob_sum"] for r in mine if fold_of(r["example_id"]) != fold_of(one["example_id"])]
+            left = np.array(one["logprob_sum"]) - np.mean(others, axis=0)
+            probability = softmax(left)
+            found["accuracy"].append(float(left.argmax() == one["gold"]))
+            found["confidence"].append(float(probability.max()))
+            found["nll"].append(float(-np.log(probability[one["gold"]])))
+            found["brier"].append(float(((probability - np.eye(len(left))[one["gold"]]) ** 2).sum()))
+        for name, values in found.items():
+            value = cell(frame, f"{name}_prior_corrected", **where)
+            assert value["value"] == pytest.approx(np.mean(values), abs=1e-5) and value["n"] == 30
+        sure, right = np.array(found["confidence"]), np.array(found["accuracy"])
+        bins = [(sure > b / 15) & (sure <= (b + 1) / 15) for b in range(15)]
+        ece = sum(abs(sure[b].sum() - right[b].sum()) for b in bins) / len(sure)
+        assert cell(frame, "ece_prior_corrected", **where)["value"] == pytest.approx(ece, abs=1e-5)
+    corrected = frame[frame["metric"].str.endswith("_prior_corrected")]
+    fixed = {slug for slug in BENCHMARKS if load_benchmark(slug).fixed_candidates}
+    assert set(corrected["benchmark"]) == fixed and "piqa" not in fixed
+    assert set(frame.loc[frame["metric"] == "nll_common_scaled", "benchmark"]) == set(BENCHMARKS)
+
+
+def test_the_common_temperature_is_one_for_all_benchmarks_of_a_checkpoint(tmp_path: Path, writer: Write) -> None:
+    """Log-odds are divided by the same number in both benchmarks, and by one of its own in each."""
+    random, rows = np.random.default_rng(0), []
+    for slug, sharpness in (("piqa", 0.5), ("copa", 6.0)):
+        for i in range(400):
+            odds = sharpness * float(random.normal(0.7, 1))
+            rows.append(row(benchmark=slug, example_id=f"validation/{i}", logprob_sum=[-20.0, -20.0 - odds]))
+    writer(tmp_path / "demo/scores/a.parquet", rows)
+    answers = gather(read_scores(StudyFolder(tmp_path, "demo")))
+    plain, *corrected = (answers.values[name, "sum"] for name in CONFIDENCES)
+    folds = np.array([fold_of(answers.examples[i]) for i in answers.example])
+    sure = (plain > 0.55) & (plain < 0.95) & (folds == 0)
+    own, common = (
+        [
+            np.log(plain / (1 - plain))[at] / np.log(scaled / (1 - scaled))[at]
+            for at in (sure & (answers.cell == c) for c in (0, 1))
+        ]
+        for scaled in corrected
+    )
+    for temperatures in (*own, *common):
+        assert len(temperatures) > 5 and np.allclose(temperatures, temperatures[0], rtol=5e-3)
+    assert common[0][0] == pytest.approx(common[1][0], rel=5e-3)
+    assert own[0][0] > 1.1 * common[0][0] > 1.5 * own[1][0]
 
 
 def test_same_bytes_again_and_fingerprint_of_the_files(tmp_path: Path, study_maker: Callable[..., Path]) -> None:

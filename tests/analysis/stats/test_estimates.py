@@ -132,6 +132,17 @@ def test_paired_difference_by_hand() -> None:
     assert st.paired_difference(np.array([np.nan]), "shares").value is None
 
 
+def test_signs_of_many_pairs_are_flipped_at_random() -> None:
+    """Of 40 pairs there are 10^12 flips; SciPy's permutation test draws them too."""
+    values = np.random.default_rng(3).normal(0.35, 1, 40)
+    found = st.paired_difference(values, "benchmarks")
+    drawn = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=20_000, rng=np.random.default_rng(0)
+    )
+    assert found.p == pytest.approx(drawn.pvalue, abs=0.01) and 0.005 < drawn.pvalue < 0.2
+    assert found.arrangements == 2**40 and found.smallest_p == 1 / 10_001 and "10,000 draws" in found.null
+
+
 def test_mean_estimate_against_scipy() -> None:
     values = np.array([0.2, 0.5, 0.9])
     found, reference = st.mean_estimate(values, "mixtures"), stats.ttest_1samp(values, 0).confidence_interval(0.95)

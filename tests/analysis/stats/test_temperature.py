@@ -101,6 +101,24 @@ def test_small_benchmarks_lean_on_the_others_and_large_ones_do_not() -> None:
     assert whole == pytest.approx([1.0, 6.0], rel=0.1)
 
 
+def test_the_common_temperature_is_that_of_all_cells_alike_on_the_other_folds() -> None:
+    cells = [answers(60, 300, 1.0), answers(61, 3000, 6.0), answers(62, 300, 2.0)]
+    curves, folds = curves_of(cells)
+    found = te.common_temperatures(curves, np.array([0, 0, 1]))
+    assert np.array_equal(found[0], found[1]) and found[2].mean() == pytest.approx(2.0, rel=0.2)
+    for fold in range(te.FOLDS):
+
+        def loss(log_temperature: float, without: int = fold) -> float:
+            kept = [
+                (relative[f != without], gold[f != without]) for (relative, gold), f in zip(cells, folds, strict=True)
+            ]
+            scale = math.exp(log_temperature)
+            return float(sum(negative_log_likelihood(x / scale, gold).mean() for x, gold in kept[:2]))
+
+        best = minimize_scalar(loss, bounds=(-2, 5), method="bounded", options={"xatol": 1e-6})
+        assert math.log(found[0, fold]) == pytest.approx(best.x, abs=0.03)
+
+
 @given(st.floats(-1, 4), st.floats(-1, 4), st.integers(0, 10_000), st.sampled_from(te.PRIORS))
 def test_shrinking_goes_from_the_common_to_the_own(own: float, common: float, n: int, examples: float) -> None:
     found = float(te.shrunk(np.array([own]), np.array([float(n)]), np.array([common]), examples)[0])
