@@ -113,7 +113,7 @@ def compose(
     by_name = {table.name: table for table in tables}
     declared = read_declared(panel)
     extra = [declared_order(panel, declared)] if declared else []
-    found = verdicts(panel, by_name["table5"], by_name["decisions"], by_name["replication"])
+    found = verdicts(panel, by_name["table5"], by_name["decisions"], by_name.get("replication"))
     yaml = panel.study.config
     parts = [(name, title, drawn[name]) for name, title in SECTIONS]
     html = (
@@ -131,9 +131,10 @@ def compose(
             cost_notes=[note.detail for note in by_name["decisions"].caveats if note.kind is NoteKind.SAME_MIXTURES],
             describe_scales=describe_scales,
             enough_freedom=ENOUGH_FREEDOM,
+            replicated="replication" in by_name,
             seed_notes=[note.detail for note in by_name["table5"].caveats if note.kind is NoteKind.SEED_NOISE],
             tiles=summary.tiles(panel, declared),
-            sentences=summary.sentences(by_name["table5"], by_name["replication"]),
+            sentences=summary.sentences(by_name["table5"], by_name.get("replication")),
             changes=scale_changes(by_name.get("scale_differences"), by_name["table5"]),
             discovered=FALSE_DISCOVERIES,
             answers={

@@ -168,14 +168,14 @@ def tiles(panel: Panel, declared: dict[tuple[str, str], dict[str, Estimate]]) ->
             yield format_signed(sum(values) / len(values)), what
 
 
-def sentences(table5: Table, replication: Table) -> Iterator[str]:
+def sentences(table5: Table, replication: Table | None) -> Iterator[str]:
     """Sentences on how many correlations replicate, and on what Table 5 rests."""
-    tested = [row.q for row in replication.rows if row.q is not None]
+    tested = [row.q for row in replication.rows if row.q is not None] if replication else []
     yield (
         f"{sum(q <= FALSE_DISCOVERIES for q in tested)} of {len(tested)} correlations of an early with a late accuracy "
         f"replicate between different seeds (q at most {FALSE_DISCOVERIES:g})."
         if tested
-        else "No correlation is tested between different seeds: too few mixtures have a second one."
+        else "No correlation is tested between different seeds: no benchmark above chance has two of enough mixtures."
     )
     rows = [row for row in table5.rows if row.keys[2] != MEAN]
     unsupported, unknown = sum(bool(row.no_claim) for row in rows), sum(row.provisional for row in rows)

@@ -39,7 +39,7 @@ from analysis.protocols.noise import FLOOR, Noise, format_reliability, noise
 from analysis.protocols.usable import CLEAR, clearance
 from analysis.rendering.formats import format_estimate, format_per_cent, format_points
 from analysis.rendering.table import Row, Table
-from analysis.stats.estimates import CONSTANT, FALSE_DISCOVERIES, Estimate
+from analysis.stats.estimates import CONSTANT, FALSE_DISCOVERIES, Estimate, absent
 from analysis.tables.decisions import BEST, FIRST, REGRET_INTERVALS, REGRETS, protocol_keys
 
 HALF = 0.5
@@ -189,9 +189,11 @@ def _format_number(e: Estimate, null: float) -> str:
 # ---------------------------------------------------------------------------------------------- of a study
 
 
-def verdicts(panel: Panel, table5: Table, decisions: Table, replication: Table) -> dict[tuple[str, Protocol], Verdict]:
-    """Verdict on every benchmark (slug) under every protocol."""
-    repeated = {row.keys: row for row in replication.rows}
+def verdicts(
+    panel: Panel, table5: Table, decisions: Table, replication: Table | None
+) -> dict[tuple[str, Protocol], Verdict]:
+    """Verdict on every benchmark (slug) under every protocol; replication: None where nothing was tested."""
+    repeated = {row.keys: row for row in replication.rows} if replication else {}
     transfer = {(row.keys[0], row.keys[3]): row for row in table5.rows if row.keys[1] == "accuracy"}
     agreed = {row.keys: row for row in decisions.rows}
     ends = {end for protocol in protocols(panel) for end in (protocol.early, protocol.late)}
@@ -209,8 +211,8 @@ def verdicts(panel: Panel, table5: Table, decisions: Table, replication: Table) 
                 agreement=agreed[keys].estimate,
                 clearance=(float(above[early][b]), float(above[late][b])),
                 reliability=(float(sides[0].reliability[b]), float(sides[1].reliability[b])),
-                replication=repeated[keys].estimate,
-                q=repeated[keys].q,
+                replication=repeated[keys].estimate if keys in repeated else absent("at chance or constant"),
+                q=repeated[keys].q if keys in repeated else None,
                 unmeasured=tuple(_unmeasured(sides, b)),
                 r=row.estimate if row else None,
             )

@@ -1,7 +1,6 @@
 """Replication: does the early score of one run rank mixtures as the late score of another run does?
 
-In: `Panel` with several seeds. Out: `Table`; the report's verdict "trust" rests on it. Without a second seed its rows
-say so.
+In: `Panel`. Out: `Table`; the report's verdict "trust" rests on it. Its rows say so where there is no second seed.
 """
 
 from __future__ import annotations
@@ -12,18 +11,17 @@ import numpy as np
 
 from analysis.panel.panel import Panel, Scope
 from analysis.protocols.decisions import protocols
-from analysis.protocols.replication import Replication, replicate
+from analysis.protocols.replication import replicate
 from analysis.protocols.usable import undecided
 from analysis.rendering.table import Column, Note, Row, Table, with_q_values
-from analysis.stats.estimates import absent
 from analysis.tables.decisions import protocol_keys
 
 MEANING = (
     "only different seeds are compared, so that the luck that the checkpoints of one run share does not count; p is "
     "one-sided: a small one says that the true correlation is above 0, not how far"
 )
+UNTESTED = "benchmarks that are at chance or constant, early or late, are not tested and have no row"
 CORRECTION = "q: Benjamini and Bogomolov, over the pairs of early and late score and over the benchmarks of each"
-UNTESTED = Replication(absent("at chance or constant"))
 
 
 def replication_table(panel: Panel) -> Table:
@@ -35,12 +33,12 @@ def replication_table(panel: Panel) -> Table:
             ends = (protocol.early, protocol.late)
             # What ranks mixtures by nothing is not tested: fewer tests leave the others more power, and whether a
             # benchmark is above chance says nothing of how its mixtures differ.
-            tested = np.flatnonzero(~np.any([undecided(panel, *end) for end in ends], axis=0))
-            found = dict(zip(tested, replicate(*(panel.over_seeds(*end)[:, :, tested] for end in ends)), strict=True))
-            for b, slug in enumerate(panel.benchmarks):
-                one = found.get(b, UNTESTED)
-                keys = (*protocol_keys(protocol), panel.displays[slug])
-                yield Row(keys, one.estimate, extra=(one.p_late_moved, one.p_runs_moved), scope=Scope(scales, stages))
+            tested = np.flatnonzero(~np.any([undecided(panel, *end) for end in ends], axis=0)).tolist()
+            early, late = (panel.over_seeds(*end)[:, :, tested] for end in ends)
+            for b, found in zip(tested, replicate(early, late), strict=True):
+                keys = (*protocol_keys(protocol), panel.displays[panel.benchmarks[b]])
+                extra = (found.p_late_moved, found.p_runs_moved)
+                yield Row(keys, found.estimate, extra=extra, scope=Scope(scales, stages))
 
     return with_q_values(
         "replication",
@@ -50,7 +48,7 @@ def replication_table(panel: Panel) -> Table:
         (Column("p, late scores moved", "{:.2g}".format), Column("p, runs moved", "{:.2g}".format)),
         family_keys=2,
         brief_extra=2,
-        caveats=(Note(MEANING), Note(CORRECTION)),
+        caveats=(Note(MEANING), Note(CORRECTION), Note(UNTESTED)),
     )
 
 

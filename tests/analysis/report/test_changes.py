@@ -10,11 +10,12 @@ from panels import Cube, panel_of, random_cube
 from scipy.stats import false_discovery_control
 
 from analysis.panel.panel import Panel
-from analysis.rendering import drawing, formats
+from analysis.rendering import formats
 from analysis.report.changes import SHOWN, ScaleChanges, scale_changes
 from analysis.report.page import TEMPLATES
 from analysis.stats.estimates import FALSE_DISCOVERIES
 from analysis.tables.catalogue import build_tables
+from configs.drawing import scene
 
 SCALES = ("240m", "1b")
 
@@ -25,7 +26,7 @@ def answer(panel: Panel) -> ScaleChanges | None:
 
 
 def words(panel: Panel, changes: ScaleChanges | None) -> str:
-    template = drawing.environment(TEMPLATES).get_template("changes.html.j2")
+    template = scene.environment(TEMPLATES).get_template("changes.html.j2")
     page = template.render(panel=panel, changes=changes, formats=formats, discovered=FALSE_DISCOVERIES)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page)).replace("&nbsp;", " ")
 

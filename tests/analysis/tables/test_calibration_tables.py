@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from analysis.rendering.drawing import Figure
 from panels import panel_of, random_cube
 
 from analysis.figures.by_data import calibration_figures
@@ -16,6 +15,7 @@ from analysis.rendering.writers import as_text
 from analysis.stats.estimates import fisher_interval, paired_difference, t_interval
 from analysis.tables.calibration import COMPARISONS, FURTHER, MEASURES, comparison_table
 from analysis.tables.catalogue import build_tables
+from configs.drawing.scene import Figure
 from configs.load import BENCHMARKS, load_benchmark
 
 FIXED = [load_benchmark(slug).fixed_candidates for slug in BENCHMARKS]

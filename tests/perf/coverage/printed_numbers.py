@@ -154,7 +154,7 @@ def _rates(found: list[Shown]) -> dict[str, float]:
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=500, help="simulated for each true r (default: 500)")
+    parser.add_argument("--studies", type=int, default=300, help="simulated for each true r (default: 300)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers here, as JSON")
     options = parser.parse_args(argv)
     found: dict[str, Any] = {}
