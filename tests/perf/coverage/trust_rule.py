@@ -77,7 +77,8 @@ SPECIAL = {
     "one large seed": "the larger scale has one seed",
     "shared by scales": "run noise of the two scales correlates too (r 0.9)",
     "heavy tails": "differences have Student's t distribution with 4 degrees of freedom",
-    "own examples": "half of the checkpoint's own part of examples is the mixture's, at every seed, stage and scale",
+    "own examples": "half of the checkpoint's own part of examples is the mixture's at every seed, stage and scale: "
+    "mixtures differ on these examples, though not on others",
 }
 NULLS = ("no differences", "unrelated differences", "PT alone")
 
@@ -106,15 +107,19 @@ def related(setting: Setting) -> np.ndarray:
     return found
 
 
-def simulate(random: np.random.Generator, setting: Setting, studies: int) -> np.ndarray:
-    """Accuracies in percentage points, [4 scales and stages, seeds, mixtures, studies, benchmarks]; NaN: not scored."""
+def simulate(random: np.random.Generator, setting: Setting, studies: int) -> tuple[np.ndarray, np.ndarray]:
+    """(accuracies, noise): percentage points [4 scales and stages, seeds, mixtures, studies, benchmarks], NaN where not
+    scored; and the variance of a mixture's own examples [studies, benchmarks], which single answers tell.
+    """
     m, s = setting.mixtures, setting.seeds + 2 * (setting.special == "unequal seeds")
     values = np.repeat(_effects(random, setting, studies)[:, None], s, axis=1)
     values += setting.noise_pp * _run_noise(random, setting, (s, m, studies, BENCHMARKS))
     examples = np.exp(random.uniform(math.log(200), math.log(2_000), (studies, BENCHMARKS)))
     own = 100 * np.sqrt(0.25 * 0.5 / examples)
+    of_mixture = np.zeros_like(own)
     if setting.special == "own examples":
         own /= math.sqrt(2)
+        of_mixture = own**2
         values += own * random.normal(size=(m, studies, BENCHMARKS))
     values += own * random.normal(size=values.shape)
     if setting.special == "unequal seeds":
@@ -123,7 +128,7 @@ def simulate(random: np.random.Generator, setting: Setting, studies: int) -> np.
         values[:, random.random((s, m)) < 0.1] = np.nan
     if setting.special == "one large seed":
         values[2:, 1:] = np.nan
-    return values
+    return values, of_mixture
 
 
 def _effects(random: np.random.Generator, setting: Setting, studies: int) -> np.ndarray:
@@ -156,11 +161,14 @@ def _run_noise(random: np.random.Generator, setting: Setting, shape: tuple[int, 
     )
 
 
-def reliable(values: np.ndarray) -> np.ndarray:
-    """Whether a single run's reliability, by the spread of seeds, reaches the floor, bool [4, studies, benchmarks]."""
+def reliable(values: np.ndarray, of_mixture: np.ndarray) -> np.ndarray:
+    """Whether a single run's reliability reaches the floor, bool [4, studies, benchmarks].
+
+    Noise is the spread of seeds, which holds the examples' own part of a run, and that of a mixture's own examples.
+    """
     with np.errstate(invalid="ignore"):  # NaN, and below the floor, where no mixture has two seeds
         by_seed, observed = _variance(values), _variance(values[:, :1].swapaxes(1, 2))[:, 0]
-        return np.asarray(1 - mean_measured(by_seed, axis=1) / observed >= FLOOR)
+        return np.asarray(1 - (mean_measured(by_seed, axis=1) + of_mixture) / observed >= FLOOR)
 
 
 def _variance(values: np.ndarray) -> np.ndarray:
@@ -171,7 +179,7 @@ def _variance(values: np.ndarray) -> np.ndarray:
         return np.where(count > 1, np.nansum(deviations**2, axis=1) / (count - 1), np.nan)
 
 
-def trusted(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def trusted(values: np.ndarray, of_mixture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(by the test alone, with the floor of reliability), bool [studies, arrows, benchmarks] each."""
     studies = values.shape[3]
     p = []
@@ -183,14 +191,14 @@ def trusted(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mine = [arrow[study * BENCHMARKS : (study + 1) * BENCHMARKS] for arrow in p]
         q = np.array(benjamini_bogomolov(mine), dtype=float)  # None becomes NaN
         found[study] = q <= FALSE_DISCOVERIES
-    floor = reliable(values)
+    floor = reliable(values, of_mixture)
     above = np.stack([floor[early] & floor[late] for early, late in ARROWS], axis=1)
     return found, found & above
 
 
 def measure(setting: Setting, studies: int) -> dict[str, Any]:
     random = np.random.default_rng(list(repr(setting).encode()))
-    parts = [trusted(simulate(random, setting, AT_ONCE)) for _ in range(-(-studies // AT_ONCE))]
+    parts = [trusted(*simulate(random, setting, AT_ONCE)) for _ in range(-(-studies // AT_ONCE))]
     test, rule = (np.concatenate([part[side] for part in parts])[:studies] for side in (0, 1))
     true = related(setting)
     found: dict[str, Any] = {"any_trust": round(float(rule.any(axis=(1, 2)).mean()), 4)}
