@@ -13,7 +13,9 @@ from configs.errors import ConfigError
 from configs.layout import PROJECT_ROOT
 
 sys.path.insert(0, str(PROJECT_ROOT / "tests" / "perf"))
+sys.path.insert(0, str(PROJECT_ROOT / "tests" / "perf" / "coverage"))
 from experiments import EXPERIMENTS, main, run
+from reliance import DOCUMENT, updated
 
 FAST = (
     "category_coverage",
@@ -49,6 +51,11 @@ def test_every_script_is_there_and_has_a_tiny_run_or_a_test_of_its_own() -> None
     for name, experiment in EXPERIMENTS.items():
         assert experiment.tests or (PROJECT_ROOT / "tests" / "perf" / f"{experiment.script}.py").is_file(), name
         assert (name in elsewhere) == (experiment.tiny is None), name
+
+
+def test_the_document_has_the_numbers_of_the_committed_results() -> None:
+    """After an experiment: `python tests/perf/coverage/reliance.py`."""
+    assert DOCUMENT.read_text() == updated(DOCUMENT.read_text())
 
 
 def test_an_unknown_experiment_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

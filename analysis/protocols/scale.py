@@ -35,6 +35,8 @@ class Difference:
     small: float | None = None
     """r, or mean r, at the smaller scale."""
     large: float | None = None
+    averaged: tuple[int, ...] = ()
+    """Columns of the benchmarks behind it: those of the group that vary at both scales."""
 
 
 def scale_differences(
@@ -69,7 +71,8 @@ def scale_differences(
 
     found = []
     for g, group in enumerate(groups):
-        several = f", mean of {int(member[g].sum())} benchmarks" if len(group) > 1 else ""
+        averaged = tuple(scores.columns[member[g] > 0].tolist())
+        several = f", mean of {len(averaged)} benchmarks" if len(group) > 1 else ""
         known: dict[str, Any] = {"n": m, "points": f"mixtures{several}", "missing": scores.missing(group)}
         if math.isnan(at_small[g]):
             found.append(Difference(absent("not measured on all mixtures, or no variation", **known)))
@@ -83,7 +86,7 @@ def scale_differences(
             arrangements=2**m,
             **known,
         )
-        found.append(Difference(estimate, float(at_small[g]), float(at_large[g])))
+        found.append(Difference(estimate, float(at_small[g]), float(at_large[g]), averaged))
     return found
 
 

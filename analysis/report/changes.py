@@ -40,22 +40,30 @@ class ScaleChange:
 
 @dataclass(frozen=True)
 class ScaleChanges:
-    asked: int
-    """Changes of single benchmarks that have a test."""
-    told: list[ScaleChange]
-    """Changes with q below `FALSE_DISCOVERIES`, the smallest p first."""
-    clearest: list[ScaleChange]
-    """Changes with the smallest p, told or not."""
-    outside: int
-    """Intervals of single benchmarks that exclude 0."""
+    singles: list[ScaleChange]
+    """Changes of single benchmarks that have a test, the smallest p first."""
     smallest_p: float
     """The smallest p that the number of mixtures allows."""
     means: list[ScaleChange]
     """Means over all benchmarks."""
 
     @property
+    def asked(self) -> int:
+        return len(self.singles)
+
+    @property
+    def told(self) -> list[ScaleChange]:
+        """Changes that chance does not make: q below `FALSE_DISCOVERIES`."""
+        return [one for one in self.singles if one.q is not None and one.q < FALSE_DISCOVERIES]
+
+    @property
     def shown(self) -> list[ScaleChange]:
-        return self.told or self.clearest
+        return self.told or self.singles[:SHOWN]
+
+    @property
+    def outside(self) -> int:
+        """Intervals of single benchmarks that exclude 0."""
+        return sum(one.change.inside(0.0) is False for one in self.singles)
 
     @property
     def outside_by_chance(self) -> int:
@@ -70,25 +78,24 @@ class ScaleChanges:
 
 def scale_changes(table: Table | None, table5: Table) -> ScaleChanges | None:
     """None where no benchmark has a change: one scale, or nothing measured at two."""
-    unclaimed = {(row.keys[1], row.keys[3]) for row in table5.rows if row.no_claim}
-    rows = [row for row in (table.rows if table else ()) if row.estimate.p is not None]
+    rows = [row for row in table.rows if row.estimate.p is not None] if table else []
     single = [row for row in rows if not _is_mean(row)]
     if table is None or not single:
         return None
-    q = benjamini_hochberg([row.estimate.p for row in single])
-    found = [
-        _change(table, row, value, (row.keys[1], row.keys[3]) in unclaimed)
-        for row, value in zip(single, q, strict=True)
-    ]
-    found.sort(key=lambda one: (one.change.p, -abs(one.change.value or 0)))
     return ScaleChanges(
-        asked=len(found),
-        told=[one for one in found if one.q is not None and one.q < FALSE_DISCOVERIES],
-        clearest=found[:SHOWN],
-        outside=sum(one.change.inside(0.0) is False for one in found),
+        singles=_single_changes(table, single, table5),
         smallest_p=min(row.estimate.smallest_p or 1.0 for row in single),
         means=[_change(table, row, None, False) for row in rows if _is_mean(row) and row.keys[2] == "all"],
     )
+
+
+def _single_changes(table: Table, rows: list[Row], table5: Table) -> list[ScaleChange]:
+    """Changes of single benchmarks, the smallest p first and of equals the largest change."""
+    unclaimed = {(row.keys[1], row.keys[3]) for row in table5.rows if row.no_claim}
+    q = benjamini_hochberg([row.estimate.p for row in rows])
+    pairs = zip(rows, q, strict=True)
+    found = [_change(table, row, value, (row.keys[1], row.keys[3]) in unclaimed) for row, value in pairs]
+    return sorted(found, key=lambda one: (one.change.p, -abs(one.change.value or 0)))
 
 
 def _is_mean(row: Row) -> bool:
@@ -98,7 +105,5 @@ def _is_mean(row: Row) -> bool:
 
 def _change(table: Table, row: Row, q: float | None, unreliable: bool) -> ScaleChange:
     scales, metric, _, name = row.keys
-    # A mean is called after the benchmarks that have a change, not after those that were asked.
-    name = row.estimate.points.partition(", ")[2] or name
     values = table.values(row)
     return ScaleChange(scales, metric, name, values[SMALL], values[LARGE], row.estimate, q, unreliable)

@@ -25,6 +25,7 @@ alike (decisions).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,10 +39,12 @@ from analysis.protocols.decisions import Protocol, protocols
 from analysis.protocols.noise import FLOOR, Noise, format_reliability, noise
 from analysis.protocols.usable import CLEAR, clearance
 from analysis.rendering.formats import format_estimate, format_per_cent, format_points
-from analysis.rendering.table import Row, Table
+from analysis.rendering.table import Table
 from analysis.stats.estimates import CONSTANT, FALSE_DISCOVERIES, Estimate, absent
 from analysis.tables.decisions import BEST, FIRST, REGRET_INTERVALS, REGRETS, protocol_keys
 
+NOT_TESTED = absent("at chance or constant")
+"""The replication of a benchmark that has no row in its table."""
 HALF = 0.5
 """Share of the pairs of mixtures that a coin ranks alike."""
 
@@ -200,23 +203,22 @@ def verdicts(
     above = {end: clearance(panel, *end) for end in ends}
     noises = {end: noise(panel, *end, "accuracy") for end in ends}
     found = {}
-    for protocol in protocols(panel):
+    for protocol, (b, slug) in itertools.product(protocols(panel), enumerate(panel.benchmarks)):
         early, late = protocol.early, protocol.late
-        names = " ".join(early), " ".join(late)
-        for b, slug in enumerate(panel.benchmarks):
-            keys = (*protocol_keys(protocol), panel.displays[slug])
-            row: Row | None = transfer[early[0], panel.displays[slug]] if early[0] == late[0] else None
-            sides = noises[early], noises[late]
-            signal = Signal(
-                agreement=agreed[keys].estimate,
-                clearance=(float(above[early][b]), float(above[late][b])),
-                reliability=(float(sides[0].reliability[b]), float(sides[1].reliability[b])),
-                replication=repeated[keys].estimate if keys in repeated else absent("at chance or constant"),
-                q=repeated[keys].q if keys in repeated else None,
-                unmeasured=tuple(_unmeasured(sides, b)),
-                r=row.estimate if row else None,
-            )
-            found[slug, protocol] = judge(signal, names)
+        display = panel.displays[slug]
+        keys = (*protocol_keys(protocol), display)
+        row, test = transfer[early[0], display] if early[0] == late[0] else None, repeated.get(keys)
+        sides = noises[early], noises[late]
+        signal = Signal(
+            agreement=agreed[keys].estimate,
+            clearance=(float(above[early][b]), float(above[late][b])),
+            reliability=(float(sides[0].reliability[b]), float(sides[1].reliability[b])),
+            replication=test.estimate if test else NOT_TESTED,
+            q=test.q if test else None,
+            unmeasured=tuple(_unmeasured(sides, b)),
+            r=row.estimate if row else None,
+        )
+        found[slug, protocol] = judge(signal, protocol_keys(protocol))
     return found
 
 

@@ -94,25 +94,22 @@ def category_means_table(panel: Panel) -> Table:
 
 def scale_table(panel: Panel) -> Table:
     """Finding 7: the paper's difference is that of its Table 5."""
-    every = list(range(len(panel.benchmarks)))
-    categories = {category: panel.members(category) for category in panel.categories if panel.members(category)}
-    names = [
-        *((panel.category_of[slug], panel.displays[slug]) for slug in panel.benchmarks),
-        *((category, f"mean of {len(members)}") for category, members in categories.items()),
-        ("all", f"mean of {len(every)}"),
-    ]
-    groups = [*([b] for b in every), *categories.values(), every]
+    singles = [(panel.category_of[slug], panel.displays[slug], [b]) for b, slug in enumerate(panel.benchmarks)]
+    means = [(category, "", panel.members(category)) for category in panel.categories if panel.members(category)]
+    asked = [*singles, *means, ("all", "", list(range(len(panel.benchmarks))))]
 
     def rows() -> Iterator[Row]:
         for metric in METRICS:
             for small, large in itertools.combinations(panel.scales, 2):
-                found = scale_differences(panel, small, large, metric, groups)
-                for name, group, difference in zip(names, groups, found, strict=True):
-                    before, after = (paper_mean(panel, metric, scale, group) for scale in (small, large))
+                found = scale_differences(panel, small, large, metric, [columns for _, _, columns in asked])
+                for (category, display, _), difference in zip(asked, found, strict=True):
+                    before, after = (paper_mean(panel, metric, scale, difference.averaged) for scale in (small, large))
                     paper = None if before is None or after is None else after - before
-                    keys, scope = (f"{small} to {large}", metric, *name), Scope((small, large))
+                    # A mean is named after the benchmarks that have a change; the paper's is over the same ones.
+                    name = display or f"mean of {len(difference.averaged)} benchmarks"
+                    keys, scope = (f"{small} to {large}", metric, category, name), Scope((small, large))
                     extra = (difference.small, difference.large)
-                    yield Row(keys, difference.estimate, paper, extra, scope=scope, brief=len(group) > 1)
+                    yield Row(keys, difference.estimate, paper, extra, scope=scope, brief=not display)
 
     return with_q_values(
         "scale_differences",

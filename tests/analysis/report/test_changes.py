@@ -106,7 +106,7 @@ def test_a_change_that_rests_on_noise_is_marked(demo_panel: Panel) -> None:
     assert found is not None
     (table5,) = build_tables(demo_panel, ["table5"])
     refused = {(row.keys[1], row.keys[3]) for row in table5.rows if row.no_claim}
-    assert refused and [one.unreliable for one in found.clearest] == [
-        (one.metric, one.name) in refused for one in found.clearest
+    assert refused and [one.unreliable for one in found.shown] == [
+        (one.metric, one.name) in refused for one in found.shown
     ]
     assert ("†" in words(demo_panel, found)) == any(one.unreliable for one in found.shown)
