@@ -27,13 +27,14 @@ FAST = (
     "seed_noise_coverage",
     "trust_rule",
 )
-NEED_REAL_DATA = ("many_files", "tokenize")
+NEED_REAL_DATA = ("contamination", "many_files", "statistics", "tokenize")
 
 
 @pytest.mark.parametrize(
     "name",
     [
         *FAST,
+        pytest.param("blend", marks=pytest.mark.slow),
         *(pytest.param(name, marks=(pytest.mark.slow, pytest.mark.shared_data)) for name in NEED_REAL_DATA),
     ],
 )
@@ -46,8 +47,7 @@ def test_a_tiny_run_leaves_a_record(name: str, tmp_path: Path) -> None:
 
 
 def test_every_script_is_there_and_has_a_tiny_run_or_a_test_of_its_own() -> None:
-    # Those without a tiny size: their own tests run the script, or nothing does.
-    elsewhere = {"analysis", "score_cpu", "study", "train_cpu"} | {"blend", "contamination", "statistics"}
+    elsewhere = {"analysis", "score_cpu", "study", "train_cpu"}  # their own tests run the script
     for name, experiment in EXPERIMENTS.items():
         assert experiment.tests or (PROJECT_ROOT / "tests" / "perf" / f"{experiment.script}.py").is_file(), name
         assert (name in elsewhere) == (experiment.tiny is None), name

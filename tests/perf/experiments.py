@@ -5,8 +5,7 @@
     make experiments NAME="blend tokenize"        several
 
 In: an experiment's name. Out: tests/perf/results/NAME.json with the command, the commit, the machine, the versions, the
-wall time and what was measured, to be committed. Tests run those that have a tiny size, so that they work on the day;
-`blend`, `contamination` and `statistics` have none.
+wall time and what was measured, to be committed. Tests run each at a tiny size, so that it works on the day.
 """
 
 from __future__ import annotations
@@ -65,13 +64,17 @@ EXPERIMENTS = {
     "analysis": Experiment(
         "seconds from score files to tables, and beside a loop over scipy", "analysis_throughput", tiny=None
     ),
-    "blend": Experiment("seconds for the index of a blend, beside megatron-core's", "bench_blend", tiny=None),
+    "blend": Experiment(
+        "seconds for the index of a blend, beside megatron-core's", "bench_blend", tiny=("--repeat", "1")
+    ),
     "category_coverage": Experiment(
         "tests and intervals of a category's mean correlation, beside partial pooling",
         "coverage/category_coverage",
         tiny=("--studies", "3"),
     ),
-    "contamination": Experiment("megabytes a second of the search for test items", "bench_contamination", REAL, None),
+    "contamination": Experiment(
+        "megabytes a second of the search for test items", "bench_contamination", REAL, (*REAL, "--planted", "30")
+    ),
     "corrected_correlation": Experiment(
         "what correcting a correlation for noise does to it",
         "coverage/corrected_correlation",
@@ -113,7 +116,9 @@ EXPERIMENTS = {
         "coverage/seed_noise_coverage",
         tiny=("--studies", "2"),
     ),
-    "statistics": Experiment("megabytes a second of the statistics of the pool", "bench_statistics", REAL, None),
+    "statistics": Experiment(
+        "megabytes a second of the statistics of the pool", "bench_statistics", REAL, (*REAL, "--repetitions", "1")
+    ),
     "study": Experiment("what the runner of a study costs", "study_overhead", ("--work", "{work}"), None),
     "tokenize": Experiment(
         "tokenizing beside megatron-core's tool and the tokenizers alone",
