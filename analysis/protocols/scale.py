@@ -61,7 +61,8 @@ def scale_differences(
     whole, left_out = np.ones((1, m)), resampling.without_one(m)
     at_small, at_large = means(before, whole)[0], means(after, whole)[0]
     change = means(after, left_out) - means(before, left_out)
-    lows, highs = resampling.pseudo_value_interval(at_large - at_small, change)
+    ends = resampling.pseudo_value_interval(at_large - at_small, change)
+    lows, highs = (np.clip(end, -2.0, 2.0) for end in ends)  # two correlations differ by 2 at most
     swaps, words = every_swap(m)
     stay, go = np.hstack([swaps, 1 - swaps]), np.hstack([1 - swaps, swaps])
     both = np.array([np.hstack([unit(first), unit(second)]) for first, second in zip(before, after, strict=True)])

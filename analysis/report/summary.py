@@ -175,7 +175,7 @@ def sentences(table5: Table, replication: Table | None) -> Iterator[str]:
         f"{sum(q <= FALSE_DISCOVERIES for q in tested)} of {len(tested)} correlations of an early with a late accuracy "
         f"replicate between different seeds (q at most {FALSE_DISCOVERIES:g})."
         if tested
-        else "No correlation is tested between different seeds: no benchmark above chance has two of enough mixtures."
+        else "No correlation is tested between different seeds: too few mixtures have a second one."
     )
     rows = [row for row in table5.rows if row.keys[2] != MEAN]
     unsupported, unknown = sum(bool(row.no_claim) for row in rows), sum(row.provisional for row in rows)

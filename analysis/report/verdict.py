@@ -43,7 +43,7 @@ from analysis.rendering.table import Table
 from analysis.stats.estimates import CONSTANT, FALSE_DISCOVERIES, Estimate, absent
 from analysis.tables.decisions import BEST, FIRST, REGRET_INTERVALS, REGRETS, protocol_keys
 
-NOT_TESTED = absent("at chance or constant")
+NOT_TESTED = absent("not tested between different seeds")
 """The replication of a benchmark that has no row in its table."""
 HALF = 0.5
 """Share of the pairs of mixtures that a coin ranks alike."""

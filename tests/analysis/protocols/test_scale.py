@@ -58,7 +58,7 @@ def test_interval_leaves_out_the_same_mixtures_at_both_scales() -> None:
     for difference, values in zip(found, (single, both), strict=True):
         pseudo = 9 * values[0] - 8 * values[1:]
         expected = scipy.stats.t.interval(0.95, 8, pseudo.mean(), scipy.stats.sem(pseudo))
-        assert difference.estimate.ends == pytest.approx(expected)
+        assert difference.estimate.ends == pytest.approx(np.clip(expected, -2.0, 2.0))
 
 
 def test_dependent_scales_have_a_shorter_interval_than_independent_ones() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from panels import panel_of
 
 from analysis.panel.panel import STAGES, Panel
-from analysis.protocols.replication import ONE_SEED, replicate
+from analysis.protocols.replication import replicate
 from analysis.stats.estimates import benjamini_bogomolov
 from analysis.tables.replication import replication_table
 
@@ -59,7 +58,6 @@ def test_a_benchmark_at_chance_or_constant_is_not_tested() -> None:
     }
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_a_second_seed_is_needed(seeds: int) -> None:
-    reasons = {row.estimate.reason for row in replication_table(seeded_panel(seeds)).rows}
-    assert reasons == ({ONE_SEED} if seeds == 1 else {""})
+def test_a_second_seed_is_needed() -> None:
+    assert replication_table(seeded_panel(1)).rows == ()
+    assert len(replication_table(seeded_panel(2)).rows) == 20
