@@ -118,15 +118,17 @@ def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
         scale, measured, category, name = row.keys
         if measured == metric:
             p = "" if row.estimate.p is None else f"p {format_p(row.estimate.p)}"
-            note = "; ".join(filter(None, (p, format_verdict(row))))
-            line = f"Mean of {name}" if category == MEAN else name
+            # The scales share one line of means, whose benchmarks may differ in number: the tip of a mark has it.
+            line, of = (MEAN, name) if category == MEAN else (name, "")
+            note = "; ".join(filter(None, (of, p, format_verdict(row))))
             hue = "mean" if category == MEAN else panel.hue(category)
             rows.append((Place(scale, line, hue=hue, hollow=bool(row.no_claim), quantity="r", note=note), row))
     return interval_figure(
         f"cross_stage_{metric}",
         f"{metric.capitalize()}: does the order of mixtures survive fine-tuning? (Figure {FIGURE_2[metric]})",
         "Pearson r between PT and SFT over mixtures (equations 1 and 2), with its 95 % interval. ◇ the paper's number. "
-        "Hollow: the benchmark's reliability is too low for a claim (mixtures differ by little more than noise).",
+        "Hollow: no claim, for the benchmark is at chance or its mixtures differ by little more than noise. The mean is "
+        "over the other benchmarks.",
         rows,
         heads=heads,
     )
