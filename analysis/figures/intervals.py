@@ -127,8 +127,8 @@ def cross_stage(panel: Panel, table5: Table, metric: str) -> Figure:
         f"cross_stage_{metric}",
         f"{metric.capitalize()}: does the order of mixtures survive fine-tuning? (Figure {FIGURE_2[metric]})",
         "Pearson r between PT and SFT over mixtures (equations 1 and 2), with its 95 % interval. ◇ the paper's number. "
-        "Hollow: no claim, for the benchmark is at chance or its mixtures differ by little more than noise. The mean is "
-        "over the other benchmarks.",
+        "Hollow: no claim, for the benchmark is at chance or its mixtures differ by little more than noise. The mean "
+        "is over the other benchmarks.",
         rows,
         heads=heads,
     )
