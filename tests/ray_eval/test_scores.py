@@ -307,8 +307,8 @@ def test_a_corrupt_checkpoint_is_named_and_the_others_are_scored(
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("config.json", {"model_type": "qwen2"}, "model_type is 'qwen2'"),
-        ("config.json", {"attention_bias": True}, "attention_bias is True"),
+        ("config.json", {"model_type": "qwen2"}, "model_type 'qwen2' cannot be loaded"),
+        ("config.json", {"attention_bias": True}, "attention_bias True cannot be loaded"),
         ("config.json", {"hidden_size": 64}, "weight model.embed_tokens.weight is"),
         ("config.json", {"num_hidden_layers": 3}, "weight model.layers.2.input_layernorm.weight is missing"),
         ("export.json", {"checkpoint": None}, "key 'checkpoint' is missing"),
