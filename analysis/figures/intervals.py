@@ -5,6 +5,7 @@ In: `Table`s. Out: `Figure`s of one form: facets side by side, a line for each n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ def interval_figure(
     height = max(19, STEP * len(series) + 8)
     bottom = 40 + height * len(lines)
     legend = _legend(series, beside_paper=any(row.paper is not None for _, row in drawn))
-    scene = Scene(WIDTH, bottom + (44 if legend else 24), title)
+    scene = Scene(WIDTH, math.ceil(bottom + (44 if legend else 24)), title)  # half a pixel would blur what is drawn
     wide = (WIDTH - NAMES) / max(len(facets), 1)
     for f, facet in enumerate(facets):
         mine = [(place, row) for place, row in drawn if place.facet == facet]

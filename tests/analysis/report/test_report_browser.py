@@ -85,13 +85,16 @@ def rows(report_page: Path, table: str) -> list[dict[str, str]]:
 
 def test_sorting_is_numeric_and_stable(visit: Visit, report_page: Path) -> None:
     head = visit.page.locator("#table-table5").get_by_role("button", name="this run", exact=True)
-    values = [(float(row["value"]), row["benchmark"]) for row in rows(report_page, "table5")]
+    every = rows(report_page, "table5")
+    # A mean of one benchmark is that benchmark's number but for rounding.
+    values = [(round(float(row["value"]), 9), row["benchmark"]) for row in every if row["value"]]
+    missing = [row["benchmark"] for row in every if not row["value"]]
     plain = visit.column("#table-table5", "benchmark")
     for descending, said in ((False, "ascending"), (True, "descending")):
         head.click()
         assert head.locator("..").get_attribute("aria-sort") == said
         wanted = sorted(values, key=lambda pair: pair[0], reverse=descending)
-        assert visit.column("#table-table5", "benchmark") == [name for _, name in wanted]
+        assert visit.column("#table-table5", "benchmark") == [*(name for _, name in wanted), *missing]
     head.click()  # as it was
     assert head.locator("..").get_attribute("aria-sort") is None and visit.column("#table-table5", "benchmark") == plain
 
@@ -109,7 +112,7 @@ def test_what_is_missing_stays_last(visit: Visit, report_page: Path) -> None:
         assert found == [*wanted, *[""] * (len(texts) - len(known))]
 
 
-def test_small_p_values_are_numbers(visit: Visit) -> None:
+def test_small_p_values_are_numbers(visit: Visit, report_page: Path) -> None:
     """9e-05 is less than 0.0002, whatever the characters say."""
     find = "row.querySelectorAll('td:not(.k, .verdict, .weak)')[5]"
     put = f"row => {{ const cell = {find}; cell.dataset.v = cell.textContent = '9e-05'; }}"
@@ -117,7 +120,8 @@ def test_small_p_values_are_numbers(visit: Visit) -> None:
     visit.page.locator("#table-table5").get_by_role("button", name="p", exact=True).click()
     found = visit.column("#table-table5", "p")
     numbers = [float(text) for text in found if text]
-    assert "9e-05" in found and numbers == sorted(numbers) and len(numbers) == 84
+    assert "9e-05" in found and numbers == sorted(numbers)
+    assert len(numbers) == sum(bool(row["p"]) for row in rows(report_page, "table5")) > 60
 
 
 def test_filters_leave_the_rows_that_match(visit: Visit, report_page: Path) -> None:
@@ -168,7 +172,9 @@ def test_tips_by_mouse_and_escape(visit: Visit) -> None:
     assert visit.page.locator("svg title").count() == 0  # or two tips would show
 
 
-def test_tips_by_keyboard_with_one_stop_a_figure(visit: Visit) -> None:
+def test_tips_by_keyboard_with_one_stop_a_figure(visit: Visit, report_page: Path) -> None:
+    drawn = [row for row in rows(report_page, "table5") if row["metric"] == "accuracy" and row["value"]]
+    last = drawn[-1]["benchmark"] if drawn[-1]["category"] != "Mean" else "Mean"
     figure, tip = visit.page.locator("#figure-cross_stage_accuracy svg"), visit.page.locator("#tip")
     assert visit.page.locator("svg [tabindex]").count() == 0
     visit.page.locator("#figure-figure1 summary").focus()
@@ -181,7 +187,7 @@ def test_tips_by_keyboard_with_one_stop_a_figure(visit: Visit) -> None:
         visit.page.keyboard.press(key)
         seen.append(tip.text_content() or "")
     names = [text.partition(",")[0] for text in seen]
-    assert names[:4] == ["HellaSwag", "PIQA", "COPA", "PIQA"] and names[-2:] == ["Mean of 20", "HellaSwag"]
+    assert names[:4] == ["HellaSwag", "PIQA", "COPA", "PIQA"] and names[-2:] == [last, "HellaSwag"]
     assert names[4] != "PIQA" and seen[-1] == seen[0]
     box, mark = tip.bounding_box(), visit.page.locator("svg .here").bounding_box()
     assert box and mark and abs(box["y"] + box["height"] / 2 - mark["y"]) < 80 and box["y"] >= 0
@@ -189,7 +195,7 @@ def test_tips_by_keyboard_with_one_stop_a_figure(visit: Visit) -> None:
     assert not tip.is_visible()
     visit.page.locator("#figure-cross_stage_accuracy summary").click()
     listed = visit.page.locator("#figure-cross_stage_accuracy li").all_text_contents()
-    assert len(listed) == 42 and seen[0] in listed
+    assert len(listed) == len(drawn) and seen[0] in listed
 
 
 def test_tips_by_touch(browser: Browser, report_page: Path) -> None:
