@@ -86,6 +86,8 @@ def reliance_rows() -> Iterator[tuple[str, ...]]:
             span([lines["rho 0"]["rejected"]]),
             "interval_coverage",
         )
+    means = span(line["coverage"] for line in measured("interval_coverage")["means"])
+    yield "mean r; 9 and 18 mixtures, a shared factor", "Table 5", means, "", "interval_coverage"
     categories = measured("category_coverage")["lines"]
     null = [line["mean of r"]["significant"] for line in categories if line["true_r"] == 0]
     held = span(line["mean of r"]["coverage"] for line in categories)
@@ -149,6 +151,14 @@ def interval_rows() -> Iterator[tuple[str, ...]]:
             yield name, f"{line['true_r']:.2f}", *shares
 
 
+def mean_rows() -> Iterator[tuple[str, ...]]:
+    """(mixtures, shared factor, coverage of the mean's interval at each true r)."""
+    means = measured("interval_coverage")["means"]
+    for mixtures, shared in dict.fromkeys((line["mixtures"], line["shared"]) for line in means):
+        mine = [line for line in means if (line["mixtures"], line["shared"]) == (mixtures, shared)]
+        yield str(mixtures), f"{shared:g}", *(f"{100 * line['coverage']:.1f}" for line in mine)
+
+
 def whole(share: float) -> str:
     return f"{100 * share:.0f}"
 
@@ -185,6 +195,10 @@ TABLES = {
     "discovery": (
         ("truth", "r", "seeds", "run noise, points", "false discovery rate, %", "power, %"),
         discovery_rows,
+    ),
+    "means": (
+        ("mixtures", "r between benchmarks", *(f"true r {r}, %" for r in ("0", "0.5", "0.8", "0.95"))),
+        mean_rows,
     ),
     "intervals": (("points", "true r", *(f"{kind}, %" for kind in KINDS)), interval_rows),
 }
