@@ -18,7 +18,7 @@ from analysis.tables.protocols import LARGE, SMALL
 
 SHOWN = 5
 """Changes that are shown where none can be told from chance: those with the smallest p."""
-BY_CHANCE = 0.07
+BY_CHANCE = 0.05
 """Share of the intervals that exclude 0 where nothing changes, by simulation (docs/statistics.md)."""
 
 

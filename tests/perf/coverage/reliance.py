@@ -217,11 +217,8 @@ def markdown() -> dict[str, str]:
 def updated(document: str) -> str:
     """The document with each table between its comments `<!-- name -->` and `<!-- end -->`."""
     for name, table in markdown().items():
-        pattern = rf"<!-- {name} -->\n\n(?:\|.*\n)*\n?(?:<!-- end -->\n)?"
-        document, count = re.subn(
-            pattern, lambda _, t=table, n=name: f"<!-- {n} -->\n\n{t}\n\n<!-- end -->\n", document
-        )
-        assert count == 1, name
+        (found,) = re.findall(rf"<!-- {name} -->\n\n(?:\|.*\n)*\n?(?:<!-- end -->\n\n*)?", document)
+        document = document.replace(found, f"<!-- {name} -->\n\n{table}\n\n<!-- end -->\n\n")
     return document
 
 
