@@ -60,7 +60,7 @@ ROPE_OFF: dict[str, Any] = {"rope_type": "default", "type": "default", "partial_
 
 @dataclass(frozen=True)
 class LlamaShape:
-    """What a forward pass needs of config.json."""
+    """The part of config.json that a forward pass needs."""
 
     layers: int
     hidden: int

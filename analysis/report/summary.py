@@ -101,7 +101,7 @@ def format_share(e: Estimate) -> str:
 
 
 def describe_cost(choice: Choice) -> str:
-    """What a choice costs, or why that cannot be said; ends a sentence."""
+    """The cost of a choice, or why there is none, as the end of a sentence."""
     if choice.regret is None:
         return f"there is no decision to price, because its benchmarks are {choice.no_price}"
     cost = f"the choice would have cost {format_points(choice.regret)} points of accuracy"

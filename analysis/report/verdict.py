@@ -72,7 +72,7 @@ class Signal:
     replication: Estimate
     """r over mixtures between different seeds, with its test."""
     q: float | None
-    """Of `replication`; None without a test."""
+    """The q-value of `replication`; None without a test."""
     unmeasured: tuple[str, ...] = ()
     """Kinds of noise that are not known, or on too few seeds."""
     r: Estimate | None = None
@@ -234,7 +234,7 @@ def _unmeasured(sides: tuple[Noise, Noise], b: int) -> Iterator[str]:
 
 
 class Price(StrEnum):
-    """What is known of the cost of a choice."""
+    """The cost of a choice, as far as it is known."""
 
     NOTHING = "nothing to price"
     """Every benchmark is at chance or constant, early or late."""

@@ -132,7 +132,7 @@ def temperature_table(panel: Panel) -> Table:
 
 
 def mean_temperature(values: np.ndarray) -> MeanTemperature | None:
-    """Of the mixtures that were measured, [mixtures]."""
+    """The mean over the mixtures that were measured; values: [mixtures]."""
     measured = values[np.isfinite(values)]
     if not len(measured):
         return None

@@ -249,7 +249,7 @@ def explained(hub: str, revision: str, what: str = "data set", refusal: type[Mag
 
 
 def _diagnosis(error: BaseException) -> tuple[str, str]:
-    """What keeps a data set or a model from being read, and what to do."""
+    """The reason why a data set or a model cannot be read, and the next step."""
     causes = list(_causes(error))
     description = "\n".join(f"{[kind.__name__ for kind in type(cause).__mro__]}: {cause}" for cause in causes)
     for pattern, problem, hint in FAILURES:

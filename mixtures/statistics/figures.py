@@ -34,7 +34,7 @@ SCORES = {
 
 
 def figures(statistics: Statistics, titles: Mapping[str, str], *, synthetic: bool) -> dict[str, Scene]:
-    """By name. titles: what the sources are called."""
+    """The figures of a pool, by name; titles: names of the sources."""
     drawn = {
         "lengths": lengths(statistics, titles),
         "cross_entropy": cross_entropy(statistics, titles),

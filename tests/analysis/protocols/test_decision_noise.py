@@ -158,7 +158,7 @@ def test_seeds_widen_it_and_one_seed_is_said_not_to_be_measured() -> None:
 
 
 def test_the_seeds_part_of_the_noise_is_that_of_the_draws() -> None:
-    """Of a mean over benchmarks, early and late, within a scale and between two."""
+    """The noise is that of a mean over benchmarks, early and late, within a scale and between two."""
     random = np.random.default_rng(13)
     pt, sft = random.normal(0, 1.0, (2, 3, 6, 1)) + np.zeros((2, 3, 6, 50))  # all noise is the run's
     panel = study_of(pt, sft)
