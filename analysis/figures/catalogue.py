@@ -63,6 +63,6 @@ def write_figures(figures: list[Figure], folder: Path, formats: Sequence[str] = 
         if "svg" in formats:
             write_text(folder / f"{figure.name}.svg", figure.scene.svg(style()) + "\n")
         if "pdf" in formats:
-            from analysis.rendering.pdf import write_pdf  # matplotlib takes a second
+            from analysis.rendering.pdf import write_pdf  # only PDFs need typst
 
             write_pdf(figure, folder / f"{figure.name}.pdf")

@@ -178,7 +178,7 @@ class Panel:
         return tuple(dict.fromkeys(self.category_of.values()))
 
     def hue(self, category: str) -> str:
-        """Class of its marks in templates/style.css; the categories that the paper does not have take turns."""
+        """Class of its marks in configs/drawing/style.css; the categories that the paper does not have take turns."""
         own = [name for name in self.categories if name not in paper_numbers.CATEGORIES]
         return f"own{own.index(category) % OWN_HUES}" if category in own else category.lower()
 

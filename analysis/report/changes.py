@@ -35,7 +35,7 @@ class ScaleChange:
     q: float | None
     """None for a mean."""
     unreliable: bool
-    """Table 5 makes no claim of the benchmark at one of the scales: mixtures differ there by little more than noise."""
+    """Table 5 makes no claim of the benchmark at one of the scales: it is at chance, or noise hides its mixtures."""
 
 
 @dataclass(frozen=True)

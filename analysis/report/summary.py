@@ -180,8 +180,8 @@ def sentences(table5: Table, replication: Table | None) -> Iterator[str]:
     rows = [row for row in table5.rows if row.keys[2] != MEAN]
     unsupported, unknown = sum(bool(row.no_claim) for row in rows), sum(row.provisional for row in rows)
     noise = (
-        f"{unsupported} rest on benchmarks on which mixtures differ by little more than noise; for {unknown} part of "
-        "the noise is not measured, or that of seeds on too few"
+        f"{unsupported} support no claim, for the benchmark is at chance or its mixtures differ by little more than "
+        f"noise; for {unknown} part of the noise is not measured, or that of seeds on too few"
     )
     if all(math.isnan(table5.values(row)[RELIABILITY].value) for row in rows):
         noise = "it is not known which rest on noise: noise is not measured"

@@ -6,8 +6,9 @@ statistic is made here.
 
 "Trust" says that the true correlation of the early with the late score over mixtures is above 0, not how far. It rests
 on different seeds, which share no luck: their r (the table of replication) has a q-value of at most 0.05. Where no
-effect is true, at most 5 % of studies trust anything; where some are, at most 5 % of what is trusted is false on
-average (tests/perf/coverage/trust_rule.py).
+effect is true, about 5 % of studies or fewer trust anything; where some are, about 5 % of what the test trusts is false
+on average. It speaks of the examples that were asked: mixtures that differ on these alone are trusted too
+(tests/perf/coverage/trust_rule.py, docs/statistics.md).
 
 The rule, of one benchmark and protocol. Beside the replication stands the number of the shown runs: their r over
 mixtures (Table 5) or, between scales, where no table has one, the share of the pairs of mixtures that both scores rank

@@ -69,7 +69,7 @@ def decision_table(panel: Panel) -> Table:
                 decision = decide(*seen)
                 ends = [end for end in (protocol.early, protocol.late) if columns and mute[end][columns].all()]
                 same = None
-                if drawn:
+                if drawn and columns and there[columns].all():  # noise is known of what was scored early and late
                     sides = (drawn.values[*side, "accuracy"] for side in (protocol.early, protocol.late))
                     around = [_mean_of_draws(side[:, :, columns]) for side in sides]
                     seeds = drawn.seed_noise(protocol.early, protocol.late, columns)

@@ -231,3 +231,22 @@ def test_choices_are_those_of_the_means(panel: Panel, tables: dict[str, Table]) 
         else:
             assert choice.regret == pytest.approx(cost) and choice.regret_interval and not choice.no_price
     assert {choice.regret is None for choice in found} == {True, False}
+
+
+def test_a_stage_or_a_benchmark_that_was_not_scored_has_no_decision(panel: Panel) -> None:
+    """A study may be read before it has ended: answers of the other checkpoints are there."""
+    late = ("mini_m", "SFT")
+    for columns in (slice(None), [2]):
+        values = {key: cube.copy() for key, cube in panel.values.items()}
+        for key, cube in values.items():
+            if key[:2] == late:
+                cube[:, :, columns] = NAN
+        slugs = np.array(panel.benchmarks)[columns]
+        assert panel.items is not None
+        answers = {
+            key: np.full_like(table, NAN) if key[:2] == late and key[2] in slugs else table
+            for key, table in panel.items.values.items()
+        }
+        rows = decision_table(replace(panel, values=values, items=replace(panel.items, values=answers))).rows
+        gone = [row for row in rows if row.keys[1] == "mini_m SFT" and row.keys[2] in map(panel.displays.get, slugs)]
+        assert gone and all(row.estimate.value is None for row in gone)

@@ -53,6 +53,12 @@ PRINTED = (
     ("change of a mean r", "change of r between scales, the mean", NULL_ALWAYS, "scale_differences"),
     ("difference of two web sources", "difference of two web sources", NULL_ALWAYS, "web_differences, Table 7"),
     ("similarity of matrices, Mantel's p", "similarity of matrices, p (Mantel)", NULL_AT_0, "matrix_similarity"),
+    (
+        "the same, p against unrelated ones",
+        "similarity of matrices, p (unrelated benchmarks)",
+        R,
+        "the same",
+    ),
     ("difference of two checkpoints", "difference of two checkpoints, percentage points", NULL_ALWAYS, "compare"),
 )
 
@@ -193,7 +199,7 @@ TABLES = {
         special_rows,
     ),
     "discovery": (
-        ("truth", "r", "seeds", "run noise, points", "false discovery rate, %", "power, %"),
+        ("truth", "r", "seeds", "run noise, points", "false discovery rate of the test, %", "power, %"),
         discovery_rows,
     ),
     "means": (
