@@ -275,7 +275,7 @@ def web_sources(view: Evidence) -> bool | None:
     Table 11's text uses the word comparable. At equal code percent, as every difference between web sources.
     """
     gaps = np.array([view.source_gap(category)[1] for category in CATEGORIES])
-    return holds(above(above(gaps, -COMPARABLE).mean(), MOST))
+    return holds(above((1 - below(gaps, -COMPARABLE)).mean(), MOST))
 
 
 # ---------------------------------------------------------------------------------------------- parts, registry

@@ -91,10 +91,13 @@ def scale_changes(table: Table | None, table5: Table) -> ScaleChanges | None:
 
 def _single_changes(table: Table, rows: list[Row], table5: Table) -> list[ScaleChange]:
     """Changes of single benchmarks, the smallest p first and of equals the largest change."""
-    unclaimed = {(row.keys[1], row.keys[3]) for row in table5.rows if row.no_claim}
+    unclaimed = {(row.keys[0], row.keys[1], row.keys[3]) for row in table5.rows if row.no_claim}
     q = benjamini_hochberg([row.estimate.p for row in rows])
-    pairs = zip(rows, q, strict=True)
-    found = [_change(table, row, value, (row.keys[1], row.keys[3]) in unclaimed) for row, value in pairs]
+    found = []
+    for row, value in zip(rows, q, strict=True):
+        scales = row.scope.scales if row.scope else ()
+        unreliable = any((scale, row.keys[1], row.keys[3]) in unclaimed for scale in scales)
+        found.append(_change(table, row, value, unreliable))
     return sorted(found, key=lambda one: (one.change.p, -abs(one.change.value or 0)))
 
 

@@ -15,8 +15,9 @@ mixtures (Table 5) or, between scales, where no table has one, the share of the 
 alike (decisions).
 
     do not trust    a score that is not clearly above chance, at either end; or a reliability below `noise.FLOOR`; or
-                    mixtures that are all alike; or an interval of the shown runs' number wholly below what no relation
-                    would give (r 0, half of the pairs), or, without replication, one that holds it
+                    mixtures that are all alike; or an interval, of r or of the share of pairs, wholly below what no
+                    relation gives (r 0, half of the pairs); or no replication, and an interval of the shown runs'
+                    number that holds what no relation gives
     not measured    none of that, but cells are missing, so that there is no such number
     weak            none of that, but it does not replicate (q above 0.05, or no second seed); or something is not known
                     (provisional): chance, the noise of examples, or that of seeds, which few seeds of few mixtures do

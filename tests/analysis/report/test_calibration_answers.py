@@ -1,4 +1,4 @@
-"""What the report says of calibration is what its tables have."""
+"""The report's sentences on calibration have the numbers of its tables."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,3 +111,14 @@ def test_a_change_that_rests_on_noise_is_marked(demo_panel: Panel) -> None:
         (one.metric, one.name) in refused for one in found.shown
     ]
     assert ("†" in words(demo_panel, found)) == any(one.unreliable for one in found.shown)
+
+
+def test_a_change_is_marked_only_between_scales_of_which_one_makes_no_claim() -> None:
+    scales = ("240m", "500m", "1b")
+    panel = panel_of(random_cube(0, scales=scales))
+    table5, table = build_tables(panel, ["table5", "scale_differences"])
+    rows = [replace(row, no_claim="at chance" if row.keys[0] == "1b" else "") for row in table5.rows]
+    found = scale_changes(table, replace(table5, rows=tuple(rows)))
+    assert found is not None
+    assert {one.scales for one in found.singles if one.unreliable} == {"240m to 1b", "500m to 1b"}
+    assert {one.scales for one in found.singles if not one.unreliable} == {"240m to 500m"}

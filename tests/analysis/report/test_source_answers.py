@@ -1,4 +1,4 @@
-"""What the report says of DCLM beside FineWeb-Edu, on accuracies that are known."""
+"""The report's sentences on DCLM and FineWeb-Edu, on accuracies that are known."""
 
 from __future__ import annotations
 

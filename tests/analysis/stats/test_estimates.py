@@ -59,7 +59,7 @@ def test_leverage_decides_the_method() -> None:
 @pytest.mark.parametrize("shared", [0.0, 0.9])
 @pytest.mark.parametrize("rho", [0.0, 0.8])
 def test_jackknife_covers_the_mean_of_many_r(rho: float, shared: float) -> None:
-    """Of nine mixtures and 20 benchmarks, also where benchmarks share a factor: 94 to 97.5 % (docs/statistics.md)."""
+    """Nine mixtures, 20 benchmarks, with and without a shared factor: 94 to 97.5 % (docs/statistics.md)."""
     rng = np.random.default_rng(3)
     held = []
     for _ in range(1_500):
@@ -133,7 +133,7 @@ def test_paired_difference_by_hand() -> None:
 
 
 def test_signs_of_many_pairs_are_flipped_at_random() -> None:
-    """Of 40 pairs there are 10^12 flips; SciPy's permutation test draws them too."""
+    """Forty pairs have 10^12 flips; SciPy's permutation test draws them too."""
     values = np.random.default_rng(3).normal(0.35, 1, 40)
     found = st.paired_difference(values, "benchmarks")
     drawn = stats.permutation_test(

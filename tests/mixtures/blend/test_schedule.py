@@ -87,7 +87,7 @@ def test_a_longer_schedule_begins_with_the_shorter(parts: list[int], num: int, m
 
 
 def test_rare_sources_wait_as_the_rule_says_across_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits where a block of places begins depends on all that came before."""
+    """The sources that wait where a block of places begins depend on all that came before."""
     monkeypatch.setattr("mixtures.blend.schedule.BLOCK", 97)
     quota = np.array([1, 2, 3, 7, 99_991, 400_009, 499_987])
     num = 10_000
